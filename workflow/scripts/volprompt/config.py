@@ -1,0 +1,251 @@
+"""The configuration: typed, with defaults; every fault of a key or a value is listed with its place."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from volprompt.errors import VolpromptError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class ConfigurationError(VolpromptError):
+    """All faults of a configuration and its tables, one line each."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = list(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n".join([f"The configuration has {count}:", *(f"  - {fault}" for fault in self.faults)]))
+
+
+def _checked_name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"'{value}' becomes part of file names: use letters, digits, and . _ + - inside")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; keys that it does not know are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Frames(Section):
+    """How a volume is cut into frames."""
+
+    axis: Literal["sagittal", "coronal", "axial", 0, 1, 2] = Field(
+        "sagittal", description="Slice axis: an anatomical plane, or the number of a stored axis of the image."
+    )
+    intensity_percentiles: tuple[float, float] = Field(
+        (0.5, 99.5), description="Percentiles of the whole volume that become black and white."
+    )
+    coding: Literal["lossless", "jpeg75"] = Field(
+        "lossless", description="jpeg75 sends each frame through JPEG at quality 75, as the paper's code did."
+    )
+
+    @model_validator(mode="after")
+    def _percentiles_in_order(self) -> Frames:
+        low, high = self.intensity_percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"intensity_percentiles are {low} and {high}; expected 0 <= low < high <= 100")
+        return self
+
+
+class Structure(Section):
+    """A structure of the reference label map."""
+
+    labels: list[int] = Field(min_length=1, description="Label numbers that make up the structure.")
+    scored: bool = Field(True, description="Whether the structure is segmented and scored, or only gives prompts.")
+
+
+class SliceAt(Section):
+    """The prompted slice by its index, or by its place between the first (0) and the last slice (1)."""
+
+    index: int | None = Field(None, ge=0)
+    fraction: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SliceAt:
+        if (self.index is None) == (self.fraction is None):
+            raise ValueError("give either index or fraction")
+        return self
+
+
+Origin = Literal["centroid", "interior", "click"]
+
+
+class Scheme(Section):
+    """Which prompts a model is given, and whether memory carries them through the volume."""
+
+    predictor: Literal["image", "video"]
+    point: Origin | list[Origin] | None = Field(
+        None, description="Origin of each structure's positive point; of several, the first available one is used."
+    )
+    box: bool = Field(False, description="Whether the structure's tight bounding box is a prompt.")
+    negatives: Literal["none", "others"] = Field(
+        "none", description="'others' adds the points of all other configured structures as negative points."
+    )
+    slice: Literal["middle", "nearest", "largest"] | SliceAt | None = Field(
+        None, description="The prompted slice of a video scheme (default: middle)."
+    )
+    structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
+    multimask: bool = Field(False, description="Image schemes: take the best of three masks by predicted IoU.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scheme:
+        if not self.origins and not self.box:
+            raise ValueError("gives no prompt: set point, box or both")
+        if self.negatives == "others" and not self.origins:
+            raise ValueError("negatives need point: it says where the other structures' points come from")
+        if self.predictor == "image" and self.slice is not None:
+            raise ValueError("slice belongs to video schemes; an image scheme prompts every slice")
+        if self.predictor == "video" and self.multimask:
+            raise ValueError("multimask belongs to image schemes; a video predictor decides by itself")
+        return self
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The wanted origins of points, in order of preference."""
+        if self.point is None:
+            return ()
+        return (self.point,) if isinstance(self.point, str) else tuple(self.point)
+
+
+class Model(Section):
+    """A model: its family, its architecture and its checkpoint, or a glob of checkpoints (one model per file)."""
+
+    family: Literal["sam", "sam2"]
+    architecture: str = Field(
+        description="vit_b, vit_l, vit_h; a configuration of the sam2 package; or the path of a YAML file."
+    )
+    checkpoint: str | None = Field(
+        None, description="File name in the checkpoint folder, or a path with at least one slash."
+    )
+    checkpoints: str | None = Field(None, description="Glob of checkpoint files: one model per file.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        if (self.checkpoint is None) == (self.checkpoints is None):
+            raise ValueError("give either checkpoint or checkpoints")
+        return self
+
+
+class Experiment(Section):
+    """Models and schemes that are run together: each slice is encoded once for all schemes."""
+
+    models: list[str] = Field(min_length=1)
+    schemes: list[str] = Field(min_length=1)
+
+
+class Inference(Section):
+    """Where and how the models run."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a GPU, else the CPU.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs that have it, else float32."
+    )
+    reset_between_directions: bool = Field(
+        False, description="Whether the reverse pass of a video scheme forgets the forward pass."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Slices per encoder batch (default: 4 on a GPU, 1 on a CPU)."
+    )
+
+
+class Scores(Section):
+    """Settings of the scores."""
+
+    surface_tolerance_mm: float = Field(1.0, gt=0, description="Tolerance of the normalized surface Dice.")
+
+
+class Report(Section):
+    """Settings of the report; a change reruns the report alone."""
+
+    title: str = "Zero-shot segmentation study"
+    example: str | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    results: str = Field("results", description="Folder of everything that the workflow makes.")
+    checkpoints: str = Field("checkpoints", description="Folder of downloaded checkpoints.")
+    volumes: str = Field("config/volumes.tsv", description="Sample sheet: volume, image, reference, group, clicks.")
+    clicks: str | None = Field(None, description="Table of clicks: volume, structure, slice, x, y.")
+    shards: int = Field(16, ge=1, description="Jobs per stage and model.")
+    max_failed_fraction: float = Field(
+        0.0, ge=0, le=1, description="Share of failed volume-configuration pairs above which the run ends in an error."
+    )
+    frames: Frames = Frames()
+    structures: dict[Name, Structure] = Field(min_length=1)
+    schemes: dict[Name, Scheme] = Field(min_length=1)
+    models: dict[Name, Model] = Field(min_length=1)
+    experiments: dict[Name, Experiment] = Field(min_length=1)
+    inference: Inference = Inference()
+    scores: Scores = Scores()
+    report: Report = Report()
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """Read the configuration without its tables. Raises ConfigurationError with every fault of a value or a key."""
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        raise ConfigurationError(_value_faults(error)) from None
+
+
+def json_schema() -> str:
+    """The configuration's JSON schema, as text for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _value_faults(error: ValidationError) -> list[str]:
+    faults = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"] if not _is_union_branch(part)) or "configuration"
+        if item["type"] == "extra_forbidden":
+            faults.append(f"{place}: unknown key{hint(str(item['loc'][-1]), _known_keys(item['loc']))}")
+        elif item["type"] == "missing":
+            faults.append(f"{place}: is required")
+        else:
+            shown = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
+            faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{shown}")
+    return list(dict.fromkeys(faults))
+
+
+def _is_union_branch(part: object) -> bool:
+    """Pydantic names the tried alternative of a union in a fault's place; a reader has no use for it."""
+    return isinstance(part, str) and (part.startswith(("literal[", "list[", "function-")) or part == "SliceAt")
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed where an unknown one was found."""
+    sections: dict[str, type[Section]] = {
+        "frames": Frames,
+        "structures": Structure,
+        "schemes": Scheme,
+        "models": Model,
+        "experiments": Experiment,
+        "inference": Inference,
+        "scores": Scores,
+        "report": Report,
+    }
+    section = sections.get(str(place[0]), Settings) if len(place) > 1 else Settings
+    return list(section.model_fields)
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """End a message on an unknown word: what was probably meant, or else what is known."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

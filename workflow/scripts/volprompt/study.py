@@ -1,0 +1,325 @@
+"""The study: a configuration with its tables and checkpoints, checked as a whole before anything runs.
+
+`read_study` lists every fault at once, each with its place. Importing this module loads neither torch nor pandas, since
+the workflow is planned with it on every call.
+"""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from volprompt.checkpoints import CatalogueEntry, content_digest
+from volprompt.config import NAME, ConfigurationError, Experiment, Model, Settings, hint, read_settings
+
+SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
+SCORED_TOGETHER = ("combined", "union", "mean")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A row of the sample sheet; what a volume does not have is empty."""
+
+    volume: str
+    image: str
+    reference: str = ""
+    group: str = ""
+    clicks: str = ""
+
+
+@dataclass(frozen=True)
+class Click:
+    """A row of a clicks table; x and y in pixels of the frame, slice counted from 0."""
+
+    volume: str
+    structure: str
+    slice: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to be planned: one checkpoint file and what identifies its content."""
+
+    model: str
+    family: str
+    architecture: str
+    file: str
+    digest: str
+    catalogued: bool
+
+    def identity(self) -> dict[str, str]:
+        """What the masks of this model depend on, as plain values; `digest` starts with its kind.
+
+        `sha256:` is the sum of the catalogue, `content:` that of a local file's tensors. The bytes of an architecture
+        given as a local file are part of it.
+        """
+        identity = {
+            "name": self.model,
+            "family": self.family,
+            "architecture": self.architecture,
+            "digest": self.digest,
+        }
+        if Path(self.architecture).is_file():
+            identity["architecture_crc32"] = f"{zlib.crc32(Path(self.architecture).read_bytes()):08x}"
+        return identity
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration with its tables and checkpoints."""
+
+    settings: Settings
+    volumes: tuple[Volume, ...]
+    clicks: tuple[Click, ...]
+    checkpoints: dict[str, Checkpoint]
+    experiments: dict[str, Experiment]
+    shards: dict[str, tuple[Volume, ...]] = field(default_factory=dict)
+
+    @property
+    def scored_structures(self) -> list[str]:
+        """Names of the structures that are segmented and scored, in the configuration's order."""
+        return [name for name, structure in self.settings.structures.items() if structure.scored]
+
+    def clicks_of(self, shard: str) -> list[Click]:
+        """The clicks on the shard's volumes."""
+        names = {volume.volume for volume in self.shards[shard]}
+        return [click for click in self.clicks if click.volume in names]
+
+
+def shard_of(volume: str, shards: int) -> str:
+    """Name of the shard that a volume always belongs to, whatever else is in the sheet."""
+    return f"{zlib.crc32(volume.encode()) % shards:03d}"
+
+
+def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry], digests: Path) -> Study:
+    """Read and check the configuration, its tables and its checkpoints.
+
+    `catalogue` holds the checkpoints that can be fetched, by file name; `digests` is the file that remembers digests of
+    local checkpoints. Paths are relative to the working directory. Raises ConfigurationError with all faults.
+    """
+    settings = read_settings(config)
+    faults: list[str] = []
+    volumes = _read_volumes(settings.volumes, faults)
+    clicks = _read_clicks(settings, volumes, faults)
+    checkpoints, expanded = _resolve_models(settings, catalogue, digests, faults)
+    experiments = _resolve_experiments(settings, expanded, faults)
+    _check_structures(settings, faults)
+    if settings.report.example and settings.report.example not in {row.volume for row in volumes}:
+        faults.append(f"report.example: volume '{settings.report.example}' is not in {settings.volumes}")
+    if faults:
+        raise ConfigurationError(faults)
+    shards: dict[str, list[Volume]] = {}
+    for row in volumes:
+        shards.setdefault(shard_of(row.volume, settings.shards), []).append(row)
+    ordered = {name: tuple(shards[name]) for name in sorted(shards)}
+    return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered)
+
+
+def _check_structures(settings: Settings, faults: list[str]) -> None:
+    for name, structure in settings.structures.items():
+        if name in SCORED_TOGETHER:
+            faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
+        if 0 in structure.labels:
+            faults.append(f"structures.{name}.labels: 0 is the background of a label map")
+    if not any(structure.scored for structure in settings.structures.values()):
+        faults.append("structures: none is scored; leave `scored: false` out for at least one")
+    for name, scheme in settings.schemes.items():
+        for structure_name in scheme.structures or []:
+            if structure_name not in settings.structures:
+                close = hint(structure_name, settings.structures)
+                faults.append(f"schemes.{name}.structures: there is no structure '{structure_name}'{close}")
+        scored = [key for key, structure in settings.structures.items() if structure.scored]
+        if scheme.structures is not None and (left_out := [key for key in scored if key not in scheme.structures]):
+            faults.append(f"schemes.{name}.structures: leaves out {', '.join(left_out)}, which is to be scored")
+
+
+def _resolve_experiments(
+    settings: Settings, expanded: Mapping[str, list[str]], faults: list[str]
+) -> dict[str, Experiment]:
+    """Replace a glob's name by its models, and check what the experiments refer to."""
+    experiments: dict[str, Experiment] = {}
+    seen: dict[tuple[str, str], str] = {}
+    for name, experiment in settings.experiments.items():
+        for scheme in experiment.schemes:
+            if scheme not in settings.schemes:
+                faults.append(
+                    f"experiments.{name}.schemes: there is no scheme '{scheme}'{hint(scheme, settings.schemes)}"
+                )
+        models: list[str] = []
+        for model in experiment.models:
+            if model not in settings.models:
+                faults.append(f"experiments.{name}.models: there is no model '{model}'{hint(model, settings.models)}")
+                continue
+            models += expanded[model]
+            if settings.models[model].family == "sam":
+                faults += [
+                    f"experiments.{name}: '{scheme}' is a video scheme, and '{model}' (family sam) has no memory; "
+                    "move one of them to another experiment"
+                    for scheme in experiment.schemes
+                    if scheme in settings.schemes and settings.schemes[scheme].predictor == "video"
+                ]
+        for pair in [(model, scheme) for model in models for scheme in experiment.schemes]:
+            if pair in seen:
+                faults.append(f"experiments.{name}: {pair[0]} with {pair[1]} is already part of '{seen[pair]}'")
+            seen[pair] = name
+        if models:
+            experiments[name] = Experiment(models=models, schemes=experiment.schemes)
+    return experiments
+
+
+def _resolve_models(
+    settings: Settings, catalogue: Mapping[str, CatalogueEntry], digests: Path, faults: list[str]
+) -> tuple[dict[str, Checkpoint], dict[str, list[str]]]:
+    """Return every single model with its checkpoint, and for each configured name the names that it stands for."""
+    resolved: dict[str, Checkpoint] = {}
+    expanded: dict[str, list[str]] = {}
+    used = {model for experiment in settings.experiments.values() for model in experiment.models}
+    for name, model in settings.models.items():
+        expanded[name] = []
+        if name not in used:
+            continue
+        _check_architecture(name, model, faults)
+        for single, file in _checkpoint_files(name, model, settings.checkpoints, faults).items():
+            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, digests, faults)
+            if checkpoint is None:
+                continue
+            if single in resolved:
+                faults.append(f"models.{name}: two models would be named '{single}'; rename one")
+            resolved[single] = checkpoint
+            expanded[name].append(single)
+    return resolved, expanded
+
+
+def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str]) -> dict[str, str]:
+    if model.checkpoint is not None:
+        in_folder = "/" not in model.checkpoint
+        return {name: f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint}
+    files = sorted(glob(str(model.checkpoints)))
+    if not files:
+        faults.append(f"models.{name}.checkpoints: no file matches '{model.checkpoints}'")
+    return {f"{name}_{Path(file).stem}": file for file in files}
+
+
+def _resolve_checkpoint(
+    name: str,
+    model: Model,
+    file: str,
+    folder: str,
+    catalogue: Mapping[str, CatalogueEntry],
+    digests: Path,
+    faults: list[str],
+) -> Checkpoint | None:
+    entry = catalogue.get(Path(file).name) if Path(file).parent == Path(folder) else None
+    if entry is not None:
+        if (entry.family, entry.architecture) != (model.family, model.architecture):
+            faults.append(
+                f"models.{name}: {Path(file).name} holds family {entry.family}, architecture {entry.architecture}; "
+                f"found {model.family}, {model.architecture}"
+            )
+        return Checkpoint(name, model.family, model.architecture, file, f"sha256:{entry.sha256}", True)
+    if not Path(file).is_file():
+        faults.append(
+            f"models.{name}: there is no checkpoint {file}, and the catalogue has no '{Path(file).name}' to fetch"
+            f"{hint(Path(file).name, catalogue)}"
+        )
+        return None
+    return Checkpoint(name, model.family, model.architecture, file, f"content:{content_digest(file, digests)}", False)
+
+
+def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
+    if Path(model.architecture).is_file():
+        return
+    if model.family == "sam":
+        if model.architecture not in SAM_ARCHITECTURES:
+            faults.append(
+                f"models.{name}.architecture: '{model.architecture}' is neither one of {', '.join(SAM_ARCHITECTURES)} "
+                "nor an existing YAML file"
+            )
+        return
+    package = find_spec("sam2")
+    if package is None or not package.submodule_search_locations:
+        return  # planned where the package is not installed: the job itself will tell
+    configs = Path(package.submodule_search_locations[0])
+    if not (configs / model.architecture).is_file():
+        known = sorted(str(path.relative_to(configs)) for path in configs.glob("configs/sam2*/*.yaml"))
+        close = hint(model.architecture, known)
+        faults.append(
+            f"models.{name}.architecture: '{model.architecture}' is neither in the sam2 package nor an existing YAML "
+            f"file{close}"
+        )
+
+
+def _read_rows(path: str, delimiter: str, required: set[str], optional: set[str], faults: list[str]) -> list[dict]:
+    """Read a table with a header; each row also holds its line number under `line`."""
+    if not Path(path).is_file():
+        faults.append(f"{path}: no such file")
+        return []
+    with open(path, newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        columns = set(reader.fieldnames or [])
+        missing, unknown = required - columns, columns - required - optional
+        if missing:
+            faults.append(f"{path}: column(s) {', '.join(sorted(missing))} missing; found {', '.join(sorted(columns))}")
+            return []
+        if unknown:
+            faults.append(f"{path}: unknown column(s) {', '.join(sorted(map(str, unknown)))}")
+        return [{**{k: v or "" for k, v in row.items()}, "line": reader.line_num} for row in reader]
+
+
+def _read_volumes(path: str, faults: list[str]) -> list[Volume]:
+    delimiter = "," if path.endswith(".csv") else "\t"
+    rows = _read_rows(path, delimiter, {"volume", "image"}, {"reference", "clicks", "group"}, faults)
+    volumes: list[Volume] = []
+    lines: dict[str, int] = {}
+    for row in rows:
+        place = f"{path} line {row['line']}"
+        name = row["volume"]
+        if not NAME.fullmatch(name):
+            faults.append(f"{place}: volume '{name}' becomes a file name: use letters, digits, and . _ + - inside")
+            continue
+        if name in lines:
+            faults.append(f"{place}: volume '{name}' stands already in line {lines[name]}")
+            continue
+        lines[name] = row["line"]
+        for column in ("image", "reference"):
+            if (row.get(column) or column == "image") and not Path(row[column]).exists():
+                faults.append(f"{place}: {column} '{row[column]}' of volume '{name}' does not exist")
+        volumes.append(Volume(name, row["image"], *(row.get(key, "") for key in ("reference", "group", "clicks"))))
+    if not rows and Path(path).is_file() and not any(fault.startswith(path) for fault in faults):
+        faults.append(f"{path}: lists no volume")
+    return volumes
+
+
+def _read_clicks(settings: Settings, volumes: Iterable[Volume], faults: list[str]) -> list[Click]:
+    """Read the study's table of clicks and the tables that single volumes name in the sample sheet."""
+    clicks = _read_click_table(settings.clicks, settings, None, faults) if settings.clicks else []
+    for volume in volumes:
+        if volume.clicks:
+            clicks += _read_click_table(volume.clicks, settings, volume.volume, faults)
+    return clicks
+
+
+def _read_click_table(path: str, settings: Settings, volume: str | None, faults: list[str]) -> list[Click]:
+    clicks: list[Click] = []
+    required = {"structure", "slice", "x", "y"} | ({"volume"} if volume is None else set())
+    for row in _read_rows(path, "\t" if path.endswith(".tsv") else ",", required, {"volume"}, faults):
+        place = f"{path} line {row['line']}"
+        structure = row["structure"]
+        if structure not in settings.structures:
+            faults.append(f"{place}: there is no structure '{structure}'{hint(structure, settings.structures)}")
+        try:
+            numbers = int(row["slice"]), float(row["x"]), float(row["y"])
+        except ValueError:
+            faults.append(f"{place}: slice, x and y are '{row['slice']}', '{row['x']}', '{row['y']}'; expected numbers")
+            continue
+        if volume in (None, row.get("volume") or volume):
+            clicks.append(Click(volume or row["volume"], structure, *numbers))
+    return clicks
