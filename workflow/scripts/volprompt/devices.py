@@ -1,0 +1,106 @@
+"""Where a model runs, in which precision, and whose turn it is on a local GPU."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from volprompt.errors import VolpromptError
+from volprompt.logs import logger
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceError(VolpromptError):
+    """A device or precision that was asked for and is not there."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """The chosen device ('cpu' or 'cuda'), precision ('float32' or 'bfloat16') and the hardware's name."""
+
+    kind: str
+    precision: str
+    name: str
+
+    def torch(self) -> torch.device:
+        """The device as torch names it."""
+        import torch
+
+        return torch.device(self.kind)
+
+
+def choose_device(device: str, precision: str) -> Device:
+    """Resolve the configuration's device and precision, 'auto' included. Raises DeviceError rather than fall back."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise DeviceError(
+            "inference.device is 'cuda', and torch finds no CUDA GPU here. Run on a machine with one, request it from "
+            "the scheduler (resource gpu), or set inference.device to 'cpu' or 'auto'."
+        )
+    kind = "cuda" if available and device != "cpu" else "cpu"
+    if precision == "auto":
+        precision = (
+            "bfloat16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        )
+    name = torch.cuda.get_device_name() if kind == "cuda" else "CPU"
+    logger.info("device: %s (%s asked for), precision: %s", name, device, precision)
+    return Device(kind, precision, name)
+
+
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them; torch is not imported."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
+    names = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted(names, key=int)
+
+
+@contextmanager
+def lease_gpu(count: int, poll_seconds: float = 1.0) -> Iterator[None]:
+    """Hold `count` of the visible GPUs until the block ends; to be entered before torch is imported.
+
+    Snakemake hands out no device numbers to local jobs, so each GPU has a lock file in a folder of this user on this
+    node, which the kernel releases when the process dies. Nothing is done without a GPU, or where a scheduler has
+    already chosen. Raises DeviceError where more GPUs are asked for than are visible.
+    """
+    gpus = visible_gpus()
+    if count == 0 or not gpus or "SLURM_JOB_ID" in os.environ:
+        yield
+        return
+    if count > len(gpus):
+        raise DeviceError(f"the job asks for {count} GPUs, and {len(gpus)} are visible; lower its resource gpu")
+    with ExitStack() as leases:
+        held: list[str] = []
+        while len(held) < count:
+            free = (gpu for gpu in gpus if gpu not in held and _try_lock(gpu, leases))
+            gpu = next(free, None)
+            if gpu is None:
+                time.sleep(poll_seconds)
+            else:
+                held.append(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+        logger.info("holding GPU %s", os.environ["CUDA_VISIBLE_DEVICES"])
+        yield
+
+
+def _try_lock(gpu: str, leases: ExitStack) -> bool:
+    folder = Path(tempfile.gettempdir()) / f"volprompt-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        leases.enter_context(FileLock(folder / f"gpu-{gpu}.lock", timeout=0))
+    except Timeout:
+        return False
+    return True

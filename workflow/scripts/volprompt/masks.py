@@ -1,0 +1,37 @@
+"""Binary masks of frames as NIfTI files on the volume's original grid, and back."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from volprompt.files import atomic
+from volprompt.volumes import Grid
+
+
+def mask_path(folder: str | Path, scheme: str, volume: str, structure: str) -> Path:
+    """Where the mask of one structure of one volume lies in the folder of an experiment, model and shard."""
+    return Path(folder) / scheme / f"{volume}_label-{structure}_mask.nii.gz"
+
+
+def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
+    """Write a mask, bool (slice, y, x), as uint8 0/1 on the source's grid, with the source's header geometry."""
+    source = np.ascontiguousarray(grid.to_source(mask)).astype(np.uint8)
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(grid.header), check=False)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"], header["descrip"] = 0, 1, b"volprompt mask"
+    # nibabel leaves qform and sform as they are where they already say what `affine` says.
+    image = nib.Nifti1Image(source, grid.affine, header)
+    with atomic(path) as temporary:
+        nib.save(image, temporary)
+
+
+def read_mask(path: str | Path, grid: Grid) -> np.ndarray:
+    """Read a mask as bool (slice, y, x)."""
+    image: Any = nib.load(path)
+    return grid.to_frames(np.asarray(image.dataobj)) > 0
