@@ -1,0 +1,56 @@
+# Every target sets itself up from nothing: all that has to be there is Python 3.11 or newer.
+PYTHON ?= python3
+SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
+export PYTHONPATH := workflow/scripts
+
+.PHONY: demo test lint format lock schema clean
+
+# The main job on the embedded default: synthetic knees, small models, every scheme, the report.
+demo: .venv/ready demo/volumes/volumes.tsv demo/checkpoints/demo_sam2.pt
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	@echo
+	@cat results/demo/tables/medians.md
+	@echo "The report is results/demo/report/index.html"
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/snakefmt --check Snakefile rules workflow/Snakefile
+	.venv/bin/snakemake --lint --configfile tests/workflow/lint.yaml
+	.venv/bin/snakemake --lint --snakefile workflow/Snakefile --configfile tests/workflow/lint.yaml
+
+format: .venv/ready
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/snakefmt Snakefile rules workflow/Snakefile
+
+# After a change of pyproject.toml's dependencies, or of the configuration's types.
+lock: .venv/uv
+	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml --output-file requirements.lock
+
+schema: .venv/ready
+	.venv/bin/python -c "from volprompt.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
+
+clean:
+	rm -rf results/demo demo/volumes .snakemake
+
+demo/volumes/volumes.tsv: .venv/ready
+	.venv/bin/python -m volprompt.phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
+
+demo/checkpoints/demo_sam2.pt: .venv/ready
+	.venv/bin/python demo/make_checkpoints.py demo/checkpoints
+
+# The environment: exactly requirements.lock, installed by a uv of its own.
+.venv/ready: requirements.lock .venv/uv
+	.venv/uv/bin/uv pip sync --quiet --python .venv/bin/python requirements.lock
+	@touch $@
+
+.venv/uv:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; found ' + sys.version + '. Set PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"

@@ -1,0 +1,19 @@
+# One checkpoint of the catalogue, its SHA-256 verified; a file that is already in place is used as it is.
+rule fetch_checkpoint:
+    output:
+        update("<checkpoints>/{file}"),
+    log:
+        "<logs>/fetch_checkpoint/{file}.log",
+    benchmark:
+        "<benchmarks>/fetch_checkpoint/{file}.jsonl"
+    wildcard_constraints:
+        file="|".join(name.replace(".", "[.]") for name in CATALOGUE),
+    conda:
+        "../envs/imaging.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        entry=lambda wildcards: CATALOGUE[wildcards.file].model_dump(mode="json"),
+    script:
+        "../workflow/scripts/fetch_checkpoint.py"

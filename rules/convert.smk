@@ -1,0 +1,22 @@
+# The volumes of one shard: frames and reference label maps on one grid, and a table of what was found.
+rule convert:
+    input:
+        source_files,
+    output:
+        directory("<results>/volumes/{shard}"),
+    log:
+        "<logs>/convert/{shard}.log",
+    benchmark:
+        "<benchmarks>/convert/{shard}.jsonl"
+    conda:
+        "../envs/imaging.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2_000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        rows=sheet_rows,
+        frames=STUDY.settings.frames.model_dump(mode="json"),
+        structures=LABELS,
+        method_version=METHOD_VERSION["convert"],
+    script:
+        "../workflow/scripts/convert.py"

@@ -1,0 +1,15 @@
+"""The study's tables."""
+
+from pathlib import Path
+
+from volprompt.logs import logging_to
+from volprompt.tables import aggregate
+
+with logging_to(snakemake.log[0], "aggregate"):
+    aggregate(
+        scores=snakemake.input.scores,
+        masks=snakemake.input.masks,
+        volumes=snakemake.input.volumes,
+        structures=snakemake.params.structures,
+        tables=Path(snakemake.output.scores).parent,
+    )

@@ -1,0 +1,12 @@
+"""Frames and reference label maps of one shard's volumes."""
+
+from volprompt.logs import logging_to
+from volprompt.volumes import convert_shard
+
+with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
+    convert_shard(
+        rows=snakemake.params.rows,
+        frames=snakemake.params.frames,
+        structures=snakemake.params.structures,
+        folder=snakemake.output[0],
+    )

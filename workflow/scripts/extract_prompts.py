@@ -1,0 +1,12 @@
+"""Candidate prompts of one shard's volumes."""
+
+from volprompt.logs import logging_to
+from volprompt.prompts import extract_shard
+
+with logging_to(snakemake.log[0], f"extract_prompts {snakemake.wildcards.shard}"):
+    extract_shard(
+        volumes=snakemake.input.volumes,
+        structures=snakemake.params.structures,
+        clicks=snakemake.params.clicks,
+        prompts=snakemake.output[0],
+    )

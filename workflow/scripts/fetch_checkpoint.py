@@ -1,0 +1,9 @@
+"""One checkpoint of the catalogue."""
+
+from pathlib import Path
+
+from volprompt.checkpoints import CatalogueEntry, fetch
+from volprompt.logs import logging_to
+
+with logging_to(snakemake.log[0], f"fetch_checkpoint {snakemake.wildcards.file}"):
+    fetch(CatalogueEntry(**snakemake.params.entry), Path(snakemake.output[0]))

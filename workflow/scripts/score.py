@@ -1,0 +1,18 @@
+"""Scores of one experiment, model and shard."""
+
+from volprompt.logs import logging_to
+from volprompt.scores import score_shard
+
+wildcards = snakemake.wildcards
+
+with logging_to(snakemake.log[0], f"score {wildcards.experiment}/{wildcards.model}/{wildcards.shard}"):
+    score_shard(
+        volumes=snakemake.input.volumes,
+        masks=snakemake.input.masks,
+        experiment=wildcards.experiment,
+        model=wildcards.model,
+        schemes=snakemake.params.schemes,
+        structures=snakemake.params.structures,
+        scores=snakemake.output.scores,
+        slices=snakemake.output.slices,
+    )

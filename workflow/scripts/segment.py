@@ -1,0 +1,23 @@
+"""Masks of one experiment, model and shard."""
+
+from volprompt.devices import lease_gpu
+from volprompt.logs import logging_to
+
+wildcards = snakemake.wildcards
+label = f"segment {wildcards.experiment}/{wildcards.model}/{wildcards.shard}"
+
+with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu", 0)):
+    from volprompt.segment import segment_shard  # torch is imported under the lease
+
+    segment_shard(
+        volumes=snakemake.input.volumes,
+        prompts=snakemake.input.prompts,
+        checkpoint=snakemake.input.checkpoint,
+        model=snakemake.params.model,
+        schemes=snakemake.params.schemes,
+        structures=snakemake.params.structures,
+        scored=snakemake.params.scored,
+        inference=snakemake.params.inference,
+        masks=snakemake.output[0],
+        threads=snakemake.threads,
+    )
