@@ -44,15 +44,6 @@ MIB = 1 << 20
 CONTENT = bytes(os.urandom(64)) * (MIB // 16) + b"the end"  # 4 MiB and 7 bytes
 
 
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real data beside the repository, or VOLPROMPT_TEST_DATA."""
-    folder = Path(os.environ.get("VOLPROMPT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is absent")
-    return folder
-
-
 @dataclass
 class Site:
     """What the local server does, and what it was asked for."""

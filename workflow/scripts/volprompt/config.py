@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
@@ -203,6 +204,63 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise ConfigurationError(_value_faults(error)) from None
 
 
+def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[str]]:
+    """Read the configuration for further checks: what is valid of it, and every fault of a value or a key.
+
+    An unknown key is left out, a faulty value gets its default, and a faulty scheme or model is left out together with
+    what refers to it, so that no fault causes another. None where too little is left.
+    """
+    faults: list[str] = []
+    rest = copy.deepcopy(dict(config))
+    while True:
+        try:
+            return Settings.model_validate(rest), faults
+        except ValidationError as error:
+            faults = faults or _value_faults(error)
+            before = copy.deepcopy(rest)
+            for item in error.errors():
+                _leave_out(rest, item["loc"], item["type"] == "extra_forbidden")
+            if rest == before:
+                return None, faults
+
+
+def _leave_out(config: dict[str, Any], place: tuple[int | str, ...], unknown_key: bool) -> None:
+    """Take out the faulty part at `place`, unless nothing could stand in for it."""
+    path: list[int | str] = []
+    parents: list[dict[Any, Any]] = []
+    here: Any = config
+    for part in place:
+        if _is_union_branch(part):
+            continue
+        if not isinstance(here, dict) or part not in here:
+            break
+        path.append(part)
+        parents.append(here)
+        here = here[part]
+    if not path or (unknown_key and path[-1] != place[-1]):
+        return
+    kind = str(path[0])
+    if unknown_key:
+        del parents[-1][path[-1]]
+    elif kind in ("schemes", "models") and len(path) > 1:
+        del config[kind][path[1]]
+        _leave_out_references(config, kind, str(path[1]))
+    elif kind not in ("schemes", "models", "structures", "experiments", "volumes"):
+        del parents[-1][path[-1]]
+
+
+def _leave_out_references(config: dict[str, Any], kind: str, name: str) -> None:
+    experiments = config.get("experiments")
+    if not isinstance(experiments, dict):
+        return
+    for key, parts in list(experiments.items()):
+        names = parts.get(kind) if isinstance(parts, dict) else None
+        if isinstance(names, list) and name in names:
+            parts[kind] = [other for other in names if other != name]
+            if not parts[kind]:
+                del experiments[key]
+
+
 def json_schema() -> str:
     """The configuration's JSON schema, as text for editors."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
@@ -241,6 +299,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "report": Report,
     }
     section = sections.get(str(place[0]), Settings) if len(place) > 1 else Settings
+    section = SliceAt if place[2:3] == ("slice",) and len(place) > 3 else section
     return list(section.model_fields)
 
 

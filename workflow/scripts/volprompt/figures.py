@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.patches import Rectangle
 
 from volprompt.schemes import ObjectPrompt
 
+PANEL_INCHES = 3.3
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2")
 
@@ -39,9 +41,9 @@ def overlay(
     """
     columns = max(len(row) for row in panels)
     height = frame.shape[0] * pixel_aspect / frame.shape[1]
-    figure = Figure(figsize=(2.6 * columns, (2.6 * height + 0.3) * len(panels) + 0.4), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES * columns, (PANEL_INCHES * height + 0.4) * len(panels) + 0.4), layout="constrained")
     grid = figure.subplots(len(panels), columns, squeeze=False)
-    colours = dict(zip(reference, COLOURS, strict=False))
+    colours = dict(zip(reference, cycle(COLOURS), strict=False))
     for axes_row, row in zip(grid, panels, strict=True):
         for axes in axes_row:
             axes.set_axis_off()

@@ -25,8 +25,10 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"], header["descrip"] = 0, 1, b"volprompt mask"
-    # nibabel leaves qform and sform as they are where they already say what `affine` says.
-    image = nib.Nifti1Image(source, grid.affine, header)
+    # Without an affine nibabel leaves qform, sform and their codes as they are. The doubles of a NIfTI-2 header are
+    # rounded here; the header of another format may hold no orientation.
+    known = np.allclose(header.get_best_affine(), grid.affine, rtol=1e-5, atol=1e-5)
+    image = nib.Nifti1Image(source, None if known else grid.affine, header)
     with atomic(path) as temporary:
         nib.save(image, temporary)
 

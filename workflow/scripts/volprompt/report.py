@@ -92,14 +92,14 @@ def median_volume(scores: pd.DataFrame) -> str | None:
 
 
 def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> list[dict[str, Any]]:
-    """For each experiment a figure of one slice of `volume`: schemes in rows, models in columns, as inline PNG."""
+    """For each experiment a figure of one slice of `volume`: models in rows, schemes in columns, as inline PNG."""
     shard = next((shard for shard in shards if volume in _converted(shard)), None)
     if shard is None:
         return []
     example = Example(volume, shard, design)
     made = []
     for experiment, (models, schemes) in design.experiments.items():
-        panels = [row for scheme in schemes if (row := [example.panel(experiment, model, scheme) for model in models])]
+        panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
         figure = figures.overlay(example.frame, example.reference, panels, example.pixel_aspect)
         data = base64.b64encode(figures.png(figure)).decode()
         made.append({"experiment": experiment, "slice": example.slice, "png": data})

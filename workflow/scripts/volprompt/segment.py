@@ -34,6 +34,7 @@ RUN_COLUMNS = (
     "volume",
     "scheme",
     "status",
+    "stage",
     "reason",
     "slices",
     "prompts",
@@ -167,9 +168,9 @@ def segment_shard(
     candidates = read_prompts(prompts)
     unusable = json.loads(table_metadata(prompts).get("failed", "{}"))
     ready = table[(table["status"] == "ok") & ~table["volume"].isin(unusable)]
-    runs = [failed_run(volume, scheme, reason) for volume, reason in unusable.items() for scheme in schemes]
+    runs = [failed_run(volume, scheme, reason, "prompts") for volume, reason in unusable.items() for scheme in schemes]
     Path(masks).mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"model": model["name"]}
     if len(ready):
         settings = Inference(**inference)
         loaded, facts = _prepare(model, checkpoint, settings, threads)
@@ -219,26 +220,29 @@ def _guarded(shard: Shard, row: Any, table: pd.DataFrame) -> list[dict[str, Any]
     """The run rows of a volume; where it fails in an unforeseen way, failed ones with the reason."""
     try:
         return shard.segment_volume(row, table)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # not the volume's fault: the job fails, and its next attempt asks for more
     except Exception as error:
         logger.exception("FAILED: volume %s", row.volume)
         reason = f"{row.volume}: {type(error).__name__}: {error}"
         return [failed_run(row.volume, scheme, reason) for scheme in shard.schemes]
 
 
-def failed_run(volume: str, scheme: str, reason: str) -> dict[str, Any]:
-    """A row of the run table for a volume without masks under a scheme."""
-    return {"volume": volume, "scheme": scheme, "status": "failed", "reason": reason}
+def failed_run(volume: str, scheme: str, reason: str, stage: str = "segment") -> dict[str, Any]:
+    """A row of the run table for a volume without masks under a scheme; stage: where the fault was found."""
+    return {"volume": volume, "scheme": scheme, "status": "failed", "stage": stage, "reason": reason}
 
 
 def _run_row(
     volume: str, scheme: str, depth: int, prompts: Sequence[ObjectPrompt], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Seconds count what the scheme would cost alone: reading and encoding are shared, and counted for each scheme."""
+    """Reading and encoding are shared by the experiment's schemes, and counted in full for each."""
     total = sum(seconds.values())
     return {
         "volume": volume,
         "scheme": scheme,
         "status": "ok",
+        "stage": "segment",
         "reason": "",
         "slices": depth,
         "prompts": sum(len(prompt.points) + (prompt.box is not None) for prompt in prompts),
@@ -255,10 +259,18 @@ def _slices_of(prompts: Sequence[ObjectPrompt], structure: str) -> list[int]:
 
 def peak_memory() -> dict[str, float]:
     """Peak memory of this process so far in MB, on the host and on the GPU (NaN without one)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    on_host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     on_gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else float("nan")
-    return {"peak_memory_mb": on_host, "peak_gpu_memory_mb": on_gpu}
+    return {"peak_memory_mb": _peak_on_host(), "peak_gpu_memory_mb": on_gpu}
+
+
+def _peak_on_host() -> float:
+    """In MB. Linux counts a parent's memory into getrusage's figure of its child, but not into VmHWM."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _columns(facts: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ the workflow is planned with it on every call.
 from __future__ import annotations
 
 import csv
+import io
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from volprompt.checkpoints import CatalogueEntry, content_digest
-from volprompt.config import NAME, ConfigurationError, Experiment, Model, Settings, hint, read_settings
+from volprompt.config import NAME, ConfigurationError, Experiment, Model, Settings, hint, read_valid_part
 
 SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 SCORED_TOGETHER = ("combined", "union", "mean")
+# The median table's other columns, and what follows a structure's name in it.
+MEDIAN_COLUMNS = ("model", "scheme", "parameters", "n", "seconds_per_volume")
+MEDIAN_SUFFIXES = ("low", "high", "iqr", "worst", "undefined")
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     `catalogue` holds the checkpoints that can be fetched, by file name; `digests` is the file that remembers digests of
     local checkpoints. Paths are relative to the working directory. Raises ConfigurationError with all faults.
     """
-    settings = read_settings(config)
-    faults: list[str] = []
+    settings, faults = read_valid_part(config)
+    if settings is None:
+        raise ConfigurationError(faults)
     volumes = _read_volumes(settings.volumes, faults)
     clicks = _read_clicks(settings, volumes, faults)
     checkpoints, expanded = _resolve_models(settings, catalogue, digests, faults)
@@ -124,9 +129,12 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
 
 
 def _check_structures(settings: Settings, faults: list[str]) -> None:
+    columns = {f"{name}_{suffix}" for name in [*settings.structures, "combined"] for suffix in MEDIAN_SUFFIXES}
     for name, structure in settings.structures.items():
         if name in SCORED_TOGETHER:
             faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
+        if name in MEDIAN_COLUMNS or name in columns:
+            faults.append(f"structures.{name}: this name is taken by a column of the median table; choose another")
         if 0 in structure.labels:
             faults.append(f"structures.{name}.labels: 0 is the background of a label map")
     if not any(structure.scored for structure in settings.structures.values()):
@@ -187,7 +195,13 @@ def _resolve_models(
         if name not in used:
             continue
         _check_architecture(name, model, faults)
-        for single, file in _checkpoint_files(name, model, settings.checkpoints, faults).items():
+        for single, file in _checkpoint_files(name, model, settings.checkpoints, faults):
+            if not NAME.fullmatch(single):
+                faults.append(
+                    f"models.{name}: '{single}' becomes part of file names: rename {file}, with letters, digits, and "
+                    ". _ + - inside"
+                )
+                continue
             checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, digests, faults)
             if checkpoint is None:
                 continue
@@ -198,14 +212,15 @@ def _resolve_models(
     return resolved, expanded
 
 
-def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str]) -> dict[str, str]:
+def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str]) -> list[tuple[str, str]]:
+    """Names of single models, with their files."""
     if model.checkpoint is not None:
         in_folder = "/" not in model.checkpoint
-        return {name: f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint}
+        return [(name, f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint)]
     files = sorted(glob(str(model.checkpoints)))
     if not files:
         faults.append(f"models.{name}.checkpoints: no file matches '{model.checkpoints}'")
-    return {f"{name}_{Path(file).stem}": file for file in files}
+    return [(f"{name}_{Path(file).stem}", file) for file in files]
 
 
 def _resolve_checkpoint(
@@ -262,7 +277,12 @@ def _read_rows(path: str, delimiter: str, required: set[str], optional: set[str]
     if not Path(path).is_file():
         faults.append(f"{path}: no such file")
         return []
-    with open(path, newline="", encoding="utf-8-sig") as lines:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        faults.append(f"{path}: is not UTF-8 text ({error}); save it in that encoding")
+        return []
+    with io.StringIO(text, newline="") as lines:
         reader = csv.DictReader(lines, delimiter=delimiter)
         columns = set(reader.fieldnames or [])
         missing, unknown = required - columns, columns - required - optional
@@ -290,7 +310,8 @@ def _read_volumes(path: str, faults: list[str]) -> list[Volume]:
             continue
         lines[name] = row["line"]
         for column in ("image", "reference"):
-            if (row.get(column) or column == "image") and not Path(row[column]).exists():
+            missing = not row.get(column) or not Path(row[column]).exists()
+            if missing and (row.get(column) or column == "image"):
                 faults.append(f"{place}: {column} '{row[column]}' of volume '{name}' does not exist")
         volumes.append(Volume(name, row["image"], *(row.get(key, "") for key in ("reference", "group", "clicks"))))
     if not rows and Path(path).is_file() and not any(fault.startswith(path) for fault in faults):

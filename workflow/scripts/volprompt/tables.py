@@ -61,7 +61,7 @@ def read_runs(masks: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def _run_columns(parts: Sequence[pd.DataFrame]) -> list[str]:
-    wanted = ["model", "scheme", "volume", "status", "reason", "parameters", "prompts", "seconds"]
+    wanted = ["model", "scheme", "volume", "status", "stage", "reason", "parameters", "prompts", "seconds"]
     wanted += ["seconds_encode", "seconds_prompt", "slices_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
     wanted += ["device", "precision", "checkpoint_sha256", "versions"]
     return list(dict.fromkeys([*wanted, *(column for part in parts for column in part.columns)]))
@@ -71,7 +71,7 @@ def failures(converted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """What failed and why: a volume as a whole in conversion, or under one model and scheme."""
     columns = ["volume", "stage", "model", "scheme", "reason"]
     of_volumes = converted[converted["status"] == "failed"].assign(stage="convert", model="", scheme="")
-    of_runs = runs[runs["status"] == "failed"].assign(stage="segment")
+    of_runs = runs[runs["status"] == "failed"]
     return pd.concat([of_volumes[columns], of_runs[columns]], ignore_index=True)
 
 
@@ -90,8 +90,8 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float) -> st
     raise FailedVolumes(
         f"{count}: {share:.1%} of the volume-configuration pairs failed; max_failed_fraction allows {allowed:.1%}.\n"
         + "\n".join(shown)
-        + f"\nEverything else is done and kept; all reasons are in {failed}. Correct or remove these volumes, or raise "
-        "max_failed_fraction."
+        + f"\nEverything else is done and kept; all reasons are in {failed}. Correct or remove these volumes and run "
+        "again, or raise max_failed_fraction."
     )
 
 

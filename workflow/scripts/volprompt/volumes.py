@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from volprompt.errors import VolpromptError
 from volprompt.files import atomic, write_table
@@ -31,6 +32,8 @@ FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}
 GRID_TOLERANCE = 0.1
 # Distance from the next whole number up to which a stored label value counts as one.
 LABEL_TOLERANCE = 1e-3
+# What reading the voxels of a damaged file raises.
+BROKEN = (OSError, EOFError, ValueError, zlib.error)
 
 
 class VolumeError(VolpromptError):
@@ -113,10 +116,17 @@ def load_image(path: str) -> nib.spatialimages.SpatialImage:
         image: Any = nib.load(path)
     except FileNotFoundError:
         raise VolumeError(f"{path}: no such file") from None
-    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise VolumeError(f"{path}: cannot be read as an image ({error}); expected NIfTI (.nii, .nii.gz)") from None
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise VolumeError(f"{path}: is no image but {type(image).__name__}; expected NIfTI (.nii, .nii.gz)")
+    if image.get_data_dtype().kind not in "iufb":
+        raise VolumeError(f"{path}: holds colours or complex numbers; expected one real number per voxel")
     if len(image.shape) == 4 and image.shape[3] == 1:
-        image = nib.funcs.squeeze_image(image)
+        try:
+            image = nib.funcs.squeeze_image(image)  # reads the voxels
+        except BROKEN as error:
+            raise _damaged(path, error) from None
     if len(image.shape) != 3:
         raise VolumeError(
             f"{path}: has {len(image.shape)} dimensions {image.shape}; expected a 3D volume. Choose one volume of a "
@@ -125,12 +135,16 @@ def load_image(path: str) -> nib.spatialimages.SpatialImage:
     return image
 
 
+def _damaged(path: str, error: Exception) -> VolumeError:
+    return VolumeError(f"{path}: the file is damaged or cut off ({error}); copy it again")
+
+
 def read_voxels(image: nib.spatialimages.SpatialImage, path: str) -> np.ndarray:
     """Read the voxels as float32 on the stored grid. Raises VolumeError for a broken file, NaN or infinite values."""
     try:
         voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise VolumeError(f"{path}: the file is damaged or cut off ({error}); copy it again") from None
+    except BROKEN as error:
+        raise _damaged(path, error) from None
     finite = np.isfinite(voxels)
     if not finite.all():
         count = int(voxels.size - finite.sum())

@@ -1,0 +1,220 @@
+"""The study's tables: layout, what is bold, what is quoted from the paper, what failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from volprompt.files import write_table
+from volprompt.tables import FailedVolumes, aggregate, check_failures, failures, latex, markdown, published
+
+NAN = float("nan")
+
+
+def medians(*rows: dict[str, Any], structures: tuple[str, ...] = ("femur", "tibia")) -> pd.DataFrame:
+    table = pd.DataFrame(rows).astype({"parameters": "Int64"})
+    for name in (*structures, "combined"):
+        for suffix in ("low", "high"):
+            if f"{name}_{suffix}" not in table:
+                table[f"{name}_{suffix}"] = NAN
+    return table
+
+
+def row(model: str, scheme: str, *dice: float, parameters: Any = 38_945_986, n: int = 488) -> dict[str, Any]:
+    values = dict(zip(("femur", "tibia", "combined"), dice, strict=True))
+    return {"model": model, "scheme": scheme, "parameters": parameters, "n": n, **values}
+
+
+TWO = medians(
+    {**row("sam_vit_b", "box", 0.9, 0.8, 0.85), "femur_low": 0.89, "femur_high": 0.9123},
+    row("sam2_tiny", "point_video", 0.7, 0.95, 0.85149, parameters=pd.NA, n=487),
+)
+
+
+def test_markdown() -> None:
+    lines = markdown(TWO, ["femur", "tibia"]).splitlines()
+    assert lines[:4] == [
+        "| Model | Prompts | Parameters | Femur | Tibia | Combined | n |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| sam_vit_b | box | 38.9 M | **0.900 [0.890, 0.912]** | 0.800 | 0.850 | 488 |",
+        "| sam2_tiny | point_video | - | 0.700 | **0.950** | **0.851** | 487 |",
+    ]
+    assert "95 % interval" in lines[5]
+
+
+def test_latex() -> None:
+    lines = latex(TWO, ["femur", "tibia"]).splitlines()
+    body = [line for line in lines if not line.startswith("%")]
+    assert body == [
+        r"\begin{tabular}{llrrrrr}",
+        r"\toprule",
+        r"Model & Prompts & Parameters & Femur & Tibia & Combined & n \\",
+        r"\midrule",
+        r"sam\_vit\_b & box & 38.9 M & \textbf{0.900 [0.890, 0.912]} & 0.800 & 0.850 & 488 \\",
+        r"sam2\_tiny & point\_video & - & 0.700 & \textbf{0.950} & \textbf{0.851} & 487 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_a_configuration_without_scores() -> None:
+    table = medians(row("a", "point", NAN, NAN, NAN, n=0), row("b", "point", 0.5, NAN, 0.5))
+    lines = markdown(table, ["femur", "tibia"]).splitlines()
+    assert lines[2] == "| a | point | 38.9 M | - | - | - | 0 |"
+    assert lines[3] == "| b | point | 38.9 M | **0.500** | - | **0.500** | 488 |"
+
+
+def test_equal_medians_are_both_the_best() -> None:
+    table = medians(row("a", "point", 0.5, 0.5, 0.5), row("b", "point", 0.5, 0.4, 0.4))
+    assert markdown(table, ["femur", "tibia"]).count("**0.500**") == 4
+
+
+@pytest.mark.parametrize(
+    ("structures", "shown"),
+    [
+        (["femur", "tibia"], True),
+        (["patella", "tibia", "femur"], True),
+        (["femur"], False),
+        (["hip", "tibia"], False),
+    ],
+)
+def test_published_figures_stand_beside_the_papers_bones_alone(structures: list[str], shown: bool) -> None:
+    values = dict.fromkeys((*structures, "combined"), 0.5)
+    table = medians({"model": "m", "scheme": "s", "parameters": 1, "n": 1, **values}, structures=tuple(structures))
+    assert [value for _, value, _ in published(structures)] == ([0.9196, 0.9643] if shown else [])
+    for text in (markdown(table, structures), latex(table, structures)):
+        assert ("0.9196" in text and "0.9643" in text and "arXiv 2408.04762" in text) is shown
+        assert ("not measured here" in text) is shown
+
+
+# Failures
+
+
+def run(volume: str, status: str = "ok", reason: str = "", scheme: str = "point", **more: Any) -> dict[str, Any]:
+    named = {"volume": volume, "model": "m", "scheme": scheme, "status": status, "reason": reason}
+    return {**named, "parameters": 1000, "seconds": 2.0, **more}
+
+
+CONVERTED = pd.DataFrame(
+    [
+        {"volume": "a", "status": "ok", "reason": ""},
+        {"volume": "b", "status": "failed", "reason": "b.nii: no such file"},
+        {"volume": "c", "status": "ok", "reason": ""},
+    ]
+)
+RUNS = pd.DataFrame([run("a"), run("c", "failed", "c: slice 5 has no point (centroid) for 'patella'")])
+
+
+def test_table_of_failures() -> None:
+    found = failures(CONVERTED, RUNS)
+    assert found.to_dict("records") == [
+        {"volume": "b", "stage": "convert", "model": "", "scheme": "", "reason": "b.nii: no such file"},
+        {
+            "volume": "c",
+            "stage": "segment",
+            "model": "m",
+            "scheme": "point",
+            "reason": "c: slice 5 has no point (centroid) for 'patella'",
+        },
+    ]
+
+
+def test_no_failures() -> None:
+    found = failures(CONVERTED.iloc[:1], RUNS.iloc[:1])
+    assert list(found.columns) == ["volume", "stage", "model", "scheme", "reason"]
+    assert len(found) == 0
+
+
+def written(folder: Path, failed: int, of: int = 10) -> tuple[Path, Path]:
+    """A score table of ten pairs of volume and configuration with two structures each, and its failures."""
+    status = ["failed"] * failed + ["no_reference"] + ["ok"] * (of - failed - 1)
+    rows = [
+        {"model": "m", "scheme": "s", "volume": f"v{i}", "structure": name, "status": kind}
+        for i, kind in enumerate(status)
+        for name in ("femur", "combined")
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "scores.parquet")
+    reasons = [
+        {"volume": f"v{i}", "stage": "convert", "model": "", "scheme": "", "reason": f"v{i}.nii: no such file"}
+        for i in range(failed)
+    ]
+    pd.DataFrame(reasons, columns=["volume", "stage", "model", "scheme", "reason"]).to_csv(
+        folder / "failures.csv", index=False
+    )
+    return folder / "scores.parquet", folder / "failures.csv"
+
+
+@pytest.mark.parametrize(("failed", "allowed"), [(0, 0.0), (2, 0.2), (2, 0.5)])
+def test_failures_within_the_limit(tmp_path: Path, failed: int, allowed: float) -> None:
+    summary = check_failures(*written(tmp_path, failed), allowed)
+    assert summary == f"10 volumes, 1 configurations, {failed * 10}.0% of the volume-configuration pairs failed"
+
+
+@pytest.mark.parametrize(("failed", "allowed"), [(1, 0.0), (2, 0.19)])
+def test_failures_beyond_the_limit(tmp_path: Path, failed: int, allowed: float) -> None:
+    scores, table = written(tmp_path, failed)
+    with pytest.raises(FailedVolumes) as caught:
+        check_failures(scores, table, allowed)
+    message = str(caught.value)
+    assert f"{failed * 10}.0% of the volume-configuration pairs failed" in message
+    assert f"max_failed_fraction allows {allowed:.1%}" in message
+    assert "convert: v0.nii: no such file" in message
+    assert str(table) in message
+
+
+# Everything together
+
+
+def test_aggregate(tmp_path: Path) -> None:
+    def scored(scheme: str, volume: str, status: str, dice: float) -> list[dict[str, Any]]:
+        named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": volume, "status": status, "dice": dice}
+        return [{**named, "structure": name} for name in ("femur", "tibia", "combined", "union", "mean")]
+
+    jobs = {
+        "000": [*scored("point", "a", "ok", 0.8), *scored("box", "a", "ok", 0.9)],
+        "001": [
+            *(part for scheme in ("point", "box") for part in scored(scheme, "b", "failed", NAN)),
+            *scored("point", "c", "ok", 0.6),
+            *scored("box", "c", "failed", NAN),
+        ],
+    }
+    runs = {
+        "000": [run("a", seconds=2.0), run("a", scheme="box", seconds=4.0)],
+        "001": [run("c", seconds=6.0), run("c", "failed", "c: no box", scheme="box")],
+    }
+    converted = {"000": CONVERTED.iloc[:1], "001": CONVERTED.iloc[1:]}
+    for shard in jobs:
+        write_table(pd.DataFrame(jobs[shard]), tmp_path / f"scores_{shard}.parquet")
+        write_table(pd.DataFrame(runs[shard]), tmp_path / "masks" / shard / "run.parquet")
+        write_table(converted[shard], tmp_path / "volumes" / shard / "volumes.parquet")
+    aggregate(
+        scores=[tmp_path / f"scores_{shard}.parquet" for shard in jobs],
+        masks=[tmp_path / "masks" / shard for shard in jobs],
+        volumes=[tmp_path / "volumes" / shard for shard in jobs],
+        structures=["femur", "tibia"],
+        tables=tmp_path / "tables",
+    )
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        "scores.parquet",
+        "medians.csv",
+        "medians.md",
+        "medians.tex",
+        "comparisons.csv",
+        "cost.csv",
+        "failures.csv",
+    }
+    assert len(pd.read_parquet(tmp_path / "tables" / "scores.parquet")) == 6 * 5
+    table = pd.read_csv(tmp_path / "tables" / "medians.csv").set_index("scheme")
+    assert table["combined"].to_dict() == {"point": pytest.approx(0.7), "box": pytest.approx(0.9)}
+    assert table["n"].to_dict() == {"point": 2, "box": 1}
+    assert table["seconds_per_volume"].to_dict() == {"point": 4.0, "box": 4.0}
+    failed = pd.read_csv(tmp_path / "tables" / "failures.csv")
+    assert failed["reason"].tolist() == ["b.nii: no such file", "c: no box"]
+    comparison = pd.read_csv(tmp_path / "tables" / "comparisons.csv")
+    assert comparison["n"].tolist() == [1]
+    assert comparison["median_difference"].tolist() == [pytest.approx(0.1)]
+    with pytest.raises(FailedVolumes, match=r"50\.0%"):  # 3 of 6 pairs
+        check_failures(tmp_path / "tables" / "scores.parquet", tmp_path / "tables" / "failures.csv", 0.4)
