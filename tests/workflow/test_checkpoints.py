@@ -1,0 +1,118 @@
+"""Checkpoints of the catalogue in the workflow: fetched once from a server, verified, never lost."""
+
+import functools
+import hashlib
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tests.workflow.small_study import REPOSITORY, SAM, Study, new_study
+
+from volprompt.models.sam import build_sam
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server on this machine: its address, and the folder that it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}", folder
+        serving.shutdown()
+
+
+def serve_weights(folder: Path, seed: int) -> str:
+    """Put a small SAM checkpoint on the server; return its SHA-256."""
+    torch.manual_seed(seed)
+    torch.save(build_sam(str(SAM)).state_dict(), folder / "online.pth")
+    return hashlib.sha256((folder / "online.pth").read_bytes()).hexdigest()
+
+
+def deploy(folder: Path, url: str, sha256: str) -> Path:
+    """The workflow with a catalogue of one file."""
+    for part in ("rules", "workflow", "envs"):
+        shutil.copytree(REPOSITORY / part, folder / part, dirs_exist_ok=True)
+    shutil.copy(REPOSITORY / "Snakefile", folder)
+    (folder / "config").mkdir(exist_ok=True)
+    write_catalogue(folder, url, sha256)
+    return folder
+
+
+def write_catalogue(workflow: Path, url: str, sha256: str) -> None:
+    entry = {"url": url, "sha256": sha256, "licence": "Apache-2.0", "family": "sam", "architecture": str(SAM)}
+    (workflow / "config" / "checkpoints.yaml").write_text(yaml.safe_dump({"online.pth": entry}))
+
+
+def one_model(folder: Path, workflow: Path) -> Study:
+    """A study of one volume, one model from the catalogue, one scheme."""
+    folder.mkdir()
+    study = new_study(folder, workflow)
+    sheet = folder / "volumes.tsv"
+    sheet.write_text("\n".join(sheet.read_text().splitlines()[:2]) + "\n")
+    model = {"family": "sam", "architecture": str(SAM), "checkpoint": "online.pth"}
+    experiments = {"sam1": {"models": ["online"], "schemes": ["box"]}}
+    study.configure(models={"online": model}, experiments=experiments, shards=1)
+    return study
+
+
+def test_fetched_once_and_a_new_sum_reruns_its_model(tmp_path: Path, server: tuple[str, Path]) -> None:
+    address, folder = server
+    workflow = deploy(tmp_path / "deployed", f"{address}/online.pth", serve_weights(folder, seed=1))
+    study = one_model(tmp_path / "study", workflow)
+    first = study.run()
+    assert first.code == 0, first.text
+    assert first.jobs["fetch_checkpoint"] == 1
+    file = study.folder / "checkpoints" / "online.pth"
+    assert file.read_bytes() == (folder / "online.pth").read_bytes()
+    assert study.plan() == {}
+
+    # Deleted and fetched again, the same content: masks stand.
+    file.unlink()
+    assert study.plan() in ({}, {"fetch_checkpoint": 1})
+
+    # The catalogue now holds another file under that name.
+    write_catalogue(workflow, f"{address}/online.pth", serve_weights(folder, seed=2))
+    again = study.run()
+    assert again.code == 0, again.text
+    expected = {"fetch_checkpoint": 1, "segment": 1, "score": 1, "aggregate": 1, "report": 1, "all": 1}
+    assert again.jobs == expected
+    assert study.plan() == {}
+
+
+def test_file_in_place_is_used_offline(tmp_path: Path, server: tuple[str, Path]) -> None:
+    _, folder = server
+    workflow = deploy(tmp_path / "deployed", "http://127.0.0.1:9/online.pth", serve_weights(folder, seed=1))
+    study = one_model(tmp_path / "study", workflow)
+    (study.folder / "checkpoints").mkdir()
+    shutil.copy(folder / "online.pth", study.folder / "checkpoints")
+    assert "fetch_checkpoint" not in study.plan()
+    forced = study.run("--forcerun", "fetch_checkpoint", "--until", "fetch_checkpoint")
+    assert forced.code == 0, forced.text
+    assert (study.folder / "checkpoints" / "online.pth").exists()
+
+
+def test_offline_without_the_file_is_one_clear_error(tmp_path: Path) -> None:
+    workflow = deploy(tmp_path / "deployed", "http://127.0.0.1:9/online.pth", "0" * 64)
+    study = one_model(tmp_path / "study", workflow)
+    run = study.run("--until", "fetch_checkpoint")
+    assert run.code != 0
+    assert "checkpoints/online.pth" in run.text
+    assert "Traceback" not in run.text
+    assert not (study.folder / "checkpoints" / "online.pth").exists()
+
+
+def test_wrong_file_in_place_is_refused_and_kept(tmp_path: Path) -> None:
+    workflow = deploy(tmp_path / "deployed", "http://127.0.0.1:9/online.pth", "0" * 64)
+    study = one_model(tmp_path / "study", workflow)
+    study.add_checkpoint("checkpoints/online.pth", seed=3)
+    run = study.run()
+    assert run.code != 0
+    assert "the catalogue expects 0000" in run.text
+    assert (study.folder / "checkpoints" / "online.pth").exists()

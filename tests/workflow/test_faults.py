@@ -1,0 +1,100 @@
+"""Faulty input: found before any job where it can be, else recorded, and nothing else is lost."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.workflow.small_study import CONFIGURATION, Study, new_study
+
+
+def test_all_faults_of_a_configuration_at_once_and_no_job(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    (tmp_path / "volumes.tsv").open("a").write("knee_a\tvolumes/nowhere.nii.gz\t\n")
+    config = study.config
+    config["shard"] = 3
+    config["experiments"]["sam1"]["schemes"] = ["point", "boxes"]
+    config["models"]["small_sam"]["checkpoint"] = "models/gone.pth"
+    study.configure(**config)
+    run = study.run()
+    assert run.code != 0
+    for fault in (
+        "shard: unknown key; did you mean 'shards'?",
+        "there is no scheme 'boxes'; did you mean 'box'?",
+        "there is no checkpoint models/gone.pth",
+        "volumes.tsv line 5: volume 'knee_a' stands already in line 2",
+    ):
+        assert fault in run.text
+    assert not (tmp_path / "results").exists()
+
+
+def break_volume(study: Study, volume: str) -> None:
+    """Cut an image off in the middle, as a broken copy does."""
+    image = study.folder / "volumes" / f"{volume}_image.nii.gz"
+    image.write_bytes(image.read_bytes()[:2000])
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study with one image that cannot be read, after its first run."""
+    study = new_study(tmp_path_factory.mktemp("broken"))
+    config = study.config
+    config["experiments"] = {"sam1": {"models": ["small_sam"], "schemes": ["point"]}}
+    study.configure(**config)
+    break_volume(study, "knee_a")
+    run = study.run()
+    assert run.code != 0
+    assert "3 volumes, 1 configurations: 33.3% of the volume-configuration pairs failed" in run.text
+    assert "knee_a_image.nii.gz: the file is damaged or cut off" in run.text
+    return study
+
+
+def test_a_failed_volume_takes_nothing_with_it(broken: Study) -> None:
+    tables = broken.folder / "results" / "tables"
+    scores = pd.read_parquet(tables / "scores.parquet")
+    status = scores.groupby("volume")["status"].agg(lambda values: list(set(values)))
+    assert status.to_dict() == {"knee_a": ["failed"], "knee_b": ["ok"], "knee_d": ["ok"]}
+    failures = pd.read_csv(tables / "failures.csv")
+    assert failures[["volume", "stage"]].values.tolist() == [["knee_a", "convert"]]
+    assert "Nothing failed" not in (broken.folder / "results" / "report" / "index.html").read_text()
+    assert not (broken.folder / "results" / "complete.txt").exists()
+
+
+def test_a_study_that_failed_stays_failed_until_it_is_mended(broken: Study, tmp_path: Path) -> None:
+    study = broken.copy_to(tmp_path)
+    again = study.run()
+    assert again.code != 0
+    assert again.jobs == {"all": 1}
+    study.configure(max_failed_fraction=0.4)
+    accepted = study.run()
+    assert accepted.code == 0, accepted.text
+    assert accepted.jobs == {"all": 1}
+    study.add_volume("knee_a", seed=1)  # writes the image anew; its second row is taken out again
+    sheet = study.folder / "volumes.tsv"
+    sheet.write_text("\n".join(dict.fromkeys(sheet.read_text().splitlines())) + "\n")
+    mended = study.plan()
+    assert mended == {
+        "convert": 1,
+        "extract_prompts": 1,
+        "segment": 1,
+        "score": 1,
+        "aggregate": 1,
+        "report": 1,
+        "all": 1,
+    }
+
+
+def test_a_volume_fails_for_one_scheme_only(finished: Study, tmp_path: Path) -> None:
+    """Where the prompted slice shows no bone, the video scheme fails with the reason and the image scheme goes on."""
+    study = finished.copy_to(tmp_path)
+    schemes = {"point": CONFIGURATION["schemes"]["point"]}
+    schemes["edge_video"] = {"predictor": "video", "slice": {"index": 0}, "point": "centroid"}
+    experiments = {"sam2": {"models": ["small_sam2"], "schemes": ["point", "edge_video"]}}
+    study.configure(schemes=schemes, experiments=experiments, max_failed_fraction=0.5)
+    run = study.run()
+    assert run.code == 0, run.text
+    failures = pd.read_csv(study.folder / "results" / "tables" / "failures.csv")
+    assert set(failures["scheme"]) == {"edge_video"}
+    assert failures["reason"].str.contains("slice 0 has no point").all()
+    medians = pd.read_csv(study.folder / "results" / "tables" / "medians.csv").set_index("scheme")
+    assert medians.loc["point", "n"] == 3
+    assert medians.loc["edge_video", "n"] == 0

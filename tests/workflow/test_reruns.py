@@ -1,0 +1,139 @@
+"""What runs again after a change: exactly the jobs whose results can differ."""
+
+import os
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from tests.workflow.small_study import SAM, Study
+
+from volprompt.study import shard_of
+
+
+def test_first_run_makes_everything(finished: Study) -> None:
+    results = finished.folder / "results"
+    scores = pd.read_parquet(results / "tables" / "scores.parquet")
+    assert (scores["status"] == "ok").all()
+    # 3 volumes x 5 configurations x (femur, tibia, combined, union, mean)
+    assert len(scores) == 3 * 5 * 5
+    medians = pd.read_csv(results / "tables" / "medians.csv")
+    assert list(medians["model"] + "/" + medians["scheme"]) == [
+        "small_sam/point",
+        "small_sam/box",
+        "small_sam2/point",
+        "small_sam2/point_video",
+        "small_sam2/three_points_video",
+    ]
+    assert (medians["n"] == 3).all()
+    assert (results / "complete.txt").read_text().startswith("3 volumes, 5 configurations, 0.0%")
+    for volume in ("knee_a", "knee_b", "knee_d"):
+        masks = list(results.glob(f"masks/*/*/*/*/{volume}_label-*_mask.nii.gz"))
+        assert len(masks) == 10
+        image = nib.load(finished.folder / "volumes" / f"{volume}_image.nii.gz")
+        for path in masks:
+            mask = nib.load(path)
+            assert mask.shape == image.shape
+            assert np.allclose(mask.affine, image.affine)
+    assert (results / "report" / "index.html").read_text().count("data:image/png;base64,") == 2
+
+
+def test_nothing_changed(study: Study) -> None:
+    assert study.plan() == {}
+
+
+def test_touched_checkpoint_and_script(study: Study) -> None:
+    later = time.time() + 10
+    os.utime(study.folder / "models" / "small.pt", (later, later))
+    assert study.plan() == {}
+
+
+def test_same_weights_saved_again(study: Study) -> None:
+    path = study.folder / "models" / "small.pth"
+    torch.save(torch.load(path, weights_only=True), path)
+    assert study.plan() == {}
+
+
+def test_changed_checkpoint_reruns_its_model(study: Study) -> None:
+    study.add_checkpoint("models/small.pt", seed=5)
+    assert study.plan() == {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_new_model_adds_its_own_jobs(study: Study) -> None:
+    study.add_checkpoint("models/other.pth", seed=6)
+    config = study.config
+    config["models"]["other_sam"] = {"family": "sam", "architecture": str(SAM), "checkpoint": "models/other.pth"}
+    config["experiments"]["sam1"]["models"].append("other_sam")
+    study.configure(**config)
+    assert study.plan() == {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_new_scheme_in_a_new_experiment_adds_its_own_jobs(study: Study) -> None:
+    config = study.config
+    config["schemes"]["interior"] = {"predictor": "image", "point": "interior"}
+    config["experiments"]["more"] = {"models": ["small_sam"], "schemes": ["interior"]}
+    study.configure(**config)
+    assert study.plan() == {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_changed_scheme_reruns_its_experiments(study: Study) -> None:
+    config = study.config
+    config["schemes"]["box"]["point"] = "centroid"  # part of experiment sam1 only
+    study.configure(**config)
+    assert study.plan() == {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_changed_report_setting_reruns_the_report(study: Study) -> None:
+    study.configure(report={"title": "Another title"})
+    assert study.plan() == {"report": 1, "all": 1}
+
+
+def test_changed_labels_rerun_everything(study: Study) -> None:
+    config = study.config
+    config["structures"]["femur"]["labels"] = [1, 2]
+    study.configure(**config)
+    planned = study.plan()
+    assert planned["convert"] == 2
+    assert planned["segment"] == 4
+
+
+def test_new_click_reruns_its_shard_only(study: Study) -> None:
+    (study.folder / "clicks.csv").write_text("volume,structure,slice,x,y\nknee_d,femur,6,20,12\n")
+    study.configure(clicks="clicks.csv")
+    # knee_d is alone in its shard: prompts, and the masks and scores of both models.
+    expected = {"extract_prompts": 1, "segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+    assert study.plan() == expected
+
+
+def test_new_volume_runs_its_shard_only(study: Study) -> None:
+    assert shard_of("knee_e", 2) == shard_of("knee_d", 2) != shard_of("knee_a", 2)
+    untouched = {path: path.stat().st_mtime_ns for path in masks_of(study, "knee_a")}
+    before = pd.read_parquet(study.folder / "results" / "tables" / "scores.parquet")
+    study.add_volume("knee_e", seed=5)
+    run = study.run()
+    assert run.code == 0, run.text
+    assert run.jobs == {
+        "convert": 1,
+        "extract_prompts": 1,
+        "segment": 2,
+        "score": 2,
+        "aggregate": 1,
+        "report": 1,
+        "all": 1,
+    }
+    assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+    after = pd.read_parquet(study.folder / "results" / "tables" / "scores.parquet")
+    keys = ["model", "scheme", "volume", "structure"]
+    merged = before.merge(after, on=keys, suffixes=("_before", "_after"))
+    assert len(merged) == len(before)
+    assert np.allclose(merged["dice_before"], merged["dice_after"])
+    assert set(after["volume"]) - set(before["volume"]) == {"knee_e"}
+    assert study.plan() == {}
+
+
+def masks_of(study: Study, volume: str) -> list[Path]:
+    found = list((study.folder / "results" / "masks").rglob(f"{volume}_*"))
+    assert found
+    return found
