@@ -117,7 +117,7 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("frames.intensity_percentiles", [50, 50], "frames", "50.0 and 50.0; expected 0 <= low < high <= 100"),
         ("frames.intensity_percentiles", [50], "frames.intensity_percentiles.1", "is required"),
         ("structures", {}, "structures", "at least 1"),
-        ("structures.femur.labels", [], "structures.femur.labels", "at least 1"),
+        ("structures.femur.labels", [], "structures.femur", "has no labels to be scored against"),
         ("structures.femur.labels", 1, "structures.femur.labels", "found 1"),
         ("structures.femur.labels", ["one"], "structures.femur.labels.0", "found 'one'"),
         ("schemes.point.predictor", "memory", "schemes.point.predictor", "found 'memory'"),

@@ -57,6 +57,7 @@ def test_a_block_replaces_the_earlier_file(tmp_path: Path) -> None:
 def test_compressed_names_keep_their_ending(tmp_path: Path) -> None:
     with atomic(tmp_path / "mask.nii.gz") as temporary:
         assert temporary.name.endswith("mask.nii.gz")
+        temporary.touch()
 
 
 @pytest.mark.usefixtures("umask")

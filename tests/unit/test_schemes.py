@@ -18,6 +18,9 @@ SCORED = ["femur", "tibia"]
 PLACE = {"femur": (100, 10), "tibia": (200, 20), "patella": (300, 30)}
 
 
+ELSEWHERE = "; add clicks there, or prompt another slice (slice: nearest)"
+
+
 def point(structure: str, slice: int, origin: str = "centroid", area: int | None = 50) -> dict[str, Any]:
     """A point that tells where it comes from: y ends in .25 for an interior point and .5 for a click."""
     x, y = PLACE[structure]
@@ -102,7 +105,7 @@ def test_box_and_point_are_both_needed() -> None:
 
 def test_an_image_scheme_without_any_prompt() -> None:
     message = missing({"predictor": "image", "point": ["click", "interior"]}, EVERYWHERE)
-    assert message == "no slice has a point (click or interior) for 'femur', 'tibia'"
+    assert message == "no slice has a point (click or interior) for 'femur', 'tibia'; check the reference's labels"
 
 
 def test_negatives_of_an_image_scheme_are_those_that_are_there() -> None:
@@ -208,7 +211,7 @@ def test_nearest_needs_the_negatives_too() -> None:
 def test_nearest_where_no_slice_has_all() -> None:
     rows = table(point("femur", 4), point("tibia", 5))
     message = missing({**VIDEO, "slice": "nearest"}, rows)
-    assert message == "there is no slice on which 'femur', 'tibia' all have a point (centroid)"
+    assert message == "there is no slice on which 'femur', 'tibia' all have a point (centroid); add clicks on one slice"
 
 
 def test_largest_is_each_structures_own() -> None:
@@ -224,13 +227,13 @@ def test_largest_is_each_structures_own() -> None:
 
 def test_a_missing_point_names_its_structure() -> None:
     rows = table(point("femur", 5), point("tibia", 4))
-    assert missing(VIDEO, rows) == "slice 5 has no point (centroid) for 'tibia'"
+    assert missing(VIDEO, rows) == "slice 5 has no point (centroid) for 'tibia'" + ELSEWHERE
 
 
 def test_a_missing_negative_point_names_its_structure() -> None:
     rows = table(*(point(name, 5) for name in SCORED), point("patella", 4))
     scheme = {**VIDEO, "point": ["click", "centroid"], "negatives": "others"}
-    assert missing(scheme, rows) == "slice 5 has no point (click or centroid) for 'patella'"
+    assert missing(scheme, rows) == "slice 5 has no point (click or centroid) for 'patella'" + ELSEWHERE
 
 
 def test_a_click_takes_the_place_of_a_missing_centroid() -> None:
@@ -242,7 +245,7 @@ def test_a_click_takes_the_place_of_a_missing_centroid() -> None:
 def test_a_missing_box_names_its_structure() -> None:
     rows = table(point("femur", 5), point("tibia", 5), box("femur", 5))
     message = missing({"predictor": "video", "point": "centroid", "box": True}, rows)
-    assert message == "slice 5 has no point (centroid) and box for 'tibia'"
+    assert message == "slice 5 has no point (centroid) or box for 'tibia'" + ELSEWHERE
 
 
 # Objects

@@ -110,7 +110,10 @@ def test_a_study_without_faults() -> None:
             "schemes.point.structures: there is no structure 'pattela'; did you mean 'patella'?",
         ),
         ({"schemes__point__structures": ["femur"]}, "schemes.point.structures: leaves out tibia"),
-        ({"structures__femur__labels": [0, 1]}, "structures.femur.labels: 0 is the background"),
+        (
+            {"structures__femur__labels": [0, 1]},
+            "structures.femur.labels.0: Input should be greater than or equal to 1",
+        ),
         ({"experiments__one__models": ["sma"]}, "experiments.one.models: there is no model 'sma'; did you mean 'sam'?"),
         (
             {"experiments__one__schemes": ["points"]},
@@ -231,22 +234,22 @@ def test_faults_of_one_scheme_leave_the_others_to_be_checked() -> None:
 
 def test_every_column_of_the_sheet() -> None:
     Path("clicks.csv").write_text("structure,slice,x,y\nfemur,3,4.5,6\n")
-    write_sheet("b\t\tclicks.csv\timage.nii\tjohn", head="volume\treference\tclicks\timage\tgroup")
+    write_sheet("b\timage.nii\tclicks.csv\timage.nii\tjohn", head="volume\treference\tclicks\timage\tgroup")
     study = read(SMALL)
     (volume,) = study.volumes
-    assert (volume.volume, volume.image, volume.reference) == ("b", "image.nii", "")
+    assert (volume.volume, volume.image, volume.reference) == ("b", "image.nii", "image.nii")
     assert (volume.group, volume.clicks) == ("john", "clicks.csv")
     (click,) = study.clicks
     assert (click.volume, click.structure, click.slice, click.x, click.y) == ("b", "femur", 3, 4.5, 6.0)
 
 
 def test_a_sheet_in_csv() -> None:
-    write_sheet("a,image.nii", head="volume,image", path="volumes.csv")
+    write_sheet("a,image.nii,image.nii", head="volume,image,reference", path="volumes.csv")
     assert [volume.volume for volume in read(changed(volumes="volumes.csv")).volumes] == ["a"]
 
 
 def test_a_sheet_from_a_spreadsheet_program() -> None:
-    Path("volumes.tsv").write_bytes("\ufeffvolume\timage\r\na\timage.nii\r\n\r\n".encode())
+    Path("volumes.tsv").write_bytes("\ufeffvolume\timage\treference\r\na\timage.nii\timage.nii\r\n\r\n".encode())
     (volume,) = read(SMALL).volumes
     assert (volume.volume, volume.image) == ("a", "image.nii")
 
@@ -295,7 +298,8 @@ def test_clicks_of_the_study_and_of_single_volumes() -> None:
     Path("clicks.csv").write_text("volume,structure,slice,x,y\nb,femur,3,1,2\na,tibia,4,3,4\n")
     Path("own.tsv").write_text("structure\tslice\tx\ty\npatella\t5\t5\t6\n")
     Path("all.csv").write_text("volume,structure,slice,x,y\na,femur,1,1,1\nb,femur,2,2,2\n")
-    write_sheet("a\timage.nii\town.tsv", "b\timage.nii\tall.csv", head="volume\timage\tclicks")
+    rows = [f"{name}\timage.nii\timage.nii\t{clicks}" for name, clicks in (("a", "own.tsv"), ("b", "all.csv"))]
+    write_sheet(*rows, head="volume\timage\treference\tclicks")
     study = read(changed(clicks="clicks.csv", shards=1))
     assert [(click.volume, click.structure, click.slice, click.x, click.y) for click in study.clicks_of("000")] == [
         ("b", "femur", 3, 1, 2),
@@ -326,7 +330,7 @@ def test_clicks_belong_to_the_shard_of_their_volume() -> None:
         ),
         (
             "volume,structure,slice,x,y\na,femur,3,1,2\na,femur,3,one,2\n",
-            "clicks.csv line 3: slice, x and y are '3', 'one', '2'; expected numbers",
+            "clicks.csv line 3: slice, x and y are '3', 'one', '2'; expected a whole number and two numbers",
         ),
         ("volume,structure,slice,x,y\na,femur,,1,2\n", "clicks.csv line 2: slice, x and y are '', '1', '2'"),
         ("volume,structure,slice,x,y,z\na,femur,3,1,2,3\n", "clicks.csv: unknown column(s) z"),
@@ -435,11 +439,11 @@ def test_the_shard_is_the_crc32_of_the_name() -> None:
 
 def test_a_volumes_shard_does_not_depend_on_the_others() -> None:
     names = [f"knee{number}" for number in range(40)]
-    write_sheet(*(f"{name}\timage.nii\t" for name in names))
+    write_sheet(*(f"{name}\timage.nii\timage.nii" for name in names))
     whole = {volume.volume: shard for shard, volumes in read(SMALL).shards.items() for volume in volumes}
     assert sorted(whole) == sorted(names)
     assert set(whole.values()) == {"000", "001", "002", "003"}
-    write_sheet(*(f"{name}\timage.nii\t" for name in reversed(names[::3])))
+    write_sheet(*(f"{name}\timage.nii\timage.nii" for name in reversed(names[::3])))
     some = {volume.volume: shard for shard, volumes in read(SMALL).shards.items() for volume in volumes}
     assert len(some) == 14
     assert some.items() <= whole.items()
@@ -459,6 +463,7 @@ def test_the_papers_study() -> None:
     Path("config").mkdir()
     rows = [f"knee{number:03d}\timage.nii\timage.nii" for number in range(488)]
     write_sheet(*rows, path=config["volumes"])
+    Path(config["clicks"]).write_text("volume,structure,slice,x,y\nknee000,patella,80,40,117\n")
     study = read_study(config, read_catalogue(CONFIG / "checkpoints.yaml"), Path("digests.json"))
     assert len(study.volumes) == 488
     assert len(study.shards) == 16
@@ -469,6 +474,47 @@ def test_the_papers_study() -> None:
     }
     assert len(pairs) == 18
     assert study.scored_structures == ["femur", "tibia"]
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        (
+            {"structures__patella__labels": [], "schemes__point_video__negatives": "others"},
+            "schemes.point_video: needs a point (click or centroid) of 'patella', and no volume has one",
+        ),
+        (
+            {"schemes__point__point": "click"},
+            "schemes.point: needs a point (click) of 'femur', a point (click) of 'tibia', and no volume has one",
+        ),
+    ],
+)
+def test_a_scheme_that_no_volume_has_prompts_for(values: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(changed(**values))
+    (found,) = caught.value.faults
+    assert found.startswith(fault)
+
+
+def test_a_box_scheme_without_any_reference() -> None:
+    write_sheet("a\timage.nii\t")
+    Path("clicks.csv").write_text("volume,structure,slice,x,y\na,femur,3,1,2\na,tibia,3,1,2\n")
+    point = {"predictor": "image", "point": "click"}
+    box = {"predictor": "image", "box": True}
+    with pytest.raises(ConfigurationError) as caught:
+        read(changed(clicks="clicks.csv", schemes__point=point, schemes__point_video=point | box))
+    assert caught.value.faults == [
+        "schemes.point_video: needs a box of 'femur', a box of 'tibia', and no volume has one; give labels and "
+        "references, or clicks (key `clicks`)"
+    ]
+
+
+def test_clicks_of_another_study() -> None:
+    Path("clicks.csv").write_text("volume,structure,slice,x,y\nz,femur,3,1,2\n")
+    with pytest.raises(
+        ConfigurationError, match=r"clicks\.csv: none of its volumes \('z', \.\.\.\) is in volumes\.tsv"
+    ):
+        read(changed(clicks="clicks.csv"))
 
 
 def test_planning_imports_neither_torch_nor_pandas() -> None:

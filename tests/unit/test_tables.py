@@ -94,7 +94,7 @@ def test_published_figures_stand_beside_the_papers_bones_alone(structures: list[
 
 
 def run(volume: str, status: str = "ok", reason: str = "", scheme: str = "point", **more: Any) -> dict[str, Any]:
-    named = {"volume": volume, "model": "m", "scheme": scheme, "status": status, "reason": reason}
+    named = {"volume": volume, "model": "m", "scheme": scheme, "status": status, "reason": reason, "stage": "segment"}
     return {**named, "parameters": 1000, "seconds": 2.0, **more}
 
 
@@ -150,7 +150,7 @@ def written(folder: Path, failed: int, of: int = 10) -> tuple[Path, Path]:
 @pytest.mark.parametrize(("failed", "allowed"), [(0, 0.0), (2, 0.2), (2, 0.5)])
 def test_failures_within_the_limit(tmp_path: Path, failed: int, allowed: float) -> None:
     summary = check_failures(*written(tmp_path, failed), allowed)
-    assert summary == f"10 volumes, 1 configurations, {failed * 10}.0% of the volume-configuration pairs failed"
+    assert summary == f"10 volumes, 1 configuration, {failed * 10}.0% of the volume-configuration pairs failed"
 
 
 @pytest.mark.parametrize(("failed", "allowed"), [(1, 0.0), (2, 0.19)])

@@ -43,7 +43,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Study:
     break_volume(study, "knee_a")
     run = study.run()
     assert run.code != 0
-    assert "3 volumes, 1 configurations: 33.3% of the volume-configuration pairs failed" in run.text
+    assert "3 volumes, 1 configuration: 33.3% of the volume-configuration pairs failed" in run.text
     assert "knee_a_image.nii.gz: the file is damaged or cut off" in run.text
     return study
 

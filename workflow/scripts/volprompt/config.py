@@ -64,8 +64,16 @@ class Frames(Section):
 class Structure(Section):
     """A structure of the reference label map."""
 
-    labels: list[int] = Field(min_length=1, description="Label numbers that make up the structure.")
+    labels: list[Annotated[int, Field(ge=1)]] = Field(
+        description="Label numbers that make up the structure; none for one that is only clicked on."
+    )
     scored: bool = Field(True, description="Whether the structure is segmented and scored, or only gives prompts.")
+
+    @model_validator(mode="after")
+    def _scored_has_labels(self) -> Structure:
+        if self.scored and not self.labels:
+            raise ValueError("has no labels to be scored against; give some, or set scored: false")
+        return self
 
 
 class SliceAt(Section):

@@ -41,7 +41,9 @@ def overlay(
     """
     columns = max(len(row) for row in panels)
     height = frame.shape[0] * pixel_aspect / frame.shape[1]
-    figure = Figure(figsize=(PANEL_INCHES * columns, (PANEL_INCHES * height + 0.4) * len(panels) + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(PANEL_INCHES * columns, (PANEL_INCHES * height + 0.4) * len(panels) + 0.4), layout="constrained"
+    )
     grid = figure.subplots(len(panels), columns, squeeze=False)
     colours = dict(zip(reference, cycle(COLOURS), strict=False))
     for axes_row, row in zip(grid, panels, strict=True):

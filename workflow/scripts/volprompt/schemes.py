@@ -74,7 +74,7 @@ def scheme_prompts(
             if (prompt := _on_slice(scheme, candidates, name, index, structures)) is not None
         ]
         if not prompts:
-            raise MissingPrompt(f"no slice has a {_kind(scheme)} for {_listed(objects)}")
+            raise MissingPrompt(f"no slice has a {_kind(scheme)} for {_listed(objects)}; check the reference's labels")
         return prompts
     index_of = _prompted_slices(scheme, candidates, objects, structures, depth)
     found = [_on_slice(scheme, candidates, name, index_of[name], structures) for name in objects]
@@ -119,7 +119,9 @@ def _prompted_slices(
     wanted = scheme.slice or "middle"
     if wanted in ("nearest", "largest"):
         if not complete:
-            raise MissingPrompt(f"there is no slice on which {_listed(needed)} all have a {_kind(scheme)}")
+            raise MissingPrompt(
+                f"there is no slice on which {_listed(needed)} all have a {_kind(scheme)}; add clicks on one slice"
+            )
         if wanted == "nearest":
             nearest = min(complete, key=lambda index: (abs(index - middle_slice(depth)), index))
             return dict.fromkeys(objects, nearest)
@@ -128,7 +130,10 @@ def _prompted_slices(
     if not 0 <= index < depth:
         raise MissingPrompt(f"the scheme prompts slice {index}; the volume has {depth} slices (0 to {depth - 1})")
     if lacking[index]:
-        raise MissingPrompt(f"slice {index} has no {_kind(scheme)} for {_listed(lacking[index])}")
+        raise MissingPrompt(
+            f"slice {index} has no {_kind(scheme)} for {_listed(lacking[index])}; add clicks there, or prompt another "
+            "slice (slice: nearest)"
+        )
     return dict.fromkeys(objects, index)
 
 
@@ -155,7 +160,7 @@ def _lacking(
 def _kind(scheme: Scheme) -> str:
     kinds = [f"point ({' or '.join(scheme.origins)})"] if scheme.origins else []
     kinds += ["box"] if scheme.box else []
-    return " and ".join(kinds)
+    return " or ".join(kinds)
 
 
 def _listed(names: Sequence[str]) -> str:

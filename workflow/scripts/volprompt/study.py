@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from importlib.util import find_spec
@@ -117,6 +117,8 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     checkpoints, expanded = _resolve_models(settings, catalogue, digests, faults)
     experiments = _resolve_experiments(settings, expanded, faults)
     _check_structures(settings, faults)
+    if not faults:  # else what is missing may be missing because of another fault
+        _check_sources_of_prompts(settings, experiments, volumes, clicks, faults)
     if settings.report.example and settings.report.example not in {row.volume for row in volumes}:
         faults.append(f"report.example: volume '{settings.report.example}' is not in {settings.volumes}")
     if faults:
@@ -130,13 +132,11 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
 
 def _check_structures(settings: Settings, faults: list[str]) -> None:
     columns = {f"{name}_{suffix}" for name in [*settings.structures, "combined"] for suffix in MEDIAN_SUFFIXES}
-    for name, structure in settings.structures.items():
+    for name in settings.structures:
         if name in SCORED_TOGETHER:
             faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
         if name in MEDIAN_COLUMNS or name in columns:
             faults.append(f"structures.{name}: this name is taken by a column of the median table; choose another")
-        if 0 in structure.labels:
-            faults.append(f"structures.{name}.labels: 0 is the background of a label map")
     if not any(structure.scored for structure in settings.structures.values()):
         faults.append("structures: none is scored; leave `scored: false` out for at least one")
     for name, scheme in settings.schemes.items():
@@ -147,6 +147,35 @@ def _check_structures(settings: Settings, faults: list[str]) -> None:
         scored = [key for key, structure in settings.structures.items() if structure.scored]
         if scheme.structures is not None and (left_out := [key for key in scored if key not in scheme.structures]):
             faults.append(f"schemes.{name}.structures: leaves out {', '.join(left_out)}, which is to be scored")
+
+
+def _check_sources_of_prompts(
+    settings: Settings,
+    experiments: Mapping[str, Experiment],
+    volumes: Sequence[Volume],
+    clicks: Sequence[Click],
+    faults: list[str],
+) -> None:
+    """A scheme that no volume can have a prompt for is found here, not after the images are encoded."""
+    clicked = {click.structure for click in clicks}
+    masked = {name for name, structure in settings.structures.items() if structure.labels}
+    masked = masked if any(row.reference for row in volumes) else set()
+    used = {scheme for experiment in experiments.values() for scheme in experiment.schemes}
+    scored = [name for name, structure in settings.structures.items() if structure.scored]
+    for name, scheme in settings.schemes.items():
+        if name not in used:
+            continue
+        objects = scheme.structures or scored
+        pointed = list(settings.structures) if scheme.negatives == "others" else objects
+        sources = {origin: clicked if origin == "click" else masked for origin in scheme.origins}
+        without = [key for key in pointed if sources and not any(key in found for found in sources.values())]
+        lacking = [f"a point ({' or '.join(sources)}) of '{key}'" for key in without]
+        lacking += [f"a box of '{key}'" for key in objects if scheme.box and key not in masked]
+        if lacking:
+            faults.append(
+                f"schemes.{name}: needs {', '.join(lacking)}, and no volume has one; give labels and references, or "
+                "clicks (key `clicks`)"
+            )
 
 
 def _resolve_experiments(
@@ -319,9 +348,13 @@ def _read_volumes(path: str, faults: list[str]) -> list[Volume]:
     return volumes
 
 
-def _read_clicks(settings: Settings, volumes: Iterable[Volume], faults: list[str]) -> list[Click]:
+def _read_clicks(settings: Settings, volumes: Sequence[Volume], faults: list[str]) -> list[Click]:
     """Read the study's table of clicks and the tables that single volumes name in the sample sheet."""
     clicks = _read_click_table(settings.clicks, settings, None, faults) if settings.clicks else []
+    if clicks and not {click.volume for click in clicks} & {row.volume for row in volumes}:
+        faults.append(
+            f"{settings.clicks}: none of its volumes is in {settings.volumes}; found '{clicks[0].volume}', ..."
+        )
     for volume in volumes:
         if volume.clicks:
             clicks += _read_click_table(volume.clicks, settings, volume.volume, faults)
@@ -339,8 +372,13 @@ def _read_click_table(path: str, settings: Settings, volume: str | None, faults:
         try:
             numbers = int(row["slice"]), float(row["x"]), float(row["y"])
         except ValueError:
-            faults.append(f"{place}: slice, x and y are '{row['slice']}', '{row['x']}', '{row['y']}'; expected numbers")
+            faults.append(
+                f"{place}: slice, x and y are '{row['slice']}', '{row['x']}', '{row['y']}'; expected a whole number "
+                "and two numbers"
+            )
             continue
+        if numbers[0] < 0:
+            faults.append(f"{place}: slice is {numbers[0]}; slices are counted from 0")
         if volume in (None, row.get("volume") or volume):
             clicks.append(Click(volume or row["volume"], structure, *numbers))
     return clicks

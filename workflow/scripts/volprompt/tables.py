@@ -18,6 +18,7 @@ PUBLISHED = (
     ("combined", 0.9196, "best combined median, a three_points_video configuration"),
     ("tibia", 0.9643, "a tibia median, configuration not named"),
 )
+SHOWN_REASONS = 10
 PUBLISHED_NOTE = "Published by Yu et al. (arXiv 2408.04762) for 488 knees of OAI-ZIB, not measured here"
 
 
@@ -82,17 +83,24 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float) -> st
     """
     pairs = pd.read_parquet(scores)[["model", "scheme", "volume", "status"]].drop_duplicates()
     share = float((pairs["status"] == "failed").mean())
-    count = f"{pairs['volume'].nunique()} volumes, {len(statistics.configurations(pairs))} configurations"
+    configurations = _count(len(statistics.configurations(pairs)), "configuration")
+    count = f"{_count(pairs['volume'].nunique(), 'volume')}, {configurations}"
     reasons = pd.read_csv(failed)
     if share <= allowed:
         return f"{count}, {share:.1%} of the volume-configuration pairs failed"
-    shown = [f"  - {row.stage}: {row.reason}" for row in reasons.drop_duplicates("reason").head(10).itertuples()]
+    distinct = reasons.drop_duplicates("reason")
+    shown = [f"  - {row.stage}: {row.reason}" for row in distinct.head(SHOWN_REASONS).itertuples()]
+    shown += [f"  - and {len(distinct) - SHOWN_REASONS} more"] if len(distinct) > SHOWN_REASONS else []
     raise FailedVolumes(
         f"{count}: {share:.1%} of the volume-configuration pairs failed; max_failed_fraction allows {allowed:.1%}.\n"
         + "\n".join(shown)
         + f"\nEverything else is done and kept; all reasons are in {failed}. Correct or remove these volumes and run "
         "again, or raise max_failed_fraction."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

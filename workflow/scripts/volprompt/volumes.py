@@ -45,7 +45,8 @@ class Grid:
     """The grid of a stored volume, and the way between it and its frames.
 
     shape: voxels along the stored axes; affine: (4, 4) voxel index -> world, RAS+ millimetres; axes: three letters, the
-    direction in which slice, y and x of the frames grow; header: the NIfTI-1 header of the source, for its masks.
+    direction in which slice, y and x of the frames grow; header: the geometry of the source as a NIfTI-1 header, for
+    its masks, without free text and extensions.
     """
 
     shape: tuple[int, int, int]
@@ -104,8 +105,12 @@ def grid_of(image: nib.spatialimages.SpatialImage, axis: str | int, path: str) -
     if isinstance(axis, int):
         code = orientations.aff2axcodes(affine)[axis]
         axis = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}.get(code, "axial")
+    header = nib.Nifti1Header.from_header(image.header, check=False)
+    header.extensions.clear()
+    for text in ("descrip", "aux_file", "db_name", "intent_name"):
+        header[text] = b""  # may hold what identifies a patient
     stream = io.BytesIO()
-    nib.Nifti1Header.from_header(image.header, check=False).write_to(stream)
+    header.write_to(stream)
     shape = image.shape[0], image.shape[1], image.shape[2]
     return Grid(shape, affine, FRAME_AXES[axis], stream.getvalue())
 
