@@ -112,7 +112,7 @@ def test_a_study_without_faults() -> None:
         ({"schemes__point__structures": ["femur"]}, "schemes.point.structures: leaves out tibia"),
         (
             {"structures__femur__labels": [0, 1]},
-            "structures.femur.labels.0: Input should be greater than or equal to 1",
+            "structures.femur.labels.0: Input should be greater",
         ),
         ({"experiments__one__models": ["sma"]}, "experiments.one.models: there is no model 'sma'; did you mean 'sam'?"),
         (
@@ -511,9 +511,7 @@ def test_a_box_scheme_without_any_reference() -> None:
 
 def test_clicks_of_another_study() -> None:
     Path("clicks.csv").write_text("volume,structure,slice,x,y\nz,femur,3,1,2\n")
-    with pytest.raises(
-        ConfigurationError, match=r"clicks\.csv: none of its volumes \('z', \.\.\.\) is in volumes\.tsv"
-    ):
+    with pytest.raises(ConfigurationError, match=r"clicks\.csv: none of its volumes is in volumes\.tsv; found 'z'"):
         read(changed(clicks="clicks.csv"))
 
 
