@@ -252,7 +252,7 @@ def keep_structures(labels: np.ndarray, structures: Mapping[str, Sequence[int]],
     if others := sorted(present - wanted):
         warnings.append(f"{path}: label(s) {', '.join(map(str, others))} belong to no structure and are left out")
     for name, numbers in structures.items():
-        if not present & set(numbers):
+        if numbers and not present & set(numbers):
             warnings.append(f"{path}: structure '{name}' (labels {list(numbers)}) is empty")
     return np.where(np.isin(labels, sorted(wanted)), labels, 0).astype(labels.dtype), warnings
 
