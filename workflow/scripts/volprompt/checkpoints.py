@@ -40,11 +40,11 @@ class CheckpointError(VolpromptError):
 
 
 class CatalogueEntry(BaseModel):
-    """What is known of one published checkpoint file; `bytes` is its size, where known."""
+    """What is known of one checkpoint file; without `url` it comes with this repository. `bytes` is its size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(pattern=r"^https?://")
+    url: str | None = Field(default=None, pattern=r"^https?://")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
     licence: str
@@ -135,6 +135,8 @@ def fetch(entry: CatalogueEntry, file: str | Path, timeout: float = 60.0, attemp
         if file.exists():
             _verify(entry, file, "It was left as it is. Move it away to have it downloaded")
             return
+        if entry.url is None:
+            raise CheckpointError(f"{file} is missing; it comes with this repository: git checkout -- {file}")
         file.parent.mkdir(parents=True, exist_ok=True)
         _download(entry, file, part, timeout, attempts)
         try:
@@ -152,7 +154,7 @@ def _verify(entry: CatalogueEntry, path: Path, advice: str) -> None:
     if found != entry.sha256:
         what = _disguise(path) or "another file"
         raise CheckpointError(
-            f"{path} ({_size(path)} bytes) is {what}, not what {entry.url} should be: "
+            f"{path} ({_size(path)} bytes) is {what}, not what {entry.url or 'the catalogue'} says: "
             f"SHA-256 {found}, expected {entry.sha256}.\n{advice}, or correct the catalogue."
         )
 
@@ -185,7 +187,7 @@ def _request_rest(entry: CatalogueEntry, file: Path, part: Path, timeout: float)
         held = 0
     # Compressed transfer would make offsets and lengths those of another stream.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
-    with requests.get(entry.url, headers=headers, timeout=timeout, stream=True) as response:
+    with requests.get(str(entry.url), headers=headers, timeout=timeout, stream=True) as response:
         start, total = _extent(response)
         if response.status_code == 416 and held and total == held:
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from volprompt import figures, tables
@@ -76,7 +77,7 @@ def write_report(
         overlays=overlays(chosen, shards, design) if chosen else [],
         costs=_records(aggregated / "cost.csv"),
         failures=_records(aggregated / "failures.csv"),
-        schemes={name: scheme.model_dump(exclude_defaults=True) for name, scheme in design.schemes.items()},
+        schemes={name: _flow(scheme) for name, scheme in design.schemes.items()},
         software=software(runs),
         checkpoints=runs[["model", "checkpoint_sha256"]].dropna().drop_duplicates().to_dict("records"),
     )
@@ -154,6 +155,12 @@ class Example:
         shown = [i for i in range(self.depth) if masks and all(mask[i].any() for mask in masks.values())]
         middle = middle_slice(self.depth)
         return min(shown, key=lambda index: abs(index - middle), default=middle)
+
+
+def _flow(scheme: Scheme) -> str:
+    """A scheme's definition as it would stand in the configuration."""
+    settings = scheme.model_dump(mode="json", exclude_defaults=True)
+    return str(yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=1000)).strip()
 
 
 def software(runs: pd.DataFrame) -> list[str]:
