@@ -6,7 +6,7 @@ export PYTHONPATH := workflow/scripts
 .PHONY: demo test lint format lock schema clean
 
 # The main job on the embedded default: synthetic knees, small models, every scheme, the report.
-demo: .venv/ready demo/volumes/volumes.tsv demo/checkpoints/demo_sam2.pt
+demo: .venv/ready demo/volumes/volumes.tsv
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	@echo
 	@cat results/demo/tables/medians.md
@@ -40,9 +40,6 @@ clean:
 
 demo/volumes/volumes.tsv: .venv/ready
 	.venv/bin/python -m volprompt.phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
-
-demo/checkpoints/demo_sam2.pt: .venv/ready
-	.venv/bin/python demo/make_checkpoints.py demo/checkpoints
 
 # The environment: exactly requirements.lock, installed by a uv of its own.
 .venv/ready: requirements.lock .venv/uv

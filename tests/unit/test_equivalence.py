@@ -64,23 +64,23 @@ def answering(module: torch.nn.Module, seed: int, memory: float = 1.0) -> torch.
 @pytest.fixture(scope="module")
 def sam(tmp_path_factory: pytest.TempPathFactory) -> SamModel:
     torch.manual_seed(1)
-    module = answering(build_sam(str(DEMO / "sam_small.yaml")), 1)
+    module = answering(build_sam(str(DEMO / "sam_demo.yaml")), 1)
     path = tmp_path_factory.mktemp("checkpoints") / "sam.pth"
     torch.save(module.state_dict(), path)
-    model = load_model({"family": "sam", "architecture": str(DEMO / "sam_small.yaml")}, str(path), CPU)
+    model = load_model({"family": "sam", "architecture": str(DEMO / "sam_demo.yaml")}, str(path), CPU)
     assert isinstance(model, SamModel)
     return model
 
 
 def saved_sam2(path: Path, memory: float) -> Path:
     torch.manual_seed(2)
-    module = answering(build_sam2(str(DEMO / "sam2_small.yaml")), 2, memory)
+    module = answering(build_sam2(str(DEMO / "sam2_demo.yaml")), 2, memory)
     torch.save({"model": module.state_dict()}, path)
     return path
 
 
 def loaded_sam2(checkpoint: Path, precision: str = "float32") -> Sam2Model:
-    settings = {"family": "sam2", "architecture": str(DEMO / "sam2_small.yaml")}
+    settings = {"family": "sam2", "architecture": str(DEMO / "sam2_demo.yaml")}
     model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
     assert isinstance(model, Sam2Model)
     return model
@@ -107,14 +107,14 @@ def official(sam2_checkpoint: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def image_predictor(official: None, sam2_checkpoint: Path) -> SAM2ImagePredictor:
-    predictor = SAM2ImagePredictor(official_sam2("sam2_small", str(sam2_checkpoint), device="cpu"))
+    predictor = SAM2ImagePredictor(official_sam2("sam2_demo", str(sam2_checkpoint), device="cpu"))
     predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]  # the class assumes 1024 pixels; these are for 256
     return predictor
 
 
 @pytest.fixture(scope="module")
 def video_predictor(official: None, sam2_checkpoint: Path) -> SAM2VideoPredictor:
-    predictor = build_sam2_video_predictor("sam2_small", str(sam2_checkpoint), device="cpu")
+    predictor = build_sam2_video_predictor("sam2_demo", str(sam2_checkpoint), device="cpu")
     predictor.fill_hole_area = 0  # the package fills holes only where its CUDA extension is built
     return predictor
 
@@ -255,6 +255,23 @@ def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndar
     for given, mask in zip(prompts, together, strict=True):
         (alone,) = model.track(features, [given], SIZE, reset)
         assert_same(mask, alone)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_trained_model_in_lockstep_equals_video_predictor(official: None, frames: np.ndarray, reset: bool) -> None:
+    """The demo's own checkpoint, all objects as one batch."""
+    checkpoint = DEMO / "checkpoints" / "demo_sam2.pt"
+    model = loaded_sam2(checkpoint)
+    predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    predictor.fill_hole_area = 0
+    images = model.normalize(model.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
+    prompts = [*POINT, *POINTS]
+    together = model.track(model.encode(frames, list(range(DEPTH)), batch_size=4), prompts, SIZE, reset)
+    for given, mask in zip(prompts, together, strict=True):
+        official_mask = np.zeros_like(mask)
+        for index, found in official_tracks(predictor, images, given, reset):
+            official_mask[index] = found
+        assert_same(mask, official_mask)
 
 
 def test_reset_changes_the_reverse_pass_only(sam2: Sam2Model, frames: np.ndarray) -> None:

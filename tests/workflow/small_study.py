@@ -19,7 +19,7 @@ from volprompt.models.sam2 import build_sam2
 from volprompt.phantom import make_phantom, write_phantom
 
 REPOSITORY = Path(__file__).parents[2]
-SAM, SAM2 = REPOSITORY / "demo" / "sam_small.yaml", REPOSITORY / "demo" / "sam2_small.yaml"
+SAM, SAM2 = REPOSITORY / "demo" / "sam_demo.yaml", REPOSITORY / "demo" / "sam2_demo.yaml"
 STAGES = ("convert", "extract_prompts", "fetch_checkpoint", "segment", "score", "aggregate", "report", "all")
 
 
