@@ -86,7 +86,7 @@ def draw_prompt(axes: Axes, prompt: ObjectPrompt, colour: str) -> None:
     """Mark positive points by a star, negative ones by a cross, a box by its outline."""
     for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
         if label:
-            axes.scatter([x], [y], color=colour, marker="*", s=70, edgecolors="black", linewidths=0.8, zorder=3)
+            axes.scatter([x], [y], color=colour, marker="*", s=120, edgecolors="white", linewidths=1.0, zorder=3)
         else:
             axes.scatter([x], [y], color=colour, marker="x", s=28, linewidths=1.4, zorder=3)
     if prompt.box is not None:
