@@ -197,6 +197,11 @@ def test_prompts_of_many_slices_come_back_with_their_own_masks(sam2: Sam2Model, 
         assert dice(together[given.structure, given.slice], alone) >= 0.999
 
 
+def resized(model: Sam2Model, frames: np.ndarray) -> torch.Tensor:
+    """Frames as the model's encoder is given them (n, 3, y, x)."""
+    return model.normalize(model.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
+
+
 def official_tracks(
     predictor: SAM2VideoPredictor, images: torch.Tensor, given: ObjectPrompt, reset: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -236,7 +241,7 @@ def test_tracking_equals_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, kind: str, reset: bool
 ) -> None:
     features = sam2.encode(frames, list(range(DEPTH)), batch_size=1)
-    images = sam2.normalize(sam2.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
+    images = resized(sam2, frames)
     for given in VIDEO_PROMPTS[kind]:
         (ours,) = sam2.track(features, [given], SIZE, reset)
         official = np.zeros_like(ours)
@@ -264,7 +269,7 @@ def test_trained_model_in_lockstep_equals_video_predictor(official: None, frames
     model = loaded_sam2(checkpoint)
     predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
     predictor.fill_hole_area = 0
-    images = model.normalize(model.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
+    images = resized(model, frames)
     prompts = [*POINT, *POINTS]
     together = model.track(model.encode(frames, list(range(DEPTH)), batch_size=4), prompts, SIZE, reset)
     for given, mask in zip(prompts, together, strict=True):
@@ -293,9 +298,7 @@ def test_resizing_is_that_of_the_image_predictor(
 ) -> None:
     """One grey channel resized and repeated equals the package's transform of an RGB image."""
     expected = image_predictor._transforms(np.repeat(frames[5][..., None], 3, axis=-1))
-    grey = torch.from_numpy(frames[5:6])[:, None].float().div(255)
-    ours = sam2.normalize(sam2.resize(grey).expand(-1, 3, -1, -1))[0]
-    assert torch.allclose(ours, expected, atol=1e-6)
+    assert torch.allclose(resized(sam2, frames[5:6])[0], expected, atol=1e-6)
 
 
 def test_one_grey_channel_resizes_like_rgb_in_sam(sam: SamModel, frames: np.ndarray) -> None:

@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from volprompt.errors import VolpromptError
-from volprompt.files import write_text
+from volprompt.files import sha256_of, write_text
 from volprompt.logs import duration
 
 if TYPE_CHECKING:
@@ -62,12 +62,6 @@ def read_catalogue(path: str | Path) -> dict[str, CatalogueEntry]:
         raise CheckpointError(f"{path} is not a catalogue of checkpoints:{''.join(faults)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CheckpointError(f"the catalogue of checkpoints {path} cannot be read: {error}") from error
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError where it cannot be read."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def content_digest(path: str | Path, memory: Path) -> str:

@@ -206,10 +206,10 @@ class Settings(Section):
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Read the configuration without its tables. Raises ConfigurationError with every fault of a value or a key."""
-    try:
-        return Settings.model_validate(config)
-    except ValidationError as error:
-        raise ConfigurationError(_value_faults(error)) from None
+    settings, faults = read_valid_part(config)
+    if settings is None or faults:
+        raise ConfigurationError(faults)
+    return settings
 
 
 def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[str]]:

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from volprompt.checkpoints import CheckpointError, sha256_of
+from volprompt.checkpoints import CheckpointError
 from volprompt.config import Inference, Scheme
 from volprompt.devices import choose_device
 from volprompt.errors import VolpromptError
-from volprompt.files import table_metadata, write_table
+from volprompt.files import sha256_of, table_metadata, write_table
 from volprompt.logs import Progress, logger
 from volprompt.masks import mask_path, write_mask
 from volprompt.models import load_model
@@ -246,15 +246,18 @@ def _run_row(
         "reason": "",
         "slices": depth,
         "prompts": sum(len(prompt.points) + (prompt.box is not None) for prompt in prompts),
-        "prompted_slices": json.dumps({name: _slices_of(prompts, name) for name in {p.structure for p in prompts}}),
+        "prompted_slices": json.dumps(_prompted_slices(prompts)),
         **{f"seconds_{phase}": value for phase, value in seconds.items()},
         "seconds": total,
         "slices_per_second": depth / total,
     }
 
 
-def _slices_of(prompts: Sequence[ObjectPrompt], structure: str) -> list[int]:
-    return sorted({prompt.slice for prompt in prompts if prompt.structure == structure})
+def _prompted_slices(prompts: Sequence[ObjectPrompt]) -> dict[str, list[int]]:
+    slices: dict[str, list[int]] = {}
+    for prompt in prompts:
+        slices.setdefault(prompt.structure, []).append(prompt.slice)
+    return slices
 
 
 def peak_memory() -> dict[str, float]:

@@ -7,7 +7,6 @@ for a volume stored with axes R, A, S is `frames[slice] = volume[slice, ::-1, ::
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from volprompt.errors import VolpromptError
-from volprompt.files import atomic, write_table
+from volprompt.files import atomic, sha256_of, write_table
 from volprompt.logs import Progress, logger
 
 # Directions in which (slice, y, x) grow, as the eye expects the plane: the patient's front or head up or to the left.
@@ -285,12 +284,12 @@ def convert_volume(
             read_labels(row["reference"], image, row["image"]), structures, row["reference"]
         )
         warnings += found
-        reference_sha256 = _sha256(row["reference"])
+        reference_sha256 = sha256_of(row["reference"])
         save_nifti(grid.to_frames(labels), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
     save_nifti(shown, grid.frames_affine, folder / f"{row['volume']}_frames.nii")
     return {
         "status": "ok",
-        "sha256": _sha256(row["image"]),
+        "sha256": sha256_of(row["image"]),
         "reference_sha256": reference_sha256,
         "shape": list(grid.frames_shape),
         "spacing": list(grid.spacing),
@@ -404,8 +403,3 @@ def save_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
 def _stored(path: Path) -> np.ndarray:
     image: Any = nib.load(path)
     return np.asarray(image.dataobj)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
