@@ -27,6 +27,8 @@ OBJECTS_PER_CLIP = 2
 SLICES_PER_CLIP = (4, 8)
 # Images alone come first; memory has nothing to carry before the first masks are good.
 IMAGES_ONLY, VIDEO_SHARE = 0.2, 0.6
+# A single point is ambiguous: this often it means the bone with its cartilage. A box or negative points settle it.
+WHOLE_SHARE = 0.5
 
 
 class Sam2Training:
@@ -63,7 +65,7 @@ class Sam2Training:
             points = self._points(form, clips, picked, 0)
             with recording(self.module.sam_mask_decoder) as records:
                 self.module._forward_sam_heads(coarse, point_inputs=points, high_res_features=fine)
-            losses[name] = self._losses(records, clips, picked, [0])
+            losses[name] = self._losses(records, self._meant(form, clips, picked), [0])
         return losses
 
     def video_step(self) -> Mapping[str, torch.Tensor]:
@@ -74,6 +76,7 @@ class Sam2Training:
         features, positions = self._encode(clips, [at for at, _ in picked])
         form = self._form("point", "point", "two_negatives", "two_negatives", "box")
         points = self._points(form, clips, picked, start)
+        meant = self._meant(form, clips, picked)
         order = [*range(start, depth), *range(start - 1, -1, -1)]
         memory: dict[str, dict] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
         with recording(self.module.sam_mask_decoder) as records:
@@ -92,10 +95,10 @@ class Sam2Training:
                     track_in_reverse=index < start,
                 )
                 memory["cond_frame_outputs" if prompted else "non_cond_frame_outputs"][index] = out
-        present = torch.cat([clips[at].masks[own, order].flatten(1).any(1)[:, None] for at, own in picked], dim=1)
+        present = torch.stack([masks[order].flatten(1).any(1) for masks in meant], dim=1)
         scores = torch.stack([record[3][:, 0] for record in records])
         return {
-            "video": self._losses(records, clips, picked, order),
+            "video": self._losses(records, meant, order),
             "presence": presence_loss(scores, present.to(self.device)),
         }
 
@@ -128,11 +131,17 @@ class Sam2Training:
         labels = torch.tensor([FORMS[form]], dtype=torch.int32).expand(len(picked), -1)
         return {"point_coords": torch.from_numpy(coords).to(self.device), "point_labels": labels.to(self.device)}
 
-    def _losses(
-        self, records: Sequence[tuple], clips: Sequence[Clip], picked: Sequence[tuple[int, int]], order: Sequence[int]
-    ) -> torch.Tensor:
+    def _meant(self, form: str, clips: Sequence[Clip], picked: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        """What each prompt means: masks bool (slice, y, x) of the object, or of the object and its cartilage."""
+        wholes = [form == "point" and self.rng.random() < WHOLE_SHARE for _ in picked]
+        return [
+            clips[at].wholes[own] if whole else clips[at].masks[own]
+            for (at, own), whole in zip(picked, wholes, strict=True)
+        ]
+
+    def _losses(self, records: Sequence[tuple], meant: Sequence[torch.Tensor], order: Sequence[int]) -> torch.Tensor:
         """Mean over objects and slices of the decoder's losses, where the object is on the slice."""
-        per_row = [mask_targets(clips[at].masks[own, order], self.mask_size) for at, own in picked]
+        per_row = [mask_targets(masks[order], self.mask_size) for masks in meant]
         target = torch.stack(per_row, dim=1).flatten(0, 1).to(self.device)
         logits, iou = (torch.cat([record[part] for record in records]) for part in (0, 1))
         there = target.flatten(1).amax(1) > 0

@@ -26,6 +26,8 @@ MARROW, CORTEX, FAT, MUSCLE, CARTILAGE = (
 DARK = [TISSUES.index(name) for name in ("cortex", "tendon", "meniscus")]
 FIBULA = 6
 BONES = {"femur": 1, "tibia": 3, "patella": 5, "fibula": FIBULA}
+# The cartilage on a bone, by the bone's number.
+CARTILAGE_OF = {1: 2, 3: 4}
 
 # Slices, rows and columns of a bank volume, and their size in mm.
 GRID = (80, 192, 192)
@@ -45,7 +47,7 @@ class Bank:
 
     Attributes:
         tissues: number in `TISSUES` of each voxel.
-        objects: 0 background, 1 to 7 the objects that can be prompted.
+        objects: 0 background, otherwise the number of a bone or body, or of the cartilage on a bone.
         areas: int (volume, slice, object), voxels of each object on each slice.
         knees: how many of the volumes, the first ones, are knees; the others hold arbitrary shapes.
     """
@@ -63,10 +65,12 @@ class Clip:
     Attributes:
         frames: float32 (slice, y, x), grey values 0 to 255 as whole numbers.
         masks: bool (object, slice, y, x).
+        wholes: the same with the cartilage on each bone, which a single point may mean as well.
     """
 
     frames: torch.Tensor
     masks: torch.Tensor
+    wholes: torch.Tensor
 
 
 class _TissueMap:
@@ -92,16 +96,15 @@ def knee_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
         canvas = _TissueMap(knee.femur.shape)
         _paint_knee(knee, canvas)
         tissues[part] = canvas.numbers
-        objects[part] = _bones(knee)
+        objects[part] = _bones_and_cartilage(knee)
     turn = (slice(None), slice(None, None, -1), slice(None, None, -1))
     return tissues[turn].transpose(0, 2, 1), objects[turn].transpose(0, 2, 1)
 
 
-def _bones(knee: _Knee) -> np.ndarray:
+def _bones_and_cartilage(knee: _Knee) -> np.ndarray:
     labels = knee.labels()
-    bones = np.where(np.isin(labels, list(BONES.values())), labels, 0).astype(np.uint8)
-    bones[(knee.fibula < 0) & (bones == 0)] = FIBULA
-    return bones
+    labels[(knee.fibula < 0) & ~np.isin(labels, list(BONES.values()))] = FIBULA
+    return labels
 
 
 def shape_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,15 +177,19 @@ def draw_clip(
     """A random clip of `depth` slices whose objects, at most `most`, all appear on the slice number `prompted`."""
     while True:
         place = rng.integers(bank.knees) if rng.random() < knee_share else rng.integers(bank.knees, len(bank.tissues))
-        slices = _draw_slices(bank.areas[place], rng, depth, prompted)
-        present = np.flatnonzero(bank.areas[place, slices[prompted], 1:] > 4 * SMALLEST_AREA) + 1
+        knee = bool(place < bank.knees)
+        areas = bank.areas[place].copy()
+        if knee:  # cartilage is no object of its own
+            areas[:, list(CARTILAGE_OF.values())] = 0
+        slices = _draw_slices(areas, rng, depth, prompted)
+        present = np.flatnonzero(areas[slices[prompted], 1:] > 4 * SMALLEST_AREA) + 1
         if len(present) == 0:
             continue
         chosen = rng.permutation(present)[:most]
-        clip = render(bank.tissues[place, slices], bank.objects[place, slices], chosen, place < bank.knees, rng)
+        clip = render(bank.tissues[place, slices], bank.objects[place, slices], chosen, knee, rng)
         seen = clip.masks[:, prompted].sum(dim=(1, 2)) >= SMALLEST_AREA
         if seen.any():
-            return Clip(clip.frames, clip.masks[seen])
+            return Clip(clip.frames, clip.masks[seen], clip.wholes[seen])
 
 
 def _draw_slices(areas: np.ndarray, rng: np.random.Generator, depth: int, prompted: int) -> np.ndarray:
@@ -214,14 +221,17 @@ def render(
     image = functional.grid_sample(image[:, None], grid, align_corners=False)
     number = functional.grid_sample(number[:, None], grid, mode="nearest", align_corners=False)
     masks = torch.cat([(number == value).float() for value in chosen], dim=1)
+    cartilage = [number == CARTILAGE_OF[value] if knee and value in CARTILAGE_OF else number < 0 for value in chosen]
+    wholes = torch.maximum(masks, torch.cat(cartilage, dim=1).float())
     if rng.random() < 0.5:
         image = _blur(image, rng.uniform(0.5, 2.5))
-    image, masks = (functional.interpolate(each, (size, size), mode="area") for each in (image, masks))
-    image, masks = image[:, 0], masks.transpose(0, 1) > 0.5
-    image = _acquire(image, rng)
+    image, masks, wholes = (
+        functional.interpolate(each, (size, size), mode="area").transpose(0, 1) for each in (image, masks, wholes)
+    )
+    image, masks, wholes = _acquire(image[0], rng), masks > 0.5, wholes > 0.5
     if rng.random() < 0.3:
-        _cut_field_of_view(image, masks, rng)
-    return Clip(_window(image, rng), masks)
+        _cut_field_of_view(image, (masks, wholes), rng)
+    return Clip(_window(image, rng), masks, wholes)
 
 
 def _paint(tissues: torch.Tensor, knee: bool, rng: np.random.Generator) -> torch.Tensor:
@@ -292,7 +302,7 @@ def _acquire(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return torch.hypot(image + real, imaginary)
 
 
-def _cut_field_of_view(image: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> None:
+def _cut_field_of_view(image: torch.Tensor, masks: Sequence[torch.Tensor], rng: np.random.Generator) -> None:
     """Black margins, as where an image was padded; nothing is segmented on them."""
     size = image.shape[-1]
     for axis in rng.permutation([1, 2])[: rng.integers(1, 3)]:
@@ -300,7 +310,8 @@ def _cut_field_of_view(image: torch.Tensor, masks: torch.Tensor, rng: np.random.
         outside = torch.ones(size, dtype=torch.bool)
         outside[first:last] = False
         image.transpose(1, int(axis))[:, outside] = 0
-        masks.transpose(2, int(axis) + 1)[:, :, outside] = False
+        for each in masks:
+            each.transpose(2, int(axis) + 1)[:, :, outside] = False
 
 
 def _window(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
