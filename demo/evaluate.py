@@ -24,11 +24,12 @@ from matplotlib import pyplot as plt
 from volprompt.config import Scheme
 from volprompt.devices import choose_device
 from volprompt.files import atomic, write_text
-from volprompt.models import load_model
+from volprompt.masks import unpack_bits
+from volprompt.models import engine, load_model
 from volprompt.models.base import PromptableModel
 from volprompt.phantom import make_phantom
 from volprompt.prompts import volume_prompts
-from volprompt.schemes import ObjectPrompt, scheme_prompts
+from volprompt.schemes import scheme_prompts
 from volprompt.scores import score_volume
 from volprompt.volumes import structure_mask, window
 
@@ -85,21 +86,12 @@ def segment(
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Per scheme the masks of the scored structures, bool (slice, y, x)."""
     depth, *size = volume.frames.shape
-    features = model.encode(volume.frames, range(depth), ENCODER_BATCH)
     table = volume_prompts(volume.labels, STRUCTURES, [], volume.frames.shape, volume.spacing[1:])
-    for name, scheme in schemes.items():
-        prompts = scheme_prompts(scheme, table, list(STRUCTURES), SCORED, depth)
-        masks = {structure: np.zeros(volume.frames.shape, bool) for structure in SCORED}
-        if scheme.predictor == "image":
-            for prompt, mask in model.decode(features, prompts, tuple(size), scheme.multimask):
-                masks[prompt.structure][prompt.slice] = mask
-        else:
-            masks |= _tracked(model.track(features, prompts, tuple(size), False), prompts)
-        yield name, masks
-
-
-def _tracked(masks: Sequence[np.ndarray], prompts: Sequence[ObjectPrompt]) -> dict[str, np.ndarray]:
-    return {prompt.structure: mask for prompt, mask in zip(prompts, masks, strict=True)}
+    prompts = {name: scheme_prompts(scheme, table, list(STRUCTURES), SCORED, depth) for name, scheme in schemes.items()}
+    given = engine.Volume(volume.name, model.prepare(volume.frames), (size[0], size[1]), prompts)
+    (segmented,) = engine.segment_volumes(model, [given], schemes, ENCODER_BATCH)
+    for name, masks in segmented.masks.items():
+        yield name, {structure: unpack_bits(bits, size[1]) for structure, bits in masks.items()}
 
 
 def score(volume: Volume, masks: Mapping[str, np.ndarray]) -> dict[str, float]:

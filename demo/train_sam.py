@@ -12,7 +12,7 @@ from training_data import FORMS, Bank, draw_clip, draw_prompt, load_bank, mask_t
 from training_loop import options, seeded, train
 from training_losses import decoder_losses
 
-from volprompt.models.sam import build_sam
+from volprompt.models.sam import SamModel, decode_each
 
 IMAGES_PER_STEP = 8
 OBJECTS_PER_IMAGE = 2
@@ -50,21 +50,7 @@ class SamTraining:
         else:
             prompts["points"] = coords, torch.tensor([FORMS[form]], device=self.device).expand(len(coords), -1)
         sparse, dense = self.module.prompt_encoder(**prompts)
-        return decode_batch(self.module, embeddings, sparse, dense)
-
-
-def decode_batch(
-    module: Any, embeddings: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`MaskDecoder.predict_masks`, which takes one image and its prompts, for one image per prompt."""
-    decoder = module.mask_decoder
-    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(sparse), -1, -1)
-    source = embeddings + dense
-    positions = module.prompt_encoder.get_dense_pe().expand(len(sparse), -1, -1, -1)
-    tokens, pixels = decoder.transformer(source, positions, torch.cat([tokens, sparse], dim=1))
-    upscaled = decoder.output_upscaling(pixels.transpose(1, 2).reshape(source.shape))
-    weights = torch.stack([mlp(tokens[:, 1 + n]) for n, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
-    return torch.einsum("pmc,pcyx->pmyx", weights, upscaled), decoder.iou_prediction_head(tokens[:, 0])
+        return decode_each(self.module, embeddings, sparse, dense)
 
 
 def check_decoder(module: Any) -> None:
@@ -76,7 +62,7 @@ def check_decoder(module: Any) -> None:
         sparse, dense = module.prompt_encoder(points=None, boxes=boxes, masks=None)
         positions = module.prompt_encoder.get_dense_pe()
         theirs = module.mask_decoder.predict_masks(embedding, positions, sparse, dense)
-        ours = decode_batch(module, embedding.expand(2, -1, -1, -1), sparse, dense)
+        ours = decode_each(module, embedding.expand(2, -1, -1, -1), sparse, dense)
         for one, other in zip(theirs, ours, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
@@ -84,7 +70,7 @@ def check_decoder(module: Any) -> None:
 def main(given: argparse.Namespace) -> None:
     """Train and write the checkpoint: the state dict itself, as official ones."""
     rng = seeded(given)
-    module = build_sam(given.architecture).to(given.device)
+    module = SamModel.build(given.architecture).to(given.device)
     if given.start:
         module.load_state_dict(torch.load(given.start, weights_only=True, map_location=given.device))
     check_decoder(module)

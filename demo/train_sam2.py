@@ -19,8 +19,8 @@ from training_data import FORMS, Bank, Clip, draw_clip, draw_prompt, load_bank, 
 from training_loop import HERE, options, seeded, train
 from training_losses import decoder_losses, presence_loss
 
-from volprompt.models.sam import build_sam
-from volprompt.models.sam2 import MEAN, STD, build_sam2
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import MEAN, STD, Sam2Model
 
 IMAGES_PER_STEP, CLIPS_PER_STEP = 8, 3
 OBJECTS_PER_CLIP = 2
@@ -208,8 +208,8 @@ def main(given: argparse.Namespace) -> None:
     """Train and write the checkpoint."""
     rng = seeded(given)
     # The mode of inference throughout, so that memory holds in training what it holds there; the model has no dropout.
-    module = build_sam2(given.architecture).to(given.device)
-    teacher = build_sam(given.sam_architecture).to(given.device)
+    module = Sam2Model.build(given.architecture).to(given.device)
+    teacher = SamModel.build(given.sam_architecture).to(given.device)
     teacher.load_state_dict(torch.load(given.sam, weights_only=True, map_location=given.device))
     initialise(module, teacher.state_dict())
     if given.start:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from volprompt.models.sam import build_sam
-from volprompt.models.sam2 import build_sam2
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import Sam2Model
 
 # Counted from the packages' own constructors by others (SAM ViT-B is "91 M", ViT-L "308 M", ViT-H "636 M" without the
 # prompt encoder and decoder in the SAM paper; SAM 2 gives 38.9, 80.8 M).
@@ -32,9 +32,9 @@ REAL = {
 def built(architecture: str) -> torch.nn.Module:
     """The module; SAM's without memory for its weights, which SAM 2's Hiera does not allow."""
     if not architecture.startswith("vit"):
-        return build_sam2(architecture)
+        return Sam2Model.build(architecture)
     with torch.device("meta"):
-        return build_sam(architecture)
+        return SamModel.build(architecture)
 
 
 @pytest.mark.parametrize("architecture", PARAMETERS)

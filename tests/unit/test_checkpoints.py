@@ -82,9 +82,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             body = site.content[start:]
             body = body[: site.drop_after.pop(0)] if site.drop_after else body
+            site.sent.append(len(body))  # first: the client may go on before this thread does
             with contextlib.suppress(ConnectionError):  # the client may hang up
                 self.wfile.write(body)
-            site.sent.append(len(body))
             self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:

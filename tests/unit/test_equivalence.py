@@ -22,11 +22,14 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from segment_anything import SamPredictor
 
+from volprompt.config import Scheme
 from volprompt.devices import Device
+from volprompt.masks import unpack_bits
 from volprompt.models import load_model
-from volprompt.models.base import ArchitectureError, build_from_yaml
-from volprompt.models.sam import SamModel, build_sam
-from volprompt.models.sam2 import Sam2Model, build_sam2
+from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
+from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import Sam2Model
 from volprompt.phantom import make_phantom
 from volprompt.schemes import ObjectPrompt
 
@@ -62,11 +65,21 @@ def answering(module: torch.nn.Module, seed: int, memory: float = 1.0) -> torch.
 
 
 @pytest.fixture(scope="module")
-def sam(tmp_path_factory: pytest.TempPathFactory) -> SamModel:
+def sam_predictor() -> SamPredictor:
+    """The package's own predictor, on weights that have relative positions worth their name."""
     torch.manual_seed(1)
-    module = answering(build_sam(str(DEMO / "sam_demo.yaml")), 1)
+    module = answering(SamModel.build(str(DEMO / "sam_demo.yaml")), 1)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "rel_pos" in name:
+                parameter.normal_(std=0.5)
+    return SamPredictor(module)
+
+
+@pytest.fixture(scope="module")
+def sam(sam_predictor: SamPredictor, tmp_path_factory: pytest.TempPathFactory) -> SamModel:
     path = tmp_path_factory.mktemp("checkpoints") / "sam.pth"
-    torch.save(module.state_dict(), path)
+    torch.save(sam_predictor.model.state_dict(), path)
     model = load_model({"family": "sam", "architecture": str(DEMO / "sam_demo.yaml")}, str(path), CPU)
     assert isinstance(model, SamModel)
     return model
@@ -74,7 +87,7 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> SamModel:
 
 def saved_sam2(path: Path, memory: float) -> Path:
     torch.manual_seed(2)
-    module = answering(build_sam2(str(DEMO / "sam2_demo.yaml")), 2, memory)
+    module = answering(Sam2Model.build(str(DEMO / "sam2_demo.yaml")), 2, memory)
     torch.save({"model": module.state_dict()}, path)
     return path
 
@@ -141,6 +154,46 @@ BOX_AND_POINT = [prompt("femur", 5, [(40.25, 20.5)], [1], [22, 3, 61, 33])]
 IMAGE_PROMPTS = {"point": POINT, "points": POINTS, "box": BOX, "box and point": BOX_AND_POINT}
 
 
+def masks_of(
+    model: PromptableModel,
+    frames: np.ndarray,
+    prompts: list[ObjectPrompt],
+    predictor: str,
+    *,
+    batch_size: int = 4,
+    multimask: bool = False,
+    reset: bool = False,
+) -> list[np.ndarray]:
+    """A mask, bool (slice, y, x), per prompt; each prompt is a scheme of its own, and all of them are run together."""
+    schemes = {str(n): Scheme(predictor=predictor, point="centroid", multimask=multimask) for n in range(len(prompts))}
+    given = {str(number): [each] for number, each in enumerate(prompts)}
+    volume = Volume("knee", model.prepare(frames), frames.shape[1:], given)
+    (segmented,) = segment_volumes(model, [volume], schemes, batch_size, reset)
+    return [
+        unpack_bits(segmented.masks[str(number)][each.structure], frames.shape[2])
+        for number, each in enumerate(prompts)
+    ]
+
+
+def decoded(
+    model: PromptableModel,
+    frames: np.ndarray,
+    prompts: list[ObjectPrompt],
+    multimask: bool = False,
+    batch_size: int = 3,
+) -> list[np.ndarray]:
+    """Each prompt's mask on its slice, bool (y, x)."""
+    found = masks_of(model, frames, prompts, "image", multimask=multimask, batch_size=batch_size)
+    return [mask[given.slice] for given, mask in zip(prompts, found, strict=True)]
+
+
+def tracked(
+    model: PromptableModel, frames: np.ndarray, prompts: list[ObjectPrompt], reset: bool = False, batch_size: int = 4
+) -> list[np.ndarray]:
+    """Each prompt's mask, bool (slice, y, x), all objects in lockstep."""
+    return masks_of(model, frames, prompts, "video", reset=reset, batch_size=batch_size)
+
+
 def dice(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * (first & second).sum() / (first.sum() + second.sum())
 
@@ -161,13 +214,13 @@ def official_prompt(given: ObjectPrompt) -> dict:
 
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("kind", IMAGE_PROMPTS)
-def test_sam_equals_sam_predictor(sam: SamModel, frames: np.ndarray, kind: str, multimask: bool) -> None:
-    features = sam.encode(frames, list(range(DEPTH)), batch_size=3)
-    predictor = SamPredictor(sam.module)
+def test_sam_equals_sam_predictor(
+    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray, kind: str, multimask: bool
+) -> None:
+    predictor = sam_predictor
     predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
-    decoded = list(sam.decode(features, IMAGE_PROMPTS[kind], SIZE, multimask))
-    assert [given.structure for given, _ in decoded] == [given.structure for given in IMAGE_PROMPTS[kind]]
-    for given, mask in decoded:
+    prompts = IMAGE_PROMPTS[kind]
+    for given, mask in zip(prompts, decoded(sam, frames, prompts, multimask), strict=True):
         masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=multimask)
         assert_same(mask, best(masks, scores))
 
@@ -177,24 +230,23 @@ def test_sam_equals_sam_predictor(sam: SamModel, frames: np.ndarray, kind: str, 
 def test_sam2_equals_image_predictor(
     sam2: Sam2Model, image_predictor: SAM2ImagePredictor, frames: np.ndarray, kind: str, multimask: bool
 ) -> None:
-    features = sam2.encode(frames, list(range(DEPTH)), batch_size=5)
     predictor = image_predictor
     predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
-    for given, mask in sam2.decode(features, IMAGE_PROMPTS[kind], SIZE, multimask):
+    prompts = IMAGE_PROMPTS[kind]
+    for given, mask in zip(prompts, decoded(sam2, frames, prompts, multimask), strict=True):
         masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=multimask)
         assert_same(mask, best(masks, scores))
 
 
 def test_prompts_of_many_slices_come_back_with_their_own_masks(sam2: Sam2Model, frames: np.ndarray) -> None:
     prompts = [prompt(name, i, [(40.0 + i, 20.0 + i)], [1]) for i in (9, 2, 5) for name in ("femur", "tibia")]
-    together = {
-        (p.structure, p.slice): m for p, m in sam2.decode(sam2.encode(frames, [2, 5, 9], 2), prompts, SIZE, False)
-    }
-    assert set(together) == {(given.structure, given.slice) for given in prompts}
+    scheme = {"point": Scheme(predictor="image", point="centroid")}
+    (segmented,) = segment_volumes(sam2, [Volume("knee", frames, SIZE, {"point": prompts})], scheme, batch_size=2)
+    masks = {name: unpack_bits(bits, SIZE[1]) for name, bits in segmented.masks["point"].items()}
     for given in prompts:
-        features = sam2.encode(frames, [given.slice], 1)
-        ((_, alone),) = sam2.decode(features, [given], SIZE, False)
-        assert dice(together[given.structure, given.slice], alone) >= 0.999
+        (alone,) = decoded(sam2, frames, [given], batch_size=1)
+        assert_same(masks[given.structure][given.slice], alone)
+    assert not masks["femur"][[0, 1, 3, 4, 6, 7, 8, 10, 11]].any()
 
 
 def resized(model: Sam2Model, frames: np.ndarray) -> torch.Tensor:
@@ -240,10 +292,9 @@ VIDEO_PROMPTS = OrderedDict(
 def test_tracking_equals_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, kind: str, reset: bool
 ) -> None:
-    features = sam2.encode(frames, list(range(DEPTH)), batch_size=1)
     images = resized(sam2, frames)
     for given in VIDEO_PROMPTS[kind]:
-        (ours,) = sam2.track(features, [given], SIZE, reset)
+        (ours,) = tracked(sam2, frames, [given], reset, batch_size=1)
         official = np.zeros_like(ours)
         for index, found in official_tracks(video_predictor, images, given, reset):
             official[index] = found
@@ -252,13 +303,28 @@ def test_tracking_equals_video_predictor(
 
 
 @pytest.mark.parametrize("reset", [False, True])
+def test_a_deep_volume_equals_video_predictor(official: None, tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
+    """Deeper than memory and pointers reach, to both sides of the prompt. With a reset, both directions are a batch."""
+    checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=1 if reset else 3)
+    model = loaded_sam2(checkpoint)
+    predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    predictor.fill_hole_area = 0
+    deep = np.concatenate([frames, frames[::-1], frames, frames[::-1]])
+    given = prompt("femur", 20, [(40.25, 20.5)], [1])
+    (ours,) = tracked(model, deep, [given], reset)
+    official_mask = np.zeros_like(ours)
+    for index, found in official_tracks(predictor, resized(model, deep), given, reset):
+        official_mask[index] = found
+    assert_same(ours, official_mask)
+    assert reset or (ours == official_mask).all()
+
+
+@pytest.mark.parametrize("reset", [False, True])
 def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
     model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))
-    features = model.encode(frames, list(range(DEPTH)), batch_size=4)
     prompts = [POINT[0], POINTS[1], BOX[0], prompt("patella", 9, [(12.0, 30.0)], [1])]
-    together = model.track(features, prompts, SIZE, reset)
-    for given, mask in zip(prompts, together, strict=True):
-        (alone,) = model.track(features, [given], SIZE, reset)
+    for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):
+        (alone,) = tracked(model, frames, [given], reset)
         assert_same(mask, alone)
 
 
@@ -271,8 +337,7 @@ def test_trained_model_in_lockstep_equals_video_predictor(official: None, frames
     predictor.fill_hole_area = 0
     images = resized(model, frames)
     prompts = [*POINT, *POINTS]
-    together = model.track(model.encode(frames, list(range(DEPTH)), batch_size=4), prompts, SIZE, reset)
-    for given, mask in zip(prompts, together, strict=True):
+    for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):
         official_mask = np.zeros_like(mask)
         for index, found in official_tracks(predictor, images, given, reset):
             official_mask[index] = found
@@ -280,17 +345,57 @@ def test_trained_model_in_lockstep_equals_video_predictor(official: None, frames
 
 
 def test_reset_changes_the_reverse_pass_only(sam2: Sam2Model, frames: np.ndarray) -> None:
-    features = sam2.encode(frames, list(range(DEPTH)), batch_size=4)
-    (shared,) = sam2.track(features, POINT[:1], SIZE, False)
-    (reset,) = sam2.track(features, POINT[:1], SIZE, True)
+    (shared,) = tracked(sam2, frames, POINT[:1])
+    (reset,) = tracked(sam2, frames, POINT[:1], reset=True)
     assert (shared[5:] == reset[5:]).all()
     assert (shared[:5] != reset[:5]).any()
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_volumes_of_different_depth_in_lockstep_equal_volumes_alone(
+    tmp_path: Path, frames: np.ndarray, reset: bool
+) -> None:
+    """Ragged depths and frame sizes, prompts on the first, last and only slice, image and video schemes at once."""
+    model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))
+    schemes = {
+        "image": Scheme(predictor="image", point="centroid"),
+        "video": Scheme(predictor="video", point="centroid"),
+        "other": Scheme(predictor="video", point="centroid", slice="nearest"),
+    }
+
+    def volume(name: str, depth: int, width: int, first: int, second: int) -> Volume:
+        point = [(40.25, 20.5)]
+        video = [prompt("femur", first, point, [1]), prompt("tibia", second, [(52.0, 55.75)], [1])]
+        image = [prompt("femur", index, point, [1]) for index in range(0, depth, 3)]
+        cut = np.ascontiguousarray(frames[:depth, :, :width])
+        return Volume(name, cut, (SIZE[0], width), {"image": image, "video": video, "other": [video[1]]})
+
+    volumes = [volume("a", DEPTH, 96, 5, 2), volume("b", 1, 96, 0, 0), volume("c", 9, 80, 8, 0)]
+    together = segment_volumes(model, volumes, schemes, 4, reset)
+    for given, segmented in zip(volumes, together, strict=True):
+        (alone,) = segment_volumes(model, [given], schemes, 1, reset)
+        assert segmented.masks.keys() == given.prompts.keys()
+        for scheme, masks in segmented.masks.items():
+            for structure, bits in masks.items():
+                ours, expected = (unpack_bits(each, given.size[1]) for each in (bits, alone.masks[scheme][structure]))
+                assert ours.shape == (len(given.frames), *given.size)
+                assert dice(ours, expected) >= 0.999
+
+
 def test_one_slice_volume(sam2: Sam2Model, frames: np.ndarray) -> None:
-    features = sam2.encode(frames[:1], [0], 1)
-    (mask,) = sam2.track(features, [prompt("femur", 0, [(40.25, 20.5)], [1])], SIZE, False)
+    (mask,) = tracked(sam2, frames[:1], [prompt("femur", 0, [(40.25, 20.5)], [1])])
     assert mask.shape == (1, *SIZE)
+
+
+def test_fused_attention_encodes_as_the_package_does(
+    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray
+) -> None:
+    """A frame that is not square, so that rows and columns must not be mixed up."""
+    predictor = sam_predictor
+    predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
+    with sam.inference():
+        (ours,) = sam.encode(sam.prepare(frames[5:6]))
+    torch.testing.assert_close(ours, predictor.get_image_embedding(), rtol=1e-4, atol=1e-4)
 
 
 def test_resizing_is_that_of_the_image_predictor(
@@ -311,13 +416,11 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path, frames: np.ndarray) -> 
     """bfloat16 runs through on a CPU, image and video, and gives masks of the same shape and much the same content."""
     checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=1)
     half, full = loaded_sam2(checkpoint, "bfloat16"), loaded_sam2(checkpoint)
-    rounded = half.encode(frames, list(range(DEPTH)), 4)
-    assert torch.bfloat16 in {level.dtype for level in rounded.levels}
-    exact = full.encode(frames, list(range(DEPTH)), 4)
-    for ours, same in zip(half.track(rounded, POINT, SIZE, False), full.track(exact, POINT, SIZE, False), strict=True):
+    with half.inference():
+        assert torch.bfloat16 in {level.dtype for level in half.encode(frames[:1])}
+    for ours, same in zip(tracked(half, frames, POINT), tracked(full, frames, POINT), strict=True):
         assert (ours == same).mean() > 0.9
-    pairs = zip(half.decode(rounded, BOX, SIZE, False), full.decode(exact, BOX, SIZE, False), strict=True)
-    for (_, ours), (_, same) in pairs:
+    for ours, same in zip(decoded(half, frames, BOX), decoded(full, frames, BOX), strict=True):
         assert (ours == same).mean() > 0.9
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import yaml
 
-from volprompt.models.sam import build_sam
-from volprompt.models.sam2 import build_sam2
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import Sam2Model
 from volprompt.phantom import make_phantom, write_phantom
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,12 +85,12 @@ class Study:
         torch.manual_seed(seed)
         file = self.folder / path
         file.parent.mkdir(exist_ok=True)
-        torch.save(build_sam(str(SAM)).state_dict() if file.suffix == ".pth" else sam2_with_objects(), file)
+        torch.save(SamModel.build(str(SAM)).state_dict() if file.suffix == ".pth" else sam2_with_objects(), file)
 
 
 def sam2_with_objects() -> dict[str, Any]:
     """A random SAM 2 that finds an object on every slice, so that video masks are not empty."""
-    module = build_sam2(str(SAM2))
+    module = Sam2Model.build(str(SAM2))
     with torch.no_grad():
         module.get_parameter("sam_mask_decoder.pred_obj_score_head.layers.2.bias").fill_(3.0)
     return {"model": module.state_dict()}

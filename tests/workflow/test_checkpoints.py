@@ -13,7 +13,7 @@ import torch
 import yaml
 from tests.workflow.small_study import REPOSITORY, SAM, Study, new_study
 
-from volprompt.models.sam import build_sam
+from volprompt.models.sam import SamModel
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def serve_weights(folder: Path, seed: int) -> str:
     """Put a small SAM checkpoint on the server; return its SHA-256."""
     torch.manual_seed(seed)
-    torch.save(build_sam(str(SAM)).state_dict(), folder / "online.pth")
+    torch.save(SamModel.build(str(SAM)).state_dict(), folder / "online.pth")
     return hashlib.sha256((folder / "online.pth").read_bytes()).hexdigest()
 
 

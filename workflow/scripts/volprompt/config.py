@@ -166,7 +166,13 @@ class Inference(Section):
         False, description="Whether the reverse pass of a video scheme forgets the forward pass."
     )
     batch_size: int | None = Field(
-        None, ge=1, description="Slices per encoder batch (default: 4 on a GPU, 1 on a CPU)."
+        None, ge=1, description="Slices per encoder batch (default: 8 on a GPU, 1 on a CPU)."
+    )
+    objects_together: int | None = Field(
+        None,
+        ge=1,
+        description="Tracked objects for which volumes are taken together (default: 16 on a GPU; 1, so one volume at a "
+        "time, on a CPU).",
     )
 
 

@@ -33,6 +33,11 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
         nib.save(image, temporary)
 
 
+def unpack_bits(masks: np.ndarray, width: int) -> np.ndarray:
+    """Masks, bool (slice, y, x), from bits, uint8 (slice, y, ceil(x / 8)); width: length of x."""
+    return np.unpackbits(masks, axis=-1, count=width).view(bool)
+
+
 def read_mask(path: str | Path, grid: Grid) -> np.ndarray:
     """Read a mask as bool (slice, y, x)."""
     image: Any = nib.load(path)

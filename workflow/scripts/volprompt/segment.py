@@ -6,29 +6,35 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from volprompt.background import StoreBehind, load_ahead
 from volprompt.checkpoints import CheckpointError
 from volprompt.config import Inference, Scheme
 from volprompt.devices import choose_device
 from volprompt.errors import VolpromptError
 from volprompt.files import sha256_of, table_metadata, write_table
 from volprompt.logs import Progress, logger
-from volprompt.masks import mask_path, write_mask
+from volprompt.masks import mask_path, unpack_bits, write_mask
 from volprompt.models import load_model
-from volprompt.models.base import PromptableModel, VolumeFeatures
 from volprompt.prompts import read_prompts
 from volprompt.schemes import ObjectPrompt, scheme_prompts
 from volprompt.volumes import grid_of_row, read_frames, read_volume_table
 
+if TYPE_CHECKING:
+    from volprompt.models.base import PromptableModel
+    from volprompt.models.engine import Volume
+
+# Volumes whose masks wait to be written, or are being written.
+VOLUMES_TO_WRITE = 2
 PACKAGES = ("volprompt", "torch", "torchvision", "sam2", "segment-anything")
 RUN_COLUMNS = (
     "volume",
@@ -49,7 +55,7 @@ RUN_COLUMNS = (
 
 
 class Stopwatch:
-    """Seconds spent in named phases; on a GPU the queued work is waited for."""
+    """Seconds spent in named phases."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -61,9 +67,35 @@ class Stopwatch:
         try:
             yield
         finally:
-            if torch.cuda.is_available() and torch.cuda.is_initialized():
-                torch.cuda.synchronize()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass
+class VolumeRun:
+    """A volume on its way through a job: its row of the volume table, its prompts, then its rows of the run table."""
+
+    row: Any
+    prompts: dict[str, list[ObjectPrompt]]
+    runs: list[dict[str, Any]]
+    size: tuple[int, int] = (0, 0)
+    masks: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The volume."""
+        return str(self.row.volume)
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return int(self.row.shape[0])
+
+    def fail(self, error: Exception) -> None:
+        """Record that nothing could be segmented, for an unforeseen reason."""
+        logger.error("FAILED: volume %s", self.name, exc_info=error)
+        reason = f"{self.name}: {type(error).__name__}: {error}"
+        self.runs += [failed_run(self.name, scheme, reason) for scheme in self.prompts]
+        self.prompts = {}
 
 
 class Shard:
@@ -85,64 +117,141 @@ class Shard:
         self.schemes = schemes
         self.structures = structures
         self.scored = scored
-        self.inference = inference
-        self.batch_size = inference.batch_size or (4 if model.device.type == "cuda" else 1)
+        self.reset = inference.reset_between_directions
+        on_gpu = model.device.type == "cuda"
+        self.batch_size = inference.batch_size or (8 if on_gpu else 1)
+        self.objects_together = inference.objects_together or (16 if on_gpu else 1)
 
-    def segment_volume(self, row: Any, table: pd.DataFrame) -> list[dict[str, Any]]:
-        """Write the masks of one volume under every scheme; return its rows of the run table."""
-        depth = int(row.shape[0])
-        prompts, runs = self._prompts(row.volume, table, depth)
-        if not prompts:
-            return runs
-        watch = Stopwatch()
-        with watch.phase("read"):
-            frames = read_frames(self.volumes, row.volume)
-        slices = self._needed_slices(prompts, depth)
-        with watch.phase("encode"):
-            features = self.model.encode(frames, slices, self.batch_size, _slices_done(row.volume, len(slices)))
-        for name, given in prompts.items():
-            own = Stopwatch()
-            with own.phase("prompt"):
-                found = self._masks(self.schemes[name], features, given, frames.shape)
-            with own.phase("write"):
-                for structure, mask in found.items():
-                    write_mask(mask, grid_of_row(row), mask_path(self.masks, name, row.volume, structure))
-            runs.append(_run_row(row.volume, name, depth, given, {**watch.seconds, **own.seconds}))
-        return runs
+    def segment(self, ready: pd.DataFrame, candidates: pd.DataFrame) -> Iterator[VolumeRun]:
+        """Segment the volumes, with the next ones read ahead and the masks written behind."""
+        by_volume = dict(tuple(candidates.groupby("volume")))
+        runs = [self.start(row, by_volume.get(row.volume, candidates.iloc[:0])) for row in ready.itertuples()]
+        finished: list[VolumeRun] = []
+        with StoreBehind(self.write, _written(finished), VOLUMES_TO_WRITE) as behind:
+            for group, loaded in load_ahead(self.together(runs), self.read):
+                self.segment_together(group, loaded)
+                for run in group:
+                    behind.add(run)
+                yield from _taken(finished)
+        yield from _taken(finished)
 
-    def _prompts(
-        self, volume: str, table: pd.DataFrame, depth: int
-    ) -> tuple[dict[str, list[ObjectPrompt]], list[dict[str, Any]]]:
-        """Prompts per scheme, and a failed row for each scheme that this volume has no prompt for."""
-        prompts, failed = {}, []
+    def start(self, row: Any, table: pd.DataFrame) -> VolumeRun:
+        """A volume with its prompts per scheme, and a failed row for each scheme that it has no prompt for."""
+        run = VolumeRun(row, {}, [])
         for name, scheme in self.schemes.items():
             try:
-                prompts[name] = scheme_prompts(scheme, table, self.structures, self.scored, depth)
+                run.prompts[name] = scheme_prompts(scheme, table, self.structures, self.scored, run.depth)
             except VolpromptError as error:
-                logger.error("FAILED: volume %s, scheme %s: %s", volume, name, error)
-                failed.append(failed_run(volume, name, f"{volume}: {error}"))
-        return prompts, failed
+                logger.error("FAILED: volume %s, scheme %s: %s", run.name, name, error)
+                run.runs.append(failed_run(run.name, name, f"{run.name}: {error}"))
+        return run
 
-    def _needed_slices(self, prompts: Mapping[str, Sequence[ObjectPrompt]], depth: int) -> list[int]:
-        """Every slice where a video scheme is run, else those with a prompt."""
-        if any(self.schemes[name].predictor == "video" for name in prompts):
-            return list(range(depth))
-        return sorted({prompt.slice for given in prompts.values() for prompt in given})
+    def together(self, runs: Iterable[VolumeRun]) -> Iterator[list[VolumeRun]]:
+        """Groups of volumes with so many tracked objects that they make a good batch."""
+        group: list[VolumeRun] = []
+        for run in runs:
+            group.append(run)
+            if sum(map(self._tracked, group)) >= self.objects_together or not self._tracked(run):
+                yield group
+                group = []
+        if group:
+            yield group
 
-    def _masks(
-        self, scheme: Scheme, features: VolumeFeatures, given: Sequence[ObjectPrompt], shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
-        """Masks of one scheme, bool (slice, y, x), by structure."""
-        size = (shape[1], shape[2])
-        if scheme.predictor == "video":
-            tracked = self.model.track(features, given, size, self.inference.reset_between_directions)
-            return {prompt.structure: mask for prompt, mask in zip(given, tracked, strict=True)}
-        masks = {prompt.structure: np.zeros(shape, dtype=bool) for prompt in given}
-        for prompt, mask in self.model.decode(features, given, size, scheme.multimask):
-            masks[prompt.structure][prompt.slice] = mask
-        for structure in set(scheme.structures or self.scored) - set(masks):
-            masks[structure] = np.zeros(shape, dtype=bool)
-        return masks
+    def _tracked(self, run: VolumeRun) -> int:
+        return sum(len(given) for name, given in run.prompts.items() if self.schemes[name].predictor == "video")
+
+    def read(self, group: Sequence[VolumeRun]) -> dict[str, tuple[Volume, float] | Exception]:
+        """Read and prepare the frames of a group's volumes, with the seconds that it took, or say why not."""
+        from volprompt.models.engine import Volume
+
+        loaded: dict[str, tuple[Volume, float] | Exception] = {}
+        for run in group:
+            if not run.prompts:
+                continue
+            started = time.perf_counter()
+            try:
+                frames = read_frames(self.volumes, run.name)
+                run.size = frames.shape[1:]
+                volume = Volume(run.name, self.model.prepare(frames), run.size, run.prompts)
+                loaded[run.name] = volume, time.perf_counter() - started
+            except Exception as error:
+                loaded[run.name] = error
+        return loaded
+
+    def segment_together(
+        self, group: Sequence[VolumeRun], loaded: Mapping[str, tuple[Volume, float] | Exception]
+    ) -> None:
+        """Segment a group's volumes in lockstep; where that fails, one after another, to find out which it was."""
+        for run in group:
+            if isinstance(error := loaded.get(run.name), Exception):
+                run.fail(error)
+        present = [run for run in group if run.prompts]
+        try:
+            self._segment_loaded(present, loaded)
+        except Exception as error:
+            if len(present) > 1:
+                logger.warning("%s: %s; once more, one volume at a time", ", ".join(r.name for r in present), error)
+                for run in present:
+                    self.segment_together([run], loaded)
+            elif _out_of_memory(error):
+                raise  # not the volume's fault: the job fails, and its next attempt asks for more
+            else:
+                present[0].fail(error)
+
+    def _segment_loaded(self, runs: Sequence[VolumeRun], loaded: Mapping[str, Any]) -> None:
+        from volprompt.models.engine import segment_volumes
+
+        volumes = [loaded[run.name][0] for run in runs]
+        done = segment_volumes(self.model, volumes, self.schemes, self.batch_size, self.reset, slices_done())
+        for run, segmented in zip(runs, done, strict=True):
+            run.masks = segmented.masks
+            for name, given in run.prompts.items():
+                seconds = {
+                    "read": loaded[run.name][1],
+                    "encode": segmented.seconds_encode,
+                    "prompt": segmented.seconds_prompt[name],
+                }
+                run.runs.append(_run_row(run.name, name, run.depth, given, seconds))
+
+    def write(self, run: VolumeRun) -> dict[str, float]:
+        """Write the masks of a volume; returns the seconds per scheme."""
+        seconds = {}
+        for name, masks in run.masks.items():
+            started = time.perf_counter()
+            for structure in self.schemes[name].structures or self.scored:
+                bits = masks.get(structure)  # none where an image scheme had no prompt on any slice
+                mask = np.zeros((run.depth, *run.size), bool) if bits is None else unpack_bits(bits, run.size[1])
+                write_mask(mask, grid_of_row(run.row), mask_path(self.masks, name, run.name, structure))
+            seconds[name] = time.perf_counter() - started
+        run.masks = {}
+        return seconds
+
+
+def _written(finished: list[VolumeRun]) -> Callable[[VolumeRun, dict[str, float]], None]:
+    """What is done with a volume whose masks are written: its rows are completed."""
+
+    def done(run: VolumeRun, seconds: Mapping[str, float]) -> None:
+        for row in run.runs:
+            if row["scheme"] in seconds:
+                row["seconds_write"] = seconds[row["scheme"]]
+                row["seconds"] += seconds[row["scheme"]]
+                row["slices_per_second"] = row["slices"] / row["seconds"]
+            row.update(peak_memory())
+        finished.append(run)
+
+    return done
+
+
+def _taken(finished: list[VolumeRun]) -> list[VolumeRun]:
+    taken = finished.copy()
+    finished.clear()
+    return taken
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def segment_shard(
@@ -177,12 +286,9 @@ def segment_shard(
         parsed = {name: Scheme(**scheme) for name, scheme in schemes.items()}
         shard = Shard(Path(volumes), Path(masks), loaded, parsed, structures, scored, settings)
         progress = Progress(len(ready))
-        for row in ready.itertuples():
-            made = _guarded(shard, row, candidates[candidates["volume"] == row.volume])
-            for run in made:
-                run.update(peak_memory())
-            runs += made
-            progress.step(row.volume, _summary(made))
+        for done in shard.segment(ready, candidates):
+            runs += done.runs
+            progress.step(done.name, _summary(done.runs))
     write_table(pd.DataFrame([{**run, **facts} for run in runs], columns=_columns(facts)), Path(masks) / "run.parquet")
 
 
@@ -190,42 +296,34 @@ def _prepare(
     model: Mapping[str, str], checkpoint: str, inference: Inference, threads: int | None
 ) -> tuple[PromptableModel, dict[str, Any]]:
     """Choose the device, verify the checkpoint and load the model; also what every row of the run table repeats."""
+    watch = Stopwatch()
+    with watch.phase("import"):
+        import torch
+
+        device = choose_device(inference.device, inference.precision)
     if threads:
         torch.set_num_threads(threads)
-    device = choose_device(inference.device, inference.precision)
-    started = time.perf_counter()
-    found = sha256_of(checkpoint)
+    with watch.phase("verify"):
+        found = sha256_of(checkpoint)
     kind, _, expected = model["digest"].partition(":")
     if kind == "sha256" and found != expected:
         raise CheckpointError(
             f"{checkpoint}: its SHA-256 is {found}; the catalogue expects {expected}. Delete the file to have it "
             "fetched again, or give your own checkpoint another name."
         )
-    loaded = load_model(model, checkpoint, device)
-    seconds = time.perf_counter() - started
-    logger.info("%s: %s parameters, loaded in %.1f s", model["name"], f"{loaded.parameters:,}", seconds)
+    loaded = load_model(model, checkpoint, device, watch.phase)
+    seconds = ", ".join(f"{phase} {spent:.1f} s" for phase, spent in watch.seconds.items())
+    logger.info("%s: %s parameters (%s)", model["name"], f"{loaded.parameters:,}", seconds)
     facts = {
         "model": model["name"],
         "parameters": loaded.parameters,
         "checkpoint_sha256": found,
         "device": device.name,
         "precision": device.precision,
-        "seconds_load": seconds,
+        **{f"seconds_{phase}": spent for phase, spent in watch.seconds.items()},
         "versions": json.dumps({package: _version(package) for package in PACKAGES}),
     }
     return loaded, facts
-
-
-def _guarded(shard: Shard, row: Any, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The run rows of a volume; where it fails in an unforeseen way, failed ones with the reason."""
-    try:
-        return shard.segment_volume(row, table)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # not the volume's fault: the job fails, and its next attempt asks for more
-    except Exception as error:
-        logger.exception("FAILED: volume %s", row.volume)
-        reason = f"{row.volume}: {type(error).__name__}: {error}"
-        return [failed_run(row.volume, scheme, reason) for scheme in shard.schemes]
 
 
 def failed_run(volume: str, scheme: str, reason: str, stage: str = "segment") -> dict[str, Any]:
@@ -262,6 +360,8 @@ def _prompted_slices(prompts: Sequence[ObjectPrompt]) -> dict[str, list[int]]:
 
 def peak_memory() -> dict[str, float]:
     """Peak memory of this process so far in MB, on the host and on the GPU (NaN without one)."""
+    import torch
+
     on_gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else float("nan")
     return {"peak_memory_mb": _peak_on_host(), "peak_gpu_memory_mb": on_gpu}
 
@@ -291,11 +391,11 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(done)} of {len(runs)} schemes, {done[0]['slices']} slices in {seconds:.1f} s ({rate:.2f} slices/s)"
 
 
-def _slices_done(volume: str, slices: int) -> Any:
-    """A callback that logs the encoder's progress within a volume, at most every 30 seconds."""
+def slices_done() -> Callable[[str, int, int], None]:
+    """A callback that logs the progress within volumes, at most every 30 seconds."""
     last = time.monotonic()
 
-    def seen(done: int) -> None:
+    def seen(volume: str, done: int, slices: int) -> None:
         nonlocal last
         if time.monotonic() - last > 30:
             last = time.monotonic()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from volprompt.devices import Device
 from volprompt.errors import VolpromptError
@@ -23,99 +25,96 @@ class ArchitectureError(VolpromptError):
     """An architecture that cannot be built."""
 
 
-class VolumeFeatures:
-    """The encoded slices of one volume, made once and used by every scheme.
-
-    levels: per feature level a tensor (n, channels, height, width) on the model's device, in the order of `slices`.
-    """
-
-    def __init__(self, levels: Sequence[torch.Tensor], slices: Sequence[int]) -> None:
-        self.levels = list(levels)
-        self.row = {index: row for row, index in enumerate(slices)}
-
-    def of(self, slices: Sequence[int]) -> list[torch.Tensor]:
-        """Per level the features of the given slices, (len(slices), channels, height, width)."""
-        rows = [self.row[index] for index in slices]
-        return [level[rows] for level in self.levels]
-
-
 class PromptableModel(ABC):
     """A model that turns frames and prompts into masks; the pixel grid of masks is that of the frames."""
 
     module: Any  # the package's model
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, module: Any, device: Device) -> None:
         self.device = device.torch()
+        self.module = module.to(self.device)
         self.precision = device.precision
         torch.backends.cuda.matmul.allow_tf32 = device.precision == "bfloat16"
         torch.backends.cudnn.allow_tf32 = device.precision == "bfloat16"
+
+    @staticmethod
+    @abstractmethod
+    def build(architecture: str) -> torch.nn.Module:
+        """Build the package's model without its weights. Raises ArchitectureError."""
 
     @property
     def parameters(self) -> int:
         """Number of parameters of the built model."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
-    def arithmetic(self) -> AbstractContextManager:
-        """Autocast to bfloat16 where that precision was chosen."""
-        if self.precision == "bfloat16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Without gradients, and in bfloat16 where that precision was chosen."""
+        half = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            yield
 
-    @torch.inference_mode()
-    def encode(
-        self, frames: np.ndarray, slices: Sequence[int], batch_size: int, seen: Callable[[int], None] = lambda n: None
-    ) -> VolumeFeatures:
-        """Encode the chosen slices of a volume, in batches.
-
-        frames: uint8 (slice, y, x); seen: called after each batch with the number of slices encoded so far.
-        """
-        levels: list[torch.Tensor] = []
-        for start in range(0, len(slices), batch_size):
-            batch = list(slices[start : start + batch_size])
-            with self.arithmetic():
-                encoded = self.encode_batch(frames[batch])
-            if not levels:
-                levels = [part.new_empty((len(slices), *part.shape[1:])) for part in encoded]
-            for level, part in zip(levels, encoded, strict=True):
-                level[start : start + len(batch)] = part
-            seen(start + len(batch))
-        return VolumeFeatures(levels, slices)
+    def prepare(self, frames: np.ndarray) -> np.ndarray:
+        """What of the work on frames, uint8 (slice, y, x), a background thread can do: uint8 (slice, y, x) again."""
+        return frames
 
     @abstractmethod
-    def encode_batch(self, frames: np.ndarray) -> list[torch.Tensor]:
-        """Encode frames, uint8 (n, y, x), into feature levels (n, channels, height, width)."""
+    def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
+        """Encode prepared frames, uint8 (n, y, x), into feature levels (n, channels, height, width)."""
 
     @abstractmethod
     def decode(
-        self, features: VolumeFeatures, prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
-    ) -> Iterator[tuple[ObjectPrompt, np.ndarray]]:
-        """Decode prompts slice by slice, without memory: yields each with its mask, bool (y, x).
+        self, levels: Sequence[torch.Tensor], prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
+    ) -> torch.Tensor:
+        """Decode prompts of one form (see `alike`) without memory: masks, bool (n, y, x).
 
-        size: height and width of a frame; multimask: best of three masks by predicted IoU instead of the single mask.
+        levels: features of each prompt's slice, (n, channels, height, width); size: height and width of a frame;
+        multimask: best of three masks by predicted IoU instead of the single mask.
         """
 
-    def track(
-        self,
-        features: VolumeFeatures,
-        prompts: Sequence[ObjectPrompt],
-        size: tuple[int, int],
-        reset_between_directions: bool,
-    ) -> list[np.ndarray]:
-        """Carry each object's prompt through the volume: one mask per prompt, bool (slice, y, x)."""
+    def tracker(self) -> Any:
+        """What carries prompts through volumes, see `tracking.Tracker`. Raises ArchitectureError without memory."""
         raise ArchitectureError("this family of models has no memory; use an image scheme")
 
 
-def alike(prompts: Iterable[ObjectPrompt]) -> Iterator[list[ObjectPrompt]]:
-    """Groups of prompts that can be one batch: as many points, and all or none with a box.
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array as a tensor on a device; to a GPU it travels while the computation goes on."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def pack_bits(masks: torch.Tensor) -> torch.Tensor:
+    """Masks, bool (..., y, x), with eight columns to a byte: uint8 (..., y, ceil(x / 8)), as numpy.packbits does."""
+    padded = functional.pad(masks, (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
+    return (padded * weights).sum(dim=-1, dtype=torch.uint8)
+
+
+Prompted = TypeVar("Prompted")
+
+
+def alike(items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]) -> Iterator[list[Prompted]]:
+    """Groups of items whose prompts can be one batch: as many points, and all or none with a box.
 
     Prompts are not padded to a common length, since a padding point changes what a model returns.
     """
 
-    def form(prompt: ObjectPrompt) -> tuple[int, bool]:
-        return len(prompt.points), prompt.box is not None
+    def form(item: Prompted) -> tuple[int, bool]:
+        return len(prompt_of(item).points), prompt_of(item).box is not None
 
-    for _, group in groupby(sorted(prompts, key=form), key=form):
+    for _, group in groupby(sorted(items, key=form), key=form):
         yield list(group)
+
+
+class without_initialisation(TorchFunctionMode):
+    """Context in which tensors keep what memory held instead of random draws, for weights that are loaded next."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        filling = getattr(func, "__module__", None) == "torch.nn.init" and func.__name__.endswith("_")
+        if filling or func in (torch.Tensor.uniform_, torch.Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def build_from_yaml(path: Path, overrides: dict[str, object]) -> torch.nn.Module:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sam2
@@ -11,16 +12,13 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import Normalize, Resize
 
-from volprompt.checkpoints import load_into
 from volprompt.devices import Device
-from volprompt.models.base import PromptableModel, VolumeFeatures, alike, build_from_yaml
-from volprompt.models.tracking import FrameFeatures, point_inputs, track_objects
+from volprompt.models.base import PromptableModel, build_from_yaml, to_device
+from volprompt.models.tracking import Tracker, point_inputs
 from volprompt.schemes import ObjectPrompt
 
 # The colours' mean and standard deviation that the package normalises with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Prompts per decoder batch.
-DECODER_BATCH = 16
 # What the package's build functions set beside the configuration file: a single mask that is not stable gives way to
 # the best of three, and a mask from clicks enters memory as the user sees it, binary.
 BUILD_SETTINGS: dict[str, object] = {
@@ -29,6 +27,8 @@ BUILD_SETTINGS: dict[str, object] = {
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": 0.05,
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.98,
     "binarize_mask_from_pts_for_mem_enc": True,
+    # The package tracks one object at a time, where this has no effect; in a batch it would mix objects.
+    "non_overlap_masks_for_mem_enc": False,
 }
 
 
@@ -39,57 +39,34 @@ class Sam2Model(PromptableModel):
     alike, so that both share a slice's features.
     """
 
-    def __init__(self, architecture: str, checkpoint: str, device: Device) -> None:
-        super().__init__(device)
-        self.module = build_sam2(architecture)
-        load_into(self.module, checkpoint, f"sam2 architecture {architecture}")
-        self.module.to(self.device)
+    def __init__(self, module: Any, device: Device) -> None:
+        super().__init__(module, device)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         self.normalize = Normalize(MEAN, STD)
-        self.positions: list[torch.Tensor] = []
 
-    def encode_batch(self, frames: np.ndarray) -> list[torch.Tensor]:
+    @staticmethod
+    def build(architecture: str) -> torch.nn.Module:
+        """A `sam2.modeling.sam2_base.SAM2Base`, of a YAML file or the package."""
+        path = Path(architecture)
+        if not path.is_file():
+            path = Path(sam2.__path__[0]) / architecture
+        return build_from_yaml(path, BUILD_SETTINGS)
+
+    def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
         """Resize and encode: the levels that the mask decoder and the memory use, finest first."""
-        grey = torch.from_numpy(frames)[:, None].float().div(255)
-        colour = self.normalize(self.resize(grey).expand(-1, 3, -1, -1)).to(self.device)
-        encoded = self.module.forward_image(colour)
-        used = self.module.num_feature_levels
-        self.positions = [position[:1] for position in encoded["vision_pos_enc"][-used:]]
-        return encoded["backbone_fpn"][-used:]
+        grey = to_device(frames, self.device)[:, None].float().div(255)
+        colour = self.normalize(self.resize(grey).expand(-1, 3, -1, -1))
+        levels = self.module.forward_image(colour)["backbone_fpn"]
+        return levels[-self.module.num_feature_levels :]
 
-    @torch.inference_mode()
     def decode(
-        self, features: VolumeFeatures, prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
-    ) -> Iterator[tuple[ObjectPrompt, np.ndarray]]:
-        """Prompts of one form are decoded in batches, across slices."""
-        for group in alike(prompts):
-            for start in range(0, len(group), DECODER_BATCH):
-                batch = group[start : start + DECODER_BATCH]
-                with self.arithmetic():
-                    low_res, iou = self._low_res_masks(features, batch, size, multimask)
-                logits = functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
-                masks = logits[torch.arange(len(batch)), iou.argmax(dim=1)] > 0
-                yield from zip(batch, masks.cpu().numpy(), strict=True)
-
-    def track(
-        self,
-        features: VolumeFeatures,
-        prompts: Sequence[ObjectPrompt],
-        size: tuple[int, int],
-        reset_between_directions: bool,
-    ) -> list[np.ndarray]:
-        """See `tracking.track_objects`."""
-        with self.arithmetic():
-            frames = FrameFeatures(features, self.positions)
-            return track_objects(self.module, frames, prompts, size, reset_between_directions)
-
-    def _low_res_masks(
-        self, features: VolumeFeatures, batch: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        *fine, coarse = features.of([prompt.slice for prompt in batch])
+        self, levels: Sequence[torch.Tensor], prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
+    ) -> torch.Tensor:
+        """Prompts of any slices are one batch."""
+        *fine, coarse = levels
         if self.module.directly_add_no_mem_embed:
             coarse = coarse + self.module.no_mem_embed.reshape(1, -1, 1, 1)
-        inputs = point_inputs(batch, size, self.module.image_size, self.device)
+        inputs = point_inputs(prompts, size, self.module.image_size, self.device)
         sparse, dense = self.module.sam_prompt_encoder(
             points=(inputs["point_coords"], inputs["point_labels"]), boxes=None, masks=None
         )
@@ -102,12 +79,9 @@ class Sam2Model(PromptableModel):
             repeat_image=False,
             high_res_features=fine,
         )
-        return low_res, iou
+        logits = functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
+        return logits[torch.arange(len(prompts)), iou.argmax(dim=1)] > 0
 
-
-def build_sam2(architecture: str) -> torch.nn.Module:
-    """Build a SAM 2 model without its weights, from a file or the package. Raises ArchitectureError."""
-    path = Path(architecture)
-    if not path.is_file():
-        path = Path(sam2.__path__[0]) / architecture
-    return build_from_yaml(path, BUILD_SETTINGS)
+    def tracker(self) -> Tracker:
+        """A tracker for some volumes."""
+        return Tracker(self.module)

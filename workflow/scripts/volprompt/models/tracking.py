@@ -1,48 +1,28 @@
-"""SAM 2's memory carries prompts through a volume: all objects that are prompted on one slice move as one batch.
+"""SAM 2's memory carries prompts through volumes: objects of any schemes and volumes move in lockstep, as one batch.
 
 The package's `SAM2VideoPredictor` is what the results equal; it tracks objects one after another. Per object it does
 this: the prompted slice is segmented without memory; its mask enters memory in binary form; every other slice attends
 to the prompted one, to the slices before it in the direction of travel, and to the objects' pointers. The reverse pass
 follows the forward pass in the same state, so that its first slices also see memories of the forward pass.
+
+At one distance from their prompted slices, objects have the same number of memories, wherever those slices are. That is
+what makes them a batch; near the ends of volumes of different depth it falls apart into smaller ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch.nn import functional
 
-from volprompt.models.base import VolumeFeatures
+from volprompt.models.base import ArchitectureError, alike, pack_bits
+from volprompt.models.features import SliceFeatures, gather
 from volprompt.schemes import ObjectPrompt
-
-
-class FrameFeatures:
-    """A volume's features in the form that the package's tracking steps take."""
-
-    def __init__(self, features: VolumeFeatures, positions: Sequence[torch.Tensor]) -> None:
-        self.features = features
-        self.positions = positions
-        self.depth = len(features.row)
-
-    def of(self, index: int, objects: int) -> dict[str, Any]:
-        """Features and position encodings of one slice for a batch of objects, each (pixels, objects, channels)."""
-        return {
-            "current_vision_feats": _flat(self.features.of([index]), objects),
-            "current_vision_pos_embeds": _flat(self.positions, objects),
-            "feat_sizes": self.sizes,
-        }
-
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each level."""
-        return [(level.shape[-2], level.shape[-1]) for level in self.features.levels]
-
-
-def _flat(levels: Iterable[torch.Tensor], objects: int) -> list[torch.Tensor]:
-    return [level.expand(objects, -1, -1, -1).flatten(2).permute(2, 0, 1) for level in levels]
 
 
 def point_inputs(
@@ -63,113 +43,276 @@ def point_inputs(
     return {"point_coords": coords.to(device), "point_labels": labels.to(device)}
 
 
-@torch.inference_mode()
-def track_objects(
-    model: Any,
-    frames: FrameFeatures,
-    prompts: Sequence[ObjectPrompt],
-    size: tuple[int, int],
-    reset_between_directions: bool,
-) -> list[np.ndarray]:
-    """Segment each prompted object on every slice.
+@dataclass(eq=False)
+class TrackedObject:
+    """An object with its prompt, the features of its volume, and its masks.
 
-    model: a `sam2.modeling.sam2_base.SAM2Base`; size: height and width of a frame. Returns one mask per prompt, bool
-    (slice, y, x). With `reset_between_directions` the reverse pass sees nothing of the forward pass but the prompted
-    slice.
+    size: height and width of a frame; masks: uint8 (slice, y, ceil(x / 8)) on the model's device, bits as `pack_bits`
+    makes them, filled by the tracker.
     """
-    masks = [np.zeros((frames.depth, *size), dtype=bool) for _ in prompts]
-    for index in sorted({prompt.slice for prompt in prompts}):
-        together = [number for number, prompt in enumerate(prompts) if prompt.slice == index]
-        batch = _Batch(model, frames, [prompts[number] for number in together], size)
-        for at, logits in batch.both_directions(reset_between_directions):
-            resized = functional.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-            for number, mask in zip(together, (resized[:, 0] > 0).cpu().numpy(), strict=True):
-                masks[number][at] = mask
-    return masks
+
+    prompt: ObjectPrompt
+    features: SliceFeatures
+    size: tuple[int, int]
+    masks: torch.Tensor
 
 
-class _Batch:
-    """Objects that are prompted on the same slice, and their memory."""
+def ways(start: int, depth: int) -> Iterator[int]:
+    """Slices in the order in which an object reaches them that is prompted on slice `start`."""
+    yield from range(start, depth)
+    yield from range(start - 1, -1, -1)
 
-    def __init__(self, model: Any, frames: FrameFeatures, prompts: Sequence[ObjectPrompt], size: tuple[int, int]):
-        self.model = model
-        self.frames = frames
-        self.objects = len(prompts)
-        self.start = prompts[0].slice
-        # The farthest slice whose memory or pointer a step reads.
-        self.reach = max(model.max_obj_ptrs_in_encoder, model.num_maskmem * model.memory_temporal_stride_for_eval)
-        self.memory: dict[str, dict[int, dict[str, Any]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-        prompted = [self._prompted(prompt, size) for prompt in prompts]
-        self.memory["cond_frame_outputs"][self.start] = _together(prompted)
 
-    def both_directions(self, reset: bool) -> Iterable[tuple[int, torch.Tensor]]:
-        """Yield each slice with the objects' mask logits (objects, 1, height, width), at the decoder's size."""
-        yield self.start, self.memory["cond_frame_outputs"][self.start]["pred_masks"]
-        for index in range(self.start + 1, self.frames.depth):
-            yield index, self._step(index, reverse=False)
-        if reset:
-            self.memory["non_cond_frame_outputs"].clear()
-        for index in range(self.start - 1, -1, -1):
-            yield index, self._step(index, reverse=True)
+class _Row:
+    """A place in the batch: an object on its way, and where in the memory bank its earlier slices are."""
 
-    def _prompted(self, prompt: ObjectPrompt, size: tuple[int, int]) -> dict[str, Any]:
-        """Segment one object on its prompted slice, alone: prompts of different lengths do not share a batch."""
-        seen = self.frames.of(self.start, 1)
-        inputs = point_inputs([prompt], size, self.model.image_size, seen["current_vision_feats"][-1].device)
-        out = self._track(self.start, seen, inputs, reverse=False)
-        high_res = functional.interpolate(
-            out["pred_masks"], size=(self.model.image_size,) * 2, mode="bilinear", align_corners=False
+    def __init__(self, number: int, tracked: TrackedObject, places: int) -> None:
+        self.number = number
+        self.tracked = tracked
+        self.start = tracked.prompt.slice
+        self.places: dict[int, int] = {}
+        self.free = list(range(1, places))  # place 0 belongs to the prompted slice
+        self.passed: set[int] = set()
+
+    def remember(self, index: int) -> int:
+        """A free place for the memory of a slice."""
+        self.places[index] = self.free.pop()
+        self.passed.add(index)
+        return self.places[index]
+
+    def forget(self, index: int) -> None:
+        """Give back the place of a slice that no later one reads."""
+        if index in self.places:
+            self.free.append(self.places.pop(index))
+
+    def forget_beyond(self, last: int) -> None:
+        """Give back the places of all slices after `last`."""
+        for index in [index for index in self.places if index > last]:
+            self.forget(index)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A row's next slice, and what it recalls there.
+
+    spatial: (temporal position, place in the bank) of each spatial memory; pointers: (distance, slice) of each object
+    pointer, in slices.
+    """
+
+    row: _Row
+    index: int
+    spatial: list[tuple[int, int]]
+    pointers: list[tuple[int, int]]
+
+    @property
+    def form(self) -> tuple[tuple[int, ...], int]:
+        """Steps of one form can be one batch."""
+        return tuple(position for position, _ in self.spatial), len(self.pointers)
+
+
+class Tracker:
+    """Carries objects through their volumes with a `sam2.modeling.sam2_base.SAM2Base`."""
+
+    def __init__(self, module: Any) -> None:
+        if not module.num_maskmem or not module.directly_add_no_mem_embed:
+            raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
+        self.module = module
+        # Encoding of the coarsest level's pixels, (pixel, 1, channel).
+        self.positions = _pixel_positions(module)
+        # The farthest slice whose spatial memory a step reads.
+        self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
+        self.memory = torch.empty(0)
+        self.memory_positions = torch.empty(0)
+        self.pointers = torch.empty(0)
+
+    def track(
+        self, objects: Sequence[TrackedObject], reset_between_directions: bool
+    ) -> Iterator[list[tuple[SliceFeatures, int]]]:
+        """Segment the objects on every slice of their volumes.
+
+        Yields, before each step, the volumes and slices that it will use; the caller sees to it that they are encoded.
+        With `reset_between_directions` the reverse pass sees nothing of the forward pass but the prompted slice, and
+        both directions move at once.
+        """
+        passes = 2 if reset_between_directions else 1
+        rows = [_Row(number, each, 2 * self.reach + 2) for number, each in enumerate(list(objects) * passes)]
+        yield [(each.features, each.prompt.slice) for each in objects]
+        self._prompted(objects, rows)
+        if reset_between_directions:
+            half = len(objects)
+            yield from self._travel([(row, row.number >= half) for row in rows], reset=True)
+        else:
+            yield from self._travel([(row, False) for row in rows], reset=False)
+            for row in rows:
+                row.forget_beyond(row.start + self.reach)
+            yield from self._travel([(row, True) for row in rows], reset=False)
+
+    def _travel(self, rows: Sequence[tuple[_Row, bool]], reset: bool) -> Iterator[list[tuple[SliceFeatures, int]]]:
+        """Rows, each forwards or in reverse (True), slice by slice away from where they were prompted."""
+        distance = 0
+        while True:
+            distance += 1
+            at = [(row, row.start - distance if reverse else row.start + distance, reverse) for row, reverse in rows]
+            moving = [each for each in at if 0 <= each[1] < each[0].tracked.features.depth]
+            if not moving:
+                return
+            yield [(row.tracked.features, index) for row, index, _ in moving]
+            steps = [self._recalled(row, index, reverse) for row, index, reverse in moving]
+            for batch in _of_one_form(steps):
+                self._advance(batch)
+            for row, index, reverse in moving:
+                passed = index + self.reach if reverse else index - self.reach
+                # The reverse pass reads the forward pass's memories of the slices behind the start.
+                if reset or reverse or passed > row.start + self.reach:
+                    row.forget(passed)
+
+    def _recalled(self, row: _Row, index: int, reverse: bool) -> _Step:
+        """What the package's `_prepare_memory_conditioned_features` reads: its rules, for one prompted slice."""
+        module, sign = self.module, -1 if reverse else 1
+        stride = module.memory_temporal_stride_for_eval
+        spatial = [(0, 0)]
+        for position in range(1, module.num_maskmem):
+            back = module.num_maskmem - position
+            # Counted along the way, earlier slices lie below; all but the last one are multiples of the stride.
+            earlier = sign * index - 1 if back == 1 else ((sign * index - 2) // stride - (back - 2)) * stride
+            place = row.places.get(sign * earlier)
+            if place is not None:
+                spatial.append((position, place))
+        if not module.use_obj_ptrs_in_encoder:
+            return _Step(row, index, spatial, [])
+        pointers = [(abs(index - row.start), row.start)]
+        for distance in range(1, min(row.tracked.features.depth, module.max_obj_ptrs_in_encoder)):
+            if index - sign * distance in row.passed:
+                pointers.append((distance, index - sign * distance))
+        return _Step(row, index, spatial, pointers)
+
+    def _prompted(self, objects: Sequence[TrackedObject], rows: Sequence[_Row]) -> None:
+        """Segment the prompted slices without memory, and remember them."""
+        places = len(rows[0].free) + 1
+        for size in {each.size for each in objects}:
+            for batch in alike((each for each in objects if each.size == size), lambda each: each.prompt):
+                *fine, coarse = gather([(each.features, each.prompt.slice) for each in batch])
+                points = point_inputs([each.prompt for each in batch], size, self.module.image_size, coarse.device)
+                embedded = coarse + self.module.no_mem_embed.reshape(1, -1, 1, 1)
+                low_res, pointer, memory, positions = self._segment(coarse, embedded, fine, points)
+                if not len(self.memory):
+                    self._allocate(rows, places, memory, pointer, positions)
+                for number, each in enumerate(batch):
+                    each.masks[each.prompt.slice] = _packed(low_res[number : number + 1], size)[0]
+                    for row in rows:
+                        if row.tracked is each:
+                            self.memory[row.number, 0] = memory[number]
+                            self.pointers[row.number, row.start] = pointer[number]
+
+    def _allocate(
+        self, rows: Sequence[_Row], places: int, memory: torch.Tensor, pointer: torch.Tensor, positions: torch.Tensor
+    ) -> None:
+        """The memory bank: spatial memories (row, place, pixel, channel) and pointers (row, slice, channel)."""
+        depth = max(row.tracked.features.depth for row in rows)
+        # The package keeps memory in bfloat16.
+        self.memory = memory.new_empty((len(rows), places, *memory.shape[1:]), dtype=torch.bfloat16)
+        self.pointers = pointer.new_empty((len(rows), depth, pointer.shape[1]))
+        self.memory_positions = positions
+
+    def _advance(self, batch: Sequence[_Step]) -> None:
+        """Segment the next slice of each row, and remember it."""
+        *fine, coarse = gather([(step.row.tracked.features, step.index) for step in batch])
+        memory, positions, pointer_tokens = self._memory_of(batch)
+        seen = _flat(coarse)
+        attended = self.module.memory_attention(
+            curr=[seen],
+            curr_pos=[self.positions.to(seen.dtype).expand(-1, len(batch), -1)],
+            memory=memory.transpose(0, 1),
+            memory_pos=positions.transpose(0, 1),
+            num_obj_ptr_tokens=pointer_tokens,
         )
-        features, positions = self.model._encode_new_memory(
-            current_vision_feats=seen["current_vision_feats"],
-            feat_sizes=seen["feat_sizes"],
+        embedded = attended.permute(1, 2, 0).reshape(coarse.shape)
+        low_res, pointer, memory, _ = self._segment(coarse, embedded, fine, None)
+        numbers = [step.row.number for step in batch]
+        self.memory[numbers, [step.row.remember(step.index) for step in batch]] = memory.to(torch.bfloat16)
+        self.pointers[numbers, [step.index for step in batch]] = pointer.to(self.pointers.dtype)
+        for size in {step.row.tracked.size for step in batch}:
+            chosen = [number for number, step in enumerate(batch) if step.row.tracked.size == size]
+            for number, mask in zip(chosen, _packed(low_res[chosen], size), strict=True):
+                batch[number].row.tracked.masks[batch[number].index] = mask
+
+    def _segment(
+        self,
+        coarse: torch.Tensor,
+        embedded: torch.Tensor,
+        fine: list[torch.Tensor],
+        points: dict[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mask decoder, then memory encoder.
+
+        embedded: the coarsest level, with memory in it. Returns mask logits (n, 1, y, x) at the decoder's size, object
+        pointers (n, channel), spatial memories (n, pixel, channel) and the encoding of their pixels (pixel, channel).
+        """
+        *_, low_res, high_res, pointer, presence = self.module._forward_sam_heads(
+            backbone_features=embedded,
+            point_inputs=points,
+            high_res_features=fine or None,
+            multimask_output=self.module._use_multimask(points is not None, points),
+        )
+        memory, positions = self.module._encode_new_memory(
+            current_vision_feats=[_flat(coarse)],
+            feat_sizes=[coarse.shape[-2:]],
             pred_masks_high_res=high_res,
-            object_score_logits=out["object_score_logits"],
-            is_mask_from_pts=True,
+            object_score_logits=presence,
+            is_mask_from_pts=points is not None,
         )
-        return _entry({**out, "maskmem_features": features, "maskmem_pos_enc": positions})
+        return low_res, pointer, memory.flatten(2).transpose(1, 2), positions[-1][0].flatten(1).transpose(0, 1)
 
-    def _step(self, index: int, reverse: bool) -> torch.Tensor:
-        out = self._track(index, self.frames.of(index, self.objects), None, reverse)
-        steps = self.memory["non_cond_frame_outputs"]
-        steps[index] = _entry(out)
-        # Later steps read the last `reach` slices of this direction, and the reverse pass those behind the start.
-        passed = index + self.reach if reverse else index - self.reach
-        if passed > self.start + self.reach or reverse:
-            steps.pop(passed, None)
-        return out["pred_masks"]
+    def _memory_of(self, batch: Sequence[_Step]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Memory tokens (n, token, channel), their position encodings, and how many of them are object pointers."""
+        module = self.module
+        rows = [[step.row.number] for step in batch]
+        spatial = self.memory[rows, [[place for _, place in step.spatial] for step in batch]]
+        in_time = module.maskmem_tpos_enc[[module.num_maskmem - position - 1 for position, _ in batch[0].spatial]]
+        encoding = (self.memory_positions + in_time.flatten(1)[:, None]).flatten(0, 1)
+        memory, encoding = spatial.flatten(1, 2), encoding.expand(len(batch), -1, -1)
+        if not batch[0].pointers:
+            return memory, encoding, 0
+        pointers = self.pointers[rows, [[index for _, index in step.pointers] for step in batch]]
+        pointer_encoding = self._pointer_encoding(batch, pointers)
+        # A pointer is wider than a memory token: it is split.
+        parts = pointers.shape[-1] // module.mem_dim
+        tokens = pointers.reshape(len(batch), -1, module.mem_dim)
+        pointer_encoding = pointer_encoding.repeat_interleave(parts, dim=1)
+        return torch.cat([memory, tokens], dim=1), torch.cat([encoding, pointer_encoding], dim=1), tokens.shape[1]
 
-    def _track(
-        self, index: int, seen: dict[str, Any], inputs: dict[str, torch.Tensor] | None, reverse: bool
-    ) -> dict[str, Any]:
-        return self.model.track_step(
-            frame_idx=index,
-            is_init_cond_frame=inputs is not None,
-            point_inputs=inputs,
-            mask_inputs=None,
-            output_dict=self.memory,
-            num_frames=self.frames.depth,
-            track_in_reverse=reverse,
-            run_mem_encoder=inputs is None,
-            **seen,
-        )
-
-
-def _entry(out: dict[str, Any]) -> dict[str, Any]:
-    """What later steps read of a step; memory is kept in bfloat16, as the package does."""
-    return {
-        "maskmem_features": out["maskmem_features"].to(torch.bfloat16),
-        "maskmem_pos_enc": out["maskmem_pos_enc"],
-        "obj_ptr": out["obj_ptr"],
-        "pred_masks": out["pred_masks"],
-    }
+    def _pointer_encoding(self, batch: Sequence[_Step], pointers: torch.Tensor) -> torch.Tensor:
+        """How far away each pointer is, encoded: (n, pointer, channel)."""
+        module = self.module
+        if not module.add_tpos_enc_to_obj_ptrs:
+            return pointers.new_zeros((*pointers.shape[:2], module.mem_dim))
+        away = [[distance for distance, _ in step.pointers] for step in batch]
+        farthest = [min(step.row.tracked.features.depth, module.max_obj_ptrs_in_encoder) - 1 for step in batch]
+        shares = torch.tensor(away) / torch.tensor(farthest)[:, None]
+        width = module.hidden_dim if module.proj_tpos_enc_in_obj_ptrs else module.mem_dim
+        return module.obj_ptr_tpos_proj(get_1d_sine_pe(shares.to(pointers.device), dim=width))
 
 
-def _together(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Entries of single objects as one entry of a batch."""
-    joined: dict[str, Any] = {
-        key: torch.cat([entry[key] for entry in entries]) for key in ("maskmem_features", "obj_ptr", "pred_masks")
-    }
-    levels = zip(*(entry["maskmem_pos_enc"] for entry in entries), strict=True)
-    joined["maskmem_pos_enc"] = [torch.cat(level) for level in levels]
-    return joined
+def _pixel_positions(module: Any) -> torch.Tensor:
+    """The encoding that the package's encoder gives with its coarsest features; it depends on their size alone."""
+    height, width = module.sam_prompt_encoder.image_embedding_size
+    device = module.no_mem_embed.device
+    return _flat(module.image_encoder.neck.position_encoding(torch.empty(1, 1, height, width, device=device)))
+
+
+def _of_one_form(steps: Iterable[_Step]) -> Iterable[list[_Step]]:
+    groups: dict[Any, list[_Step]] = {}
+    for step in steps:
+        groups.setdefault(step.form, []).append(step)
+    return groups.values()
+
+
+def _flat(level: torch.Tensor) -> torch.Tensor:
+    """(n, channel, y, x) as the package's attention takes it, (pixel, n, channel)."""
+    return level.flatten(2).permute(2, 0, 1)
+
+
+def _packed(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Mask logits (n, 1, y, x) resized to the frame and thresholded, as bits (n, y, ceil(x / 8))."""
+    resized = functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
+    return pack_bits(resized[:, 0] > 0)

@@ -1,0 +1,204 @@
+"""Frames and prompts of some volumes in, masks out: each slice is encoded once and serves every scheme.
+
+Slices are encoded in the order in which they are needed: from the prompted slices of the video schemes outwards, then
+those that only image schemes ask for. All tracked objects move in lockstep, those of several volumes too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from volprompt.config import Scheme
+from volprompt.models.base import PromptableModel, alike, pack_bits
+from volprompt.models.features import SliceFeatures
+from volprompt.models.tracking import TrackedObject, ways
+from volprompt.schemes import ObjectPrompt
+
+Result = TypeVar("Result")
+# Prompts per batch of the mask decoder, for image schemes.
+DECODER_BATCH = 16
+
+
+@dataclass
+class Volume:
+    """A volume to segment.
+
+    frames: as the model's `prepare` returns them, uint8 (slice, y, x); size: height and width of an original frame;
+    prompts: per scheme.
+    """
+
+    name: str
+    frames: np.ndarray
+    size: tuple[int, int]
+    prompts: Mapping[str, Sequence[ObjectPrompt]]
+
+
+@dataclass
+class Segmented:
+    """What came of a volume.
+
+    masks: per scheme and structure the bits of a mask, uint8 (slice, y, ceil(x / 8)), see `masks.unpack_bits`;
+    seconds_encode: shared by all schemes; seconds_prompt: per scheme, decoding or tracking.
+    """
+
+    masks: dict[str, dict[str, np.ndarray]]
+    seconds_encode: float
+    seconds_prompt: dict[str, float]
+
+
+def segment_volumes(
+    model: PromptableModel,
+    volumes: Sequence[Volume],
+    schemes: Mapping[str, Scheme],
+    batch_size: int,
+    reset_between_directions: bool = False,
+    progress: Callable[[str, int, int], None] = lambda volume, done, slices: None,
+) -> list[Segmented]:
+    """Segment volumes under each scheme that they have prompts for.
+
+    batch_size: slices per batch of the image encoder; progress: called with a volume's name, the slices encoded so far,
+    and how many there are to encode. Structures without a prompt on any slice are absent from the masks.
+    """
+    with model.inference():
+        clock = _Clock(model.device)
+        works = [_Work(model, volume, schemes, batch_size, clock, progress) for volume in volumes]
+        tracked = [each for work in works for each in work.tracked]
+        if tracked:
+            steps = model.tracker().track(tracked, reset_between_directions)
+            while wanted := clock.timed(("track",), next, steps, None):
+                for work in works:
+                    work.encode(index for features, index in wanted if features is work.features)
+        for work in works:
+            work.finish()
+        steps_of_all = sum(each.features.depth for each in tracked)
+        return [work.result(clock.seconds(("track",)) / max(1, steps_of_all)) for work in works]
+
+
+class _Work:
+    """A volume on its way through the engine."""
+
+    def __init__(
+        self,
+        model: PromptableModel,
+        volume: Volume,
+        schemes: Mapping[str, Scheme],
+        batch_size: int,
+        clock: _Clock,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self.model, self.volume, self.schemes, self.clock, self.progress = model, volume, schemes, clock, progress
+        depth = len(volume.frames)
+        shape = (depth, volume.size[0], -(-volume.size[1] // 8))
+        self.masks = {
+            name: {prompt.structure: torch.zeros(shape, dtype=torch.uint8, device=model.device) for prompt in given}
+            for name, given in volume.prompts.items()
+        }
+        self.video = [name for name in volume.prompts if schemes[name].predictor == "video"]
+        self.decoded: dict[int, list[tuple[str, ObjectPrompt]]] = {}
+        for name in volume.prompts:
+            if name not in self.video:
+                for prompt in volume.prompts[name]:
+                    self.decoded.setdefault(prompt.slice, []).append((name, prompt))
+        moving = [prompt for name in self.video for prompt in volume.prompts[name]]
+        order = [*_in_turn([ways(prompt.slice, depth) for prompt in moving]), *self.decoded]
+        self.features = SliceFeatures(self._encode, order, depth, batch_size)
+        self.slices = len(self.features.pending)
+        self.waiting: list[int] = []
+        self.tracked = [
+            TrackedObject(prompt, self.features, volume.size, self.masks[name][prompt.structure])
+            for name in self.video
+            for prompt in volume.prompts[name]
+        ]
+
+    def encode(self, slices: Iterable[int]) -> None:
+        """Encode slices unless they are there, and decode the image schemes' prompts on them batch by batch."""
+        for index in slices:
+            self.features.require([index])
+            if sum(len(self.decoded[index]) for index in self.waiting) >= DECODER_BATCH:
+                self._decode()
+
+    def finish(self) -> None:
+        """Encode the slices that only image schemes need, and decode what is left."""
+        while self.features.pending:
+            self.encode(self.features.pending[:1])
+        self._decode()
+
+    def result(self, seconds_per_step: float) -> Segmented:
+        """Fetch the masks from the device; seconds_per_step: of tracking one object over one slice."""
+        masks = {
+            name: {structure: bits.cpu().numpy() for structure, bits in of_scheme.items()}
+            for name, of_scheme in self.masks.items()
+        }
+        name = self.volume.name
+        seconds = {scheme: self.clock.seconds(("decode", name, scheme)) for scheme in masks}
+        for scheme in self.video:
+            seconds[scheme] = seconds_per_step * self.features.depth * len(self.volume.prompts[scheme])
+        return Segmented(masks, self.clock.seconds(("encode", name)), seconds)
+
+    def _encode(self, slices: list[int]) -> list[torch.Tensor]:
+        frames = self.volume.frames[slices]
+        levels = self.clock.timed(("encode", self.volume.name), self.model.encode, frames)
+        self.waiting += [index for index in slices if index in self.decoded]
+        self.progress(self.volume.name, self.slices - len(self.features.pending), self.slices)
+        return levels
+
+    def _decode(self) -> None:
+        """Decode the image schemes' prompts on the slices that wait."""
+        levels = {index: self.features.use(index) for index in self.waiting}
+        given: dict[str, list[ObjectPrompt]] = {}
+        for index in self.waiting:
+            for name, prompt in self.decoded[index]:
+                given.setdefault(name, []).append(prompt)
+        self.waiting.clear()
+        for name, prompts in given.items():
+            self.clock.timed(("decode", self.volume.name, name), self._decode_scheme, name, prompts, levels)
+
+    def _decode_scheme(
+        self, name: str, prompts: Sequence[ObjectPrompt], levels: Mapping[int, list[torch.Tensor]]
+    ) -> None:
+        for batch in alike(prompts, lambda prompt: prompt):
+            rows = [torch.cat(level) for level in zip(*(levels[prompt.slice] for prompt in batch), strict=True)]
+            masks = self.model.decode(rows, batch, self.volume.size, self.schemes[name].multimask)
+            for prompt, bits in zip(batch, pack_bits(masks), strict=True):
+                self.masks[name][prompt.structure][prompt.slice] = bits
+
+
+def _in_turn(sequences: Iterable[Iterable[int]]) -> Iterator[int]:
+    """The first of each sequence, then the second of each, and so on."""
+    return (each for turn in zip_longest(*sequences) for each in turn if each is not None)
+
+
+class _Clock:
+    """Seconds by key; on a GPU those between two events in its queue, so that nothing waits for being timed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.spans: dict[tuple[str, ...], list[tuple[Any, Any]]] = {}
+
+    def timed(self, key: tuple[str, ...], work: Callable[..., Result], *given: Any) -> Result:
+        """Do `work` with what is given, and add the time that it takes to `key`."""
+        begin = self._now()
+        result = work(*given)
+        self.spans.setdefault(key, []).append((begin, self._now()))
+        return result
+
+    def seconds(self, key: tuple[str, ...]) -> float:
+        """The sum of a key's spans so far."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+            return sum(begin.elapsed_time(end) / 1000 for begin, end in self.spans.get(key, []))
+        return sum(end - begin for begin, end in self.spans.get(key, []))
+
+    def _now(self) -> Any:
+        if not self.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
