@@ -1,0 +1,133 @@
+"""What is measured: volumes, prompts, weights and schemes, made once in a folder that both runners read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import Sam2Model
+from volprompt.phantom import make_phantom, write_phantom
+from volprompt.prompts import extract_shard
+from volprompt.volumes import convert_shard
+
+REPOSITORY = Path(__file__).parents[1]
+DEMO: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "demo.yaml").read_text(encoding="utf-8"))
+LABELS = {name: structure["labels"] for name, structure in DEMO["structures"].items()}
+SCORED = ["femur", "tibia"]
+SCHEMES = {"sam": ["point", "box"], "sam2": ["point", "point_video", "three_points_video"]}
+FULL, FULL_SPACING = (160, 384, 384), (0.7, 0.365, 0.365)
+# Object scores of random weights are negative, and masks of absent objects would be empty.
+PRESENT = "sam_mask_decoder.pred_obj_score_head"
+
+
+@dataclass
+class Case:
+    """One comparison.
+
+    architecture: as in the configuration; checkpoint: None for random weights; shape and spacing: of the phantoms.
+    """
+
+    name: str
+    family: str
+    architecture: str
+    checkpoint: str | None
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    volumes: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 2
+    schemes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.schemes = self.schemes or SCHEMES[self.family]
+
+    @property
+    def definitions(self) -> dict[str, dict[str, Any]]:
+        """The schemes as config/demo.yaml defines them."""
+        return {name: DEMO["schemes"][name] for name in self.schemes}
+
+    def make(self, folder: Path) -> None:
+        """Write volumes, prompts, weights and `case.json` into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for seed in range(900, 900 + self.volumes):
+            image, labels = folder / f"{seed}_image.nii.gz", folder / f"{seed}_labels.nii.gz"
+            write_phantom(make_phantom(seed, self.shape, self.spacing), image, labels)
+            rows.append({"volume": f"knee_{seed}", "image": str(image), "reference": str(labels), "group": ""})
+        convert_shard(rows, DEMO["frames"], LABELS, folder / "volumes")
+        extract_shard(folder / "volumes", LABELS, [], folder / "prompts.parquet")
+        if self.checkpoint is None:
+            self.checkpoint = str(folder / "random.pt")
+            torch.save(random_weights(self.family, self.architecture), self.checkpoint)
+        (folder / "case.json").write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+
+
+def read_case(folder: Path) -> Case:
+    """A case that `Case.make` wrote."""
+    return Case(**json.loads((folder / "case.json").read_text(encoding="utf-8")))
+
+
+def random_weights(family: str, architecture: str) -> dict[str, Any]:
+    """Weights of an official size in the official layout; their masks mean nothing, their cost is the real one."""
+    torch.manual_seed(0)
+    if family == "sam":
+        return SamModel.build(architecture).state_dict()
+    module = Sam2Model.build(architecture)
+    with torch.no_grad():
+        head = module.get_submodule(PRESENT)
+        bias = head.layers[-1].bias if hasattr(head, "layers") else head.bias
+        bias.fill_(3.0)
+    return {"model": module.state_dict()}
+
+
+def demo(family: str, **changes: Any) -> Case:
+    """The demo's model on whole phantoms of the demo's size."""
+    checkpoint, architecture = {"sam": ("demo_sam.pth", "sam_demo.yaml"), "sam2": ("demo_sam2.pt", "sam2_demo.yaml")}[
+        family
+    ]
+    settings = {
+        "name": f"demo_{family}",
+        "family": family,
+        "architecture": str(REPOSITORY / "demo" / architecture),
+        "checkpoint": str(REPOSITORY / "demo" / "checkpoints" / checkpoint),
+        "shape": (40, 96, 96),
+        "spacing": (2.8, 1.46, 1.46),
+    }
+    return Case(**{**settings, **changes})
+
+
+def official(name: str, family: str, architecture: str, slices: int | None, **changes: Any) -> Case:
+    """A model of an official size on full frames: a few slices, or whole volumes of 160."""
+    shape = (slices, *FULL[1:]) if slices else FULL
+    spacing = (112 / slices, *FULL_SPACING[1:]) if slices else FULL_SPACING
+    return Case(name, family, architecture, None, shape, spacing, **changes)
+
+
+TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
+
+
+def suite(size: str, device: str) -> list[Case]:
+    """The cases of a size: 'demo' (a minute or two), 'official' (a few slices; many minutes), 'full' (for a GPU)."""
+    if size == "demo":
+        return [demo(family, device=device) for family in ("sam", "sam2")]
+    if size == "official":
+        return [
+            official("sam_vit_b", "sam", "vit_b", 5, device=device),
+            official("sam2.1_hiera_tiny", "sam2", TINY, 5, device=device),
+        ]
+    sizes = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
+    full: dict[str, Any] = {"slices": None, "device": device, "precision": "bfloat16", "volumes": 2}
+    return [
+        *(official(f"sam_{name}", "sam", name, **full) for name in ("vit_b", "vit_l", "vit_h")),
+        *(
+            official(f"sam2.1_hiera_{name}", "sam2", f"configs/sam2.1/sam2.1_hiera_{short}.yaml", **full)
+            for name, short in sizes.items()
+        ),
+    ]

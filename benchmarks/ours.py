@@ -1,0 +1,55 @@
+"""The same by volprompt: the function behind the rule `segment`, on the folder of plain.py. Prints timings as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from cases import LABELS, SCORED, read_case
+
+from volprompt.segment import segment_shard
+
+
+def main(folder: Path, out: Path) -> None:
+    """Segment the case's volumes under all of its schemes at once, and write the masks."""
+    case = read_case(folder)
+    assert case.checkpoint
+    started = time.perf_counter()
+    segment_shard(
+        volumes=folder / "volumes",
+        prompts=folder / "prompts.parquet",
+        checkpoint=case.checkpoint,
+        model={"name": case.name, "family": case.family, "architecture": case.architecture, "digest": "content:"},
+        schemes=case.definitions,
+        structures=list(LABELS),
+        scored=SCORED,
+        inference={"device": case.device, "precision": case.precision},
+        masks=out,
+        threads=case.threads,
+    )
+    total = time.perf_counter() - started
+    runs = pd.read_parquet(out / "run.parquet")
+    startup = sum(float(runs.iloc[0][f"seconds_{phase}"]) for phase in ("import", "verify", "build", "load"))
+    volumes = runs.drop_duplicates("volume")
+    print(
+        json.dumps(
+            {
+                "startup": startup,
+                "seconds": total - startup,
+                "slices": int(volumes["slices"].sum()),
+                "read": float(volumes["seconds_read"].sum()),
+                "encode": float(volumes["seconds_encode"].sum()),
+                "prompt": float(runs["seconds_prompt"].sum()),
+                "write": float(runs["seconds_write"].sum()),
+                "peak_memory_mb": float(runs["peak_memory_mb"].max()),
+                "peak_gpu_memory_mb": float(runs["peak_gpu_memory_mb"].max()),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
