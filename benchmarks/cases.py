@@ -88,7 +88,7 @@ def random_weights(family: str, architecture: str) -> dict[str, Any]:
 
 
 def demo(family: str, **changes: Any) -> Case:
-    """The demo's model on whole phantoms of the demo's size."""
+    """The demo's model on whole phantoms at full resolution."""
     checkpoint, architecture = {"sam": ("demo_sam.pth", "sam_demo.yaml"), "sam2": ("demo_sam2.pt", "sam2_demo.yaml")}[
         family
     ]
@@ -97,8 +97,8 @@ def demo(family: str, **changes: Any) -> Case:
         "family": family,
         "architecture": str(REPOSITORY / "demo" / architecture),
         "checkpoint": str(REPOSITORY / "demo" / "checkpoints" / checkpoint),
-        "shape": (40, 96, 96),
-        "spacing": (2.8, 1.46, 1.46),
+        "shape": FULL,
+        "spacing": FULL_SPACING,
     }
     return Case(**{**settings, **changes})
 

@@ -9,7 +9,7 @@ import torch
 
 from volprompt.background import StoreBehind, load_ahead
 from volprompt.masks import unpack_bits
-from volprompt.models.base import pack_bits, without_initialisation
+from volprompt.models.base import _packed_on_device, pack_bits, without_initialisation
 from volprompt.models.engine import _in_turn
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.tracking import ways
@@ -81,6 +81,7 @@ def test_packed_masks_come_back(width: int) -> None:
     bits = pack_bits(torch.from_numpy(masks)).numpy()
     assert bits.shape == (3, 5, -(-width // 8))
     assert (bits == np.packbits(masks, axis=-1)).all()
+    assert (bits == _packed_on_device(torch.from_numpy(masks)).numpy()).all()
     assert (unpack_bits(bits, width) == masks).all()
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-CONDA_NAMES = {"pytorch": "torch"}
+CONDA_NAMES = {"pytorch": "torch", "python-isal": "isal"}
 
 
 def locked() -> dict[str, set[str]]:

@@ -166,7 +166,7 @@ class Inference(Section):
         False, description="Whether the reverse pass of a video scheme forgets the forward pass."
     )
     batch_size: int | None = Field(
-        None, ge=1, description="Slices per encoder batch (default: 8 on a GPU, 1 on a CPU)."
+        None, ge=1, description="Slices per encoder batch (default: 8 on a GPU; on a CPU 1, or 4 of small images)."
     )
     objects_together: int | None = Field(
         None,

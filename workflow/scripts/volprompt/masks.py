@@ -8,6 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 
 from volprompt.files import atomic
 from volprompt.volumes import Grid
@@ -20,7 +21,7 @@ def mask_path(folder: str | Path, scheme: str, volume: str, structure: str) -> P
 
 def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     """Write a mask, bool (slice, y, x), as uint8 0/1 on the source's grid, with the source's header geometry."""
-    source = np.ascontiguousarray(grid.to_source(mask)).astype(np.uint8)
+    source = grid.to_source(mask).astype(np.uint8, order="F")  # the order in the file
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(grid.header), check=False)
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
@@ -30,7 +31,8 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     known = np.allclose(header.get_best_affine(), grid.affine, rtol=1e-5, atol=1e-5)
     image = nib.Nifti1Image(source, None if known else grid.affine, header)
     with atomic(path) as temporary:
-        nib.save(image, temporary)
+        # Twenty times as fast as the standard library's gzip at level 1, and half the size (benchmarks/README.md).
+        temporary.write_bytes(igzip.compress(image.to_bytes(), compresslevel=1))
 
 
 def unpack_bits(masks: np.ndarray, width: int) -> np.ndarray:

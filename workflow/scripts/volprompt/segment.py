@@ -119,7 +119,8 @@ class Shard:
         self.scored = scored
         self.reset = inference.reset_between_directions
         on_gpu = model.device.type == "cuda"
-        self.batch_size = inference.batch_size or (8 if on_gpu else 1)
+        # On a CPU small images are encoded by the four; of large ones a batch is no faster, and takes more memory.
+        self.batch_size = inference.batch_size or (8 if on_gpu else 1 if model.image_size > 512 else 4)
         self.objects_together = inference.objects_together or (16 if on_gpu else 1)
 
     def segment(self, ready: pd.DataFrame, candidates: pd.DataFrame) -> Iterator[VolumeRun]:

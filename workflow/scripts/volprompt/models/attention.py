@@ -1,4 +1,4 @@
-"""SAM 1's image encoder with fused attention: the matrix of scores, and of the relative positions, is never built."""
+"""SAM 1's image encoder with fused attention: neither its scores nor the bias of all relative positions are built."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch.nn import functional
 
+# Queries at a time: the bias of so many is small enough for a CPU's cache, and a GPU is still busy.
+QUERIES = 1024
+
 
 class FusedAttention(torch.nn.Module):
     """The package's `Attention` by `scaled_dot_product_attention`, with its weights.
 
     A score is q.k plus one term for the distance in rows and one for that in columns (decomposed relative positions).
-    Both terms become part of the product: each query is extended by its terms for every row and column, each key by the
-    indicators of its own row and column.
+    Their sum is a bias as large as all scores; it is built and used for some rows of queries after another.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -22,35 +24,32 @@ class FusedAttention(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (n, y, x, channel), likewise returned."""
-        heads, scale = self.attention.num_heads, self.attention.scale
+        heads = self.attention.num_heads
         n, height, width, _ = x.shape
         query, key, value = self.attention.qkv(x).unflatten(-1, (3, heads, -1)).flatten(1, 2).permute(2, 0, 3, 1, 4)
-        channels = value.shape[-1]
-        if self.attention.use_rel_pos:
-            rows, columns = self._distances(query.unflatten(2, (height, width)))
-            spare = query.new_zeros(()).expand(n, heads, height * width, -(height + width) % 8)
-            query = torch.cat([scale * query, rows, columns, spare], dim=-1)
-            key = torch.cat([key, _indicators(height, width, spare.shape[-1], key).expand(n, heads, -1, -1)], dim=-1)
-            # The fused kernels want values as wide as keys.
-            value, scale = functional.pad(value, (0, key.shape[-1] - channels)), 1.0
-        attended = functional.scaled_dot_product_attention(query, key, value, scale=scale)[..., :channels]
+        if not self.attention.use_rel_pos:
+            attended = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            grid = query.unflatten(2, (height, width))
+            rows, columns = self._distances(grid)
+            parts = []
+            step = max(1, QUERIES // width)
+            for first in range(0, height, step):
+                some = slice(first, first + step)
+                bias = (rows[:, :, some, :, :, None] + columns[:, :, some, :, None, :]).flatten(4).flatten(2, 3)
+                queries = grid[:, :, some].flatten(2, 3)
+                parts.append(functional.scaled_dot_product_attention(queries, key, value, attn_mask=bias))
+            attended = torch.cat(parts, dim=2)
         return self.attention.proj(attended.transpose(1, 2).reshape(n, height, width, -1))
 
     def _distances(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Terms of each query (n, head, y, x, channel) for all rows and columns: (n, head, pixel, row or column)."""
+        """Terms of each query (n, head, y, x, channel) for all rows and columns: (n, head, y, x, row or column)."""
         height, width = query.shape[2:4]
         of_rows = get_rel_pos(height, height, self.attention.rel_pos_h).to(query.dtype)
         of_columns = get_rel_pos(width, width, self.attention.rel_pos_w).to(query.dtype)
         rows = query @ of_rows.transpose(1, 2)
         columns = query.transpose(2, 3) @ of_columns.transpose(1, 2)
-        return rows.flatten(2, 3), columns.transpose(2, 3).flatten(2, 3)
-
-
-def _indicators(height: int, width: int, spare: int, like: torch.Tensor) -> torch.Tensor:
-    """For each pixel, in rows, a one at its row and one at its column: (pixel, height + width + spare)."""
-    rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, dim=0)
-    columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
-    return functional.pad(torch.cat([rows, columns], dim=1), (0, spare))
+        return rows, columns.transpose(2, 3)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> None:

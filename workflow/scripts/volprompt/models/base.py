@@ -47,6 +47,11 @@ class PromptableModel(ABC):
         """Number of parameters of the built model."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Height and width of the image encoder's input, in pixels."""
+
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Without gradients, and in bfloat16 where that precision was chosen."""
@@ -85,6 +90,12 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 def pack_bits(masks: torch.Tensor) -> torch.Tensor:
     """Masks, bool (..., y, x), with eight columns to a byte: uint8 (..., y, ceil(x / 8)), as numpy.packbits does."""
+    if masks.device.type == "cpu":
+        return torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
+    return _packed_on_device(masks)
+
+
+def _packed_on_device(masks: torch.Tensor) -> torch.Tensor:
     padded = functional.pad(masks, (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
     weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
     return (padded * weights).sum(dim=-1, dtype=torch.uint8)

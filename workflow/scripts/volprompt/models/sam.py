@@ -34,6 +34,11 @@ class SamModel(PromptableModel):
             return sam_model_registry[architecture](checkpoint=None)
         return build_from_yaml(Path(architecture), {})
 
+    @property
+    def image_size(self) -> int:
+        """1024 for the published models."""
+        return int(self.module.image_encoder.img_size)
+
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         """Resize the longest side as `SamPredictor` does, by PIL, bilinear on 8 bit."""
         size = self.transform.get_preprocess_shape(*frames.shape[1:], self.transform.target_length)

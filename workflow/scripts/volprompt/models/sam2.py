@@ -52,6 +52,11 @@ class Sam2Model(PromptableModel):
             path = Path(sam2.__path__[0]) / architecture
         return build_from_yaml(path, BUILD_SETTINGS)
 
+    @property
+    def image_size(self) -> int:
+        """1024 for the published models."""
+        return int(self.module.image_size)
+
     def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
         """Resize and encode: the levels that the mask decoder and the memory use, finest first."""
         grey = to_device(frames, self.device)[:, None].float().div(255)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch.nn import functional
 
@@ -117,7 +118,7 @@ class Tracker:
         if not module.num_maskmem or not module.directly_add_no_mem_embed:
             raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
         self.module = module
-        # Encoding of the coarsest level's pixels, (pixel, 1, channel).
+        # Encoding of the coarsest level's pixels, (1, pixel, channel).
         self.positions = _pixel_positions(module)
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
@@ -218,15 +219,7 @@ class Tracker:
         """Segment the next slice of each row, and remember it."""
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in batch])
         memory, positions, pointer_tokens = self._memory_of(batch)
-        seen = _flat(coarse)
-        attended = self.module.memory_attention(
-            curr=[seen],
-            curr_pos=[self.positions.to(seen.dtype).expand(-1, len(batch), -1)],
-            memory=memory.transpose(0, 1),
-            memory_pos=positions.transpose(0, 1),
-            num_obj_ptr_tokens=pointer_tokens,
-        )
-        embedded = attended.permute(1, 2, 0).reshape(coarse.shape)
+        embedded = self._attend(coarse, memory, positions, pointer_tokens)
         low_res, pointer, memory, _ = self._segment(coarse, embedded, fine, None)
         numbers = [step.row.number for step in batch]
         self.memory[numbers, [step.row.remember(step.index) for step in batch]] = memory.to(torch.bfloat16)
@@ -235,6 +228,28 @@ class Tracker:
             chosen = [number for number, step in enumerate(batch) if step.row.tracked.size == size]
             for number, mask in zip(chosen, _packed(low_res[chosen], size), strict=True):
                 batch[number].row.tracked.masks[batch[number].index] = mask
+
+    def _attend(
+        self, coarse: torch.Tensor, memory: torch.Tensor, positions: torch.Tensor, pointer_tokens: int
+    ) -> torch.Tensor:
+        """The coarsest level with memory in it: what the package's `MemoryAttention` does, batch first.
+
+        Objects on one slice are the same until memory is read, so their first self-attention is done once.
+        """
+        attention = self.module.memory_attention
+        own = self.positions.to(coarse.dtype)
+        one_slice = coarse.stride(0) == 0
+        seen = (coarse[:1] if one_slice else coarse).flatten(2).transpose(1, 2)
+        if attention.pos_enc_at_input:
+            seen = seen + 0.1 * own
+        for number, layer in enumerate(attention.layers):
+            rotary = isinstance(layer.cross_attn_image, RoPEAttention)
+            seen = layer._forward_sa(seen, own)
+            if number == 0:
+                seen = seen.expand(len(coarse), -1, -1)
+            seen = layer._forward_ca(seen, memory, own, positions, pointer_tokens if rotary else 0)
+            seen = seen + layer.linear2(layer.activation(layer.linear1(layer.norm3(seen))))
+        return attention.norm(seen).transpose(1, 2).reshape(coarse.shape)
 
     def _segment(
         self,
@@ -297,7 +312,8 @@ def _pixel_positions(module: Any) -> torch.Tensor:
     """The encoding that the package's encoder gives with its coarsest features; it depends on their size alone."""
     height, width = module.sam_prompt_encoder.image_embedding_size
     device = module.no_mem_embed.device
-    return _flat(module.image_encoder.neck.position_encoding(torch.empty(1, 1, height, width, device=device)))
+    encoding = module.image_encoder.neck.position_encoding(torch.empty(1, 1, height, width, device=device))
+    return encoding.flatten(2).transpose(1, 2)
 
 
 def _of_one_form(steps: Iterable[_Step]) -> Iterable[list[_Step]]:
