@@ -1,0 +1,237 @@
+"""What each optimisation is worth: the same work with and without it, interleaved in one process.
+
+python benchmarks/ablation.py [--runs N] [--official]: demo models on a whole phantom; --official adds ViT-B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from cases import LABELS, SCORED, Case, demo, random_weights
+from isal import igzip
+
+from volprompt import segment
+from volprompt.config import Scheme
+from volprompt.devices import Device
+from volprompt.masks import unpack_bits
+from volprompt.models import load_model, sam, tracking
+from volprompt.models.base import PromptableModel, without_initialisation
+from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.sam import SamModel
+from volprompt.prompts import read_prompts
+from volprompt.schemes import scheme_prompts
+from volprompt.volumes import read_frames
+
+
+class Setting:
+    """A loaded model, a volume and its prompts."""
+
+    def __init__(self, case: Case, folder: Path, precision: str = "float32") -> None:
+        assert case.checkpoint
+        self.model: PromptableModel = load_model(
+            {"family": case.family, "architecture": case.architecture},
+            case.checkpoint,
+            Device(case.device, precision, case.device),
+        )
+        frames = read_frames(folder / "volumes", "knee_900")
+        table = read_prompts(folder / "prompts.parquet")
+        self.schemes = {name: Scheme(**definition) for name, definition in case.definitions.items()}
+        prompts = {
+            name: scheme_prompts(scheme, table, list(LABELS), SCORED, len(frames))
+            for name, scheme in self.schemes.items()
+        }
+        self.volume = Volume("knee", self.model.prepare(frames), frames.shape[1:], prompts)
+
+    def run(self, **prompts: Any) -> Any:
+        """Segment the volume with all of its prompts, or with those given instead."""
+        volume = self.volume
+        if prompts:
+            volume = Volume("knee", volume.frames, volume.size, prompts)
+        return segment_volumes(self.model, [volume], self.schemes, 4)[0]
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def line(what: str, runs: int, without: Callable[[], float], with_it: Callable[[], float]) -> None:
+    """Print the medians of both, and that of the ratios of pairs."""
+    without(), with_it()  # warm up
+    pairs = [(without(), with_it()) for _ in range(runs)]
+    before, after = (float(np.median(side)) for side in zip(*pairs, strict=True))
+    ratio = float(np.median([one / other for one, other in pairs]))
+    print(f"| {what} | {before:.3f} | {after:.3f} | {ratio:.2f} |", flush=True)
+
+
+@contextmanager
+def one_after_another() -> Iterator[None]:
+    """Reading and writing as part of the main work."""
+
+    class Store:
+        def __init__(self, store: Any, done: Any, limit: int) -> None:
+            self.store, self.done = store, done
+
+        def __enter__(self) -> Store:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def add(self, item: Any) -> None:
+            self.done(item, self.store(item))
+
+    def load(items: Any, load: Any) -> Iterator[Any]:
+        return ((item, load(item)) for item in items)
+
+    with mock.patch.object(segment, "load_ahead", load), mock.patch.object(segment, "StoreBehind", Store):
+        yield
+
+
+def sam2_lines(folder: Path, runs: int) -> None:
+    """What tracking gains."""
+    case = demo("sam2")
+    case.make(folder)
+    setting = Setting(case, folder)
+    each_alone = [{name: given} for name, given in setting.volume.prompts.items()]
+    line(
+        "SAM 2, three schemes: each slice encoded once, not per scheme",
+        runs,
+        lambda: sum(seconds(lambda alone=alone: setting.run(**alone)) for alone in each_alone),
+        lambda: seconds(setting.run),
+    )
+    videos = {name: given for name, given in setting.volume.prompts.items() if name != "point"}
+    objects = [{name: [prompt]} for name, given in videos.items() for prompt in given]
+    line(
+        "SAM 2, tracking alone: four objects in lockstep, not one after another",
+        runs,
+        lambda: sum(sum(setting.run(**one).seconds_prompt.values()) for one in objects),
+        lambda: sum(setting.run(**videos).seconds_prompt.values()),
+    )
+    copied = mock.patch.object(tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
+    gather = tracking.gather
+
+    def without_sharing() -> float:
+        with copied:
+            return sum(setting.run(**videos).seconds_prompt.values())
+
+    line(
+        "SAM 2, tracking alone: first self-attention once per slice",
+        runs,
+        without_sharing,
+        lambda: sum(setting.run(**videos).seconds_prompt.values()),
+    )
+    half = Setting(case, folder, "bfloat16")
+    line("SAM 2, whole: bfloat16, not float32", runs, lambda: seconds(setting.run), lambda: seconds(half.run))
+    job = demo("sam2", volumes=4, shape=(40, 384, 384), spacing=(2.8, 0.365, 0.365), name="job")
+    job.make(folder / "job")
+
+    def whole_job() -> None:
+        assert job.checkpoint
+        segment.segment_shard(
+            volumes=folder / "job" / "volumes",
+            prompts=folder / "job" / "prompts.parquet",
+            checkpoint=job.checkpoint,
+            model={"name": job.name, "family": "sam2", "architecture": job.architecture, "digest": "content:"},
+            schemes=job.definitions,
+            structures=list(LABELS),
+            scored=SCORED,
+            inference={"device": "cpu", "precision": "float32"},
+            masks=folder / "job" / "masks",
+        )
+
+    def serial() -> float:
+        with one_after_another():
+            return seconds(whole_job)
+
+    line("SAM 2, job of four volumes: reading and writing in the background", runs, serial, lambda: seconds(whole_job))
+    bits = setting.run(**videos).masks["point_video"]["femur"]
+    mask = unpack_bits(bits, setting.volume.size[1]).tobytes()
+    line(
+        "a mask compressed by ISA-L level 1, not gzip level 1",
+        runs,
+        lambda: seconds(lambda: gzip.compress(mask, 1)),
+        lambda: seconds(lambda: igzip.compress(mask, 1)),
+    )
+    sizes = len(gzip.compress(mask, 1)), len(igzip.compress(mask, 1))
+    print(f"| (its size in bytes) | {sizes[0]} | {sizes[1]} | {sizes[0] / sizes[1]:.2f} |")
+
+
+def sam_lines(folder: Path, runs: int) -> None:
+    """What image schemes gain."""
+    case = demo("sam")
+    case.make(folder)
+    setting = Setting(case, folder)
+    each_alone = [{name: given} for name, given in setting.volume.prompts.items()]
+    line(
+        "SAM, two schemes: each slice encoded once, not per scheme",
+        runs,
+        lambda: sum(seconds(lambda alone=alone: setting.run(**alone)) for alone in each_alone),
+        lambda: seconds(setting.run),
+    )
+
+    def slice_by_slice() -> float:
+        with mock.patch("volprompt.models.engine.DECODER_BATCH", 1):
+            return sum(setting.run().seconds_prompt.values())
+
+    line(
+        "SAM, decoding alone: prompts of many slices as a batch, not slice by slice",
+        runs,
+        slice_by_slice,
+        lambda: sum(setting.run().seconds_prompt.values()),
+    )
+
+
+def official_lines(folder: Path, runs: int) -> None:
+    """What only shows at an official size: ViT-B."""
+    weights = folder / "vit_b.pth"
+    torch.save(random_weights("sam", "vit_b"), weights)
+    model = {"family": "sam", "architecture": "vit_b"}
+    fused = load_model(model, str(weights), Device("cpu", "float32", "CPU"))
+    with mock.patch.object(sam, "fuse_attention", return_value=None):
+        plain = load_model(model, str(weights), Device("cpu", "float32", "CPU"))
+    frame = fused.prepare(np.random.default_rng(0).integers(0, 255, (1, 384, 384)).astype(np.uint8))
+
+    def encode(loaded: PromptableModel) -> float:
+        with loaded.inference():
+            return seconds(lambda: loaded.encode(frame))
+
+    line("ViT-B, one slice: fused attention", runs, lambda: encode(plain), lambda: encode(fused))
+
+    def build() -> float:
+        with without_initialisation():
+            return seconds(lambda: SamModel.build("vit_b"))
+
+    line("ViT-B: built without drawing weights", runs, lambda: seconds(lambda: SamModel.build("vit_b")), build)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--official", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    print("| optimisation | without, s | with, s | ratio |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        sam2_lines(Path(temporary) / "sam2", given.runs)
+        sam_lines(Path(temporary) / "sam", given.runs)
+        if given.official:
+            official_lines(Path(temporary), given.runs)
+
+
+if __name__ == "__main__":
+    main()

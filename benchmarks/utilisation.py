@@ -1,0 +1,139 @@
+"""How much of the hardware is used: python benchmarks/utilisation.py [--device cuda --size full].
+
+The share of the measured matrix-product peak that encoder and tracking reach (their operations as
+`torch.utils.flop_counter` counts them), and how much of a job's time the GPU is busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import LABELS, SCORED, TINY, Case, demo, official
+from torch.utils.flop_counter import FlopCounterMode
+
+from volprompt.config import Scheme
+from volprompt.devices import Device
+from volprompt.models import load_model
+from volprompt.models.engine import Volume, segment_volumes
+from volprompt.prompts import read_prompts
+from volprompt.schemes import scheme_prompts
+from volprompt.segment import segment_shard
+from volprompt.volumes import read_frames
+
+
+def matmul_peak(device: str, precision: str, side: int) -> float:
+    """Operations per second of a large matrix product."""
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    left, right = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+    best = min(timed(lambda: left @ right, device) for _ in range(10))
+    return 2 * side**3 / best
+
+
+def timed(work: Callable[[], Any], device: str) -> float:
+    """Seconds until the device has done the work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def shares(case: Case, folder: Path, peak: float) -> None:
+    """Print the shares of encoder and tracking."""
+    assert case.checkpoint
+    device = Device(case.device, case.precision, case.device)
+    model = load_model({"family": case.family, "architecture": case.architecture}, case.checkpoint, device)
+    frames = read_frames(folder / "volumes", "knee_900")
+    table = read_prompts(folder / "prompts.parquet")
+    schemes = {name: Scheme(**each) for name, each in case.definitions.items() if each["predictor"] == "video"}
+    prompts = {name: scheme_prompts(each, table, list(LABELS), SCORED, len(frames)) for name, each in schemes.items()}
+    volume = Volume("knee", model.prepare(frames), frames.shape[1:], prompts)
+    batch = 8 if case.device == "cuda" else 1
+
+    def encode() -> None:
+        with model.inference():
+            for start in range(0, len(frames), batch):
+                model.encode(volume.frames[start : start + batch])
+
+    def track() -> list:
+        return segment_volumes(model, [volume], schemes, batch)
+
+    for name, work in (("encoder", encode), ("encoder and tracking", track)):
+        work()
+        with FlopCounterMode(display=False) as counter:
+            work()
+        operations = counter.get_total_flops()
+        spent = timed(work, case.device)
+        print(f"| {case.name} | {name} | {operations / 1e12:.3f} | {spent:.2f} | {operations / spent / peak:.0%} |")
+
+
+def busy(case: Case, folder: Path) -> None:
+    """Print the share of a whole job's time in which the GPU computes."""
+    assert case.checkpoint
+
+    def job() -> None:
+        segment_shard(
+            volumes=folder / "volumes",
+            prompts=folder / "prompts.parquet",
+            checkpoint=str(case.checkpoint),
+            model={"name": case.name, "family": case.family, "architecture": case.architecture, "digest": "content:"},
+            schemes=case.definitions,
+            structures=list(LABELS),
+            scored=SCORED,
+            inference={"device": case.device, "precision": case.precision},
+            masks=folder / "masks",
+        )
+
+    if case.device != "cuda":
+        print(f"{case.name}: {timed(job, case.device):.1f} s for {case.volumes} volumes; the busy share needs a GPU")
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        spent = timed(job, "cuda")
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    covered, until = 0.0, float("-inf")
+    for start, end in spans:
+        covered += max(0.0, end - max(start, until))
+        until = max(until, end)
+    first, last = spans[0][0], max(end for _, end in spans)
+    print(
+        f"{case.name}: GPU busy {covered / (last - first):.0%} of the {(last - first) / 1e6:.1f} s between its first "
+    )
+    print(f"and last kernel; the job with start-up {spent:.1f} s, {case.volumes} volumes")
+
+
+def main() -> None:
+    """Print peak, shares and the busy share."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--size", choices=("demo", "full"), default="demo")
+    given = parser.parse_args()
+    precision = "bfloat16" if given.device == "cuda" else "float32"
+    settings: dict[str, Any] = {"device": given.device, "precision": precision}
+    if given.size == "demo":
+        case = demo("sam2", volumes=2, shape=(20, 96, 96), spacing=(5.6, 1.46, 1.46), **settings)
+    else:
+        case = official("sam2.1_hiera_tiny", "sam2", TINY, None, volumes=8, **settings)
+    peak = matmul_peak(given.device, precision, 8192 if given.device == "cuda" else 1024)
+    print(f"matrix product: {peak / 1e12:.2f} Tflop/s ({given.device}, {precision})\n")
+    print("| case | part | Tflop | seconds | share of the peak |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        case.make(Path(temporary))
+        shares(case, Path(temporary), peak)
+        print()
+        busy(case, Path(temporary))
+
+
+if __name__ == "__main__":
+    main()
