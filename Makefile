@@ -3,7 +3,7 @@ PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 export PYTHONPATH := workflow/scripts
 
-.PHONY: demo test lint format lock schema clean
+.PHONY: demo test bench lint format lock schema clean
 
 # The main job on the embedded default: synthetic knees, small models, every scheme, the report.
 demo: .venv/ready demo/volumes/volumes.tsv
@@ -14,6 +14,13 @@ demo: .venv/ready demo/volumes/volumes.tsv
 
 test: .venv/ready
 	.venv/bin/python -m pytest
+
+# The packages' own predictors against volprompt, on the demo's models (benchmarks/README.md); some minutes.
+bench: .venv/ready
+	.venv/bin/python benchmarks/compare.py
+	.venv/bin/python benchmarks/ablation.py
+	.venv/bin/python benchmarks/growth.py
+	.venv/bin/python benchmarks/utilisation.py
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -66,13 +66,19 @@ def shares(case: Case, folder: Path, peak: float) -> None:
     def track() -> list:
         return segment_volumes(model, [volume], schemes, batch)
 
-    for name, work in (("encoder", encode), ("encoder and tracking", track)):
-        work()
-        with FlopCounterMode(display=False) as counter:
-            work()
-        operations = counter.get_total_flops()
-        spent = timed(work, case.device)
+    measured = [counted(encode, case.device), counted(track, case.device)]
+    (encoding, encoding_seconds), (both, both_seconds) = measured
+    measured.append((both - encoding, both_seconds - encoding_seconds))
+    for name, (operations, spent) in zip(("encoder", "encoder and tracking", "tracking"), measured, strict=True):
         print(f"| {case.name} | {name} | {operations / 1e12:.3f} | {spent:.2f} | {operations / spent / peak:.0%} |")
+
+
+def counted(work: Callable[[], Any], device: str) -> tuple[float, float]:
+    """Operations and seconds of some work."""
+    work()
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops(), timed(work, device)
 
 
 def busy(case: Case, folder: Path) -> None:
@@ -107,10 +113,11 @@ def busy(case: Case, folder: Path) -> None:
         covered += max(0.0, end - max(start, until))
         until = max(until, end)
     first, last = spans[0][0], max(end for _, end in spans)
+    between = (last - first) / 1e6
     print(
-        f"{case.name}: GPU busy {covered / (last - first):.0%} of the {(last - first) / 1e6:.1f} s between its first "
+        f"{case.name}: GPU busy {covered / (last - first):.0%} of the {between:.1f} s from its first to its last kernel"
     )
-    print(f"and last kernel; the job with start-up {spent:.1f} s, {case.volumes} volumes")
+    print(f"(the job of {case.volumes} volumes with start-up: {spent:.1f} s)")
 
 
 def main() -> None:
