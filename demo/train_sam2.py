@@ -28,7 +28,7 @@ SLICES_PER_CLIP = (4, 8)
 # Images alone come first; memory has nothing to carry before the first masks are good.
 IMAGES_ONLY, VIDEO_SHARE = 0.2, 0.6
 # A single point is ambiguous: this often it means the bone with its cartilage. A box or negative points settle it.
-WHOLE_SHARE = 0.75
+WHOLE_SHARE = 0.5
 
 
 class Sam2Training:
