@@ -3,7 +3,7 @@ PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 export PYTHONPATH := workflow/scripts
 
-.PHONY: demo test bench lint format lock schema clean
+.PHONY: demo test slurm-test bench lint format lock schema clean
 
 # The main job on the embedded default: synthetic knees, small models, every scheme, the report.
 demo: .venv/ready demo/volumes/volumes.tsv
@@ -14,6 +14,10 @@ demo: .venv/ready demo/volumes/volumes.tsv
 
 test: .venv/ready
 	.venv/bin/python -m pytest
+
+# The workflow on a real Slurm of two nodes with two fake GPUs each, on this machine. Needs root; installs Slurm with apt.
+slurm-test: .venv/ready
+	.venv/bin/python -m pytest tests/slurm
 
 # The packages' own predictors against volprompt, on the demo's models (benchmarks/README.md); some minutes.
 bench: .venv/ready

@@ -1,4 +1,5 @@
-# One checkpoint of the catalogue, its SHA-256 verified; a file that is already in place is used as it is.
+# One checkpoint of the catalogue, its SHA-256 verified; a file that is already in place is used as it is. On a cluster
+# the login node fetches it, since compute nodes often have no internet.
 rule fetch_checkpoint:
     output:
         update("<checkpoints>/{file}"),
@@ -8,6 +9,7 @@ rule fetch_checkpoint:
         "<benchmarks>/fetch_checkpoint/{file}.jsonl"
     wildcard_constraints:
         file="|".join(name.replace(".", "[.]") for name in CATALOGUE),
+    localrule: True
     conda:
         "../envs/imaging.yaml"
     resources:

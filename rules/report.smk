@@ -1,4 +1,4 @@
-# One page for people: the median table, and prompts and masks on an example volume.
+# One page for people: the median table, and prompts and masks on an example volume. One short job, like the tables.
 rule report:
     input:
         tables=rules.aggregate.output,
@@ -11,6 +11,7 @@ rule report:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.jsonl"
+    localrule: True
     conda:
         "../envs/imaging.yaml"
     resources:

@@ -23,7 +23,7 @@ rule score:
         "../workflow/scripts/score.py"
 
 
-# The study's tables, from every job's.
+# The study's tables, from every job's. One short job, which would wait longer in a cluster's queue than it runs.
 rule aggregate:
     input:
         scores=["<results>/scores/{}/{}/{}.parquet".format(*job) for job in EVERY_JOB],
@@ -39,6 +39,7 @@ rule aggregate:
         "<logs>/aggregate.log",
     benchmark:
         "<benchmarks>/aggregate.jsonl"
+    localrule: True
     conda:
         "../envs/imaging.yaml"
     resources:

@@ -80,6 +80,12 @@ def result(process: subprocess.Popen) -> str:
     return output.strip()
 
 
+def line(process: subprocess.Popen) -> str:
+    """The first line that a process prints, once it is there."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
 # Device and precision
 
 
@@ -137,12 +143,73 @@ def test_the_gpu_of_a_killed_process_is_free_again(machine: dict[str, str], proc
     assert result(waiting) == "1"
 
 
-def test_nothing_happens_where_a_scheduler_has_chosen(
-    machine: dict[str, str], processes: list[subprocess.Popen], tmp_path: Path
+def test_jobs_with_two_gpus_do_not_wait_for_each_other(
+    machine: dict[str, str], processes: list[subprocess.Popen]
 ) -> None:
-    machine["SLURM_JOB_ID"] = "7"
-    assert result(start(processes, machine, USE, "1")) == "0 1"
+    for _ in range(5):
+        start(processes, machine, USE, "2")
+    assert {result(process) for process in processes} <= {"0 1", "1 0"}
+
+
+def test_many_processes_and_killed_ones(machine: dict[str, str], processes: list[subprocess.Popen]) -> None:
+    machine["CUDA_VISIBLE_DEVICES"] = "0,1,2,3"
+    holders = [start(processes, machine, HOLD) for _ in range(4)]
+    assert sorted(line(holder) for holder in holders) == ["0", "1", "2", "3"]
+    waiting = [start(processes, machine, USE, "1") for _ in range(12)]
+    time.sleep(1)
+    assert [process.poll() for process in waiting] == [None] * 12
+    waiting.pop().kill()  # one that waits
+    for holder in holders[:3]:
+        holder.kill()
+    assert {result(process) for process in waiting} <= {"0", "1", "2", "3"}
+    assert holders[3].poll() is None
+
+
+def test_jobs_share_a_gpu_where_they_may(machine: dict[str, str], processes: list[subprocess.Popen]) -> None:
+    machine["VOLPROMPT_JOBS_PER_GPU"] = "2"
+    first = [start(processes, machine, HOLD) for _ in range(2)]
+    assert sorted(line(holder) for holder in first) == ["0", "1"], "an empty GPU comes first"
+    second = [start(processes, machine, HOLD) for _ in range(2)]
+    assert sorted(line(holder) for holder in second) == ["0", "1"]
+    fifth = start(processes, machine, HOLD)
+    time.sleep(0.5)
+    assert fifth.poll() is None
+    first[0].kill()
+    assert line(fifth) in ("0", "1")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
+def test_jobs_per_gpu_that_is_no_number(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("VOLPROMPT_JOBS_PER_GPU", value)
+    with pytest.raises(DeviceError, match=r"VOLPROMPT_JOBS_PER_GPU is .*; expected a whole number"), lease_gpu(1):
+        pass
+
+
+@pytest.mark.parametrize(("listed", "count"), [("1", "1"), ("0,1", "2")])
+def test_nothing_happens_where_slurm_has_chosen(
+    machine: dict[str, str], processes: list[subprocess.Popen], tmp_path: Path, listed: str, count: str
+) -> None:
+    machine.update(SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES=listed)
+    assert result(start(processes, machine, USE, count)) == listed.replace(",", " ")
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_nothing_happens_where_slurm_names_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("volprompt.devices.visible_gpus", lambda: ["0", "1"])
+    with lease_gpu(1):
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_lease_inside_an_allocation(machine: dict[str, str], processes: list[subprocess.Popen]) -> None:
+    # Each of two allocations on one node has two GPUs, which Slurm numbers from 0 in both.
+    for allocation in ("7", "8"):
+        machine["SLURM_JOB_ID"] = allocation
+        holders = [start(processes, dict(machine), HOLD) for _ in range(2)]
+        assert sorted(line(holder) for holder in holders) == ["0", "1"]
 
 
 @pytest.mark.parametrize("listed", ["", "0,1"])

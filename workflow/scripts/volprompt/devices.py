@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -72,35 +73,59 @@ def visible_gpus() -> list[str]:
 def lease_gpu(count: int, poll_seconds: float = 1.0) -> Iterator[None]:
     """Hold `count` of the visible GPUs until the block ends; to be entered before torch is imported.
 
-    Snakemake hands out no device numbers to local jobs, so each GPU has a lock file in a folder of this user on this
-    node, which the kernel releases when the process dies. Nothing is done without a GPU, or where a scheduler has
-    already chosen. Raises DeviceError where more GPUs are asked for than are visible.
+    Snakemake hands out no device numbers to local jobs, so each GPU has lock files in a folder of this user on this
+    node, which the kernel releases when the process dies: one, or as many as VOLPROMPT_JOBS_PER_GPU lets jobs share a
+    GPU. Nothing is done without a GPU, or where Slurm has already chosen. Inside an allocation with more GPUs than the
+    job needs, it leases among the allocation's. Raises DeviceError where more GPUs are asked for than are visible, or
+    where VOLPROMPT_JOBS_PER_GPU is no positive whole number.
     """
     gpus = visible_gpus()
-    if count == 0 or not gpus or "SLURM_JOB_ID" in os.environ:
+    if count == 0 or not gpus:
+        yield
+        return
+    allocation = os.environ.get("SLURM_JOB_ID")
+    if allocation and ("CUDA_VISIBLE_DEVICES" not in os.environ or len(gpus) <= count):
+        logger.info("GPU %s, chosen by Slurm", os.environ.get("CUDA_VISIBLE_DEVICES", "not named"))
         yield
         return
     if count > len(gpus):
         raise DeviceError(f"the job asks for {count} GPUs, and {len(gpus)} are visible; lower its resource gpu")
-    with ExitStack() as leases:
-        held: list[str] = []
-        while len(held) < count:
-            free = (gpu for gpu in gpus if gpu not in held and _try_lock(gpu, leases))
-            gpu = next(free, None)
-            if gpu is None:
-                time.sleep(poll_seconds)
-            else:
-                held.append(gpu)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+    # Slurm may number the GPUs of every allocation from 0.
+    prefix = f"slurm-{allocation}-gpu" if allocation else "gpu"
+    jobs_per_gpu = _jobs_per_gpu()
+    while (leases := _lease(count, gpus, prefix, jobs_per_gpu)) is None:
+        time.sleep(poll_seconds * random.uniform(0.5, 1.5))
+    with leases:
         logger.info("holding GPU %s", os.environ["CUDA_VISIBLE_DEVICES"])
         yield
 
 
-def _try_lock(gpu: str, leases: ExitStack) -> bool:
+def _jobs_per_gpu() -> int:
+    text = os.environ.get("VOLPROMPT_JOBS_PER_GPU", "1")
+    if not text.isdecimal() or int(text) == 0:
+        raise DeviceError(f"VOLPROMPT_JOBS_PER_GPU is '{text}'; expected a whole number from 1 on")
+    return int(text)
+
+
+def _lease(count: int, gpus: list[str], prefix: str, jobs_per_gpu: int) -> ExitStack | None:
+    """All that is asked for, the emptiest GPUs first, or nothing: who waits holds nothing that another waits for."""
+    with ExitStack() as leases:
+        held: list[str] = []
+        for place in range(jobs_per_gpu):
+            for gpu in gpus:
+                if len(held) < count and gpu not in held and _try_lock(f"{prefix}-{gpu}-{place}.lock", leases):
+                    held.append(gpu)
+        if len(held) == count:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+            return leases.pop_all()
+    return None
+
+
+def _try_lock(name: str, leases: ExitStack) -> bool:
     folder = Path(tempfile.gettempdir()) / f"volprompt-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
-        leases.enter_context(FileLock(folder / f"gpu-{gpu}.lock", timeout=0))
+        leases.enter_context(FileLock(folder / name.replace("/", "-"), timeout=0))
     except Timeout:
         return False
     return True
