@@ -11,52 +11,34 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from cases import LABELS, SCORED, Case, demo, random_weights
+from cases import Case, demo, random_weights
 from isal import igzip
 
 from volprompt import segment
-from volprompt.config import Scheme
 from volprompt.devices import Device
 from volprompt.masks import unpack_bits
 from volprompt.models import load_model, sam, tracking
 from volprompt.models.base import PromptableModel, without_initialisation
-from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.engine import segment_volumes
 from volprompt.models.sam import SamModel
-from volprompt.prompts import read_prompts
-from volprompt.schemes import scheme_prompts
-from volprompt.volumes import read_frames
 
 
 class Setting:
     """A loaded model, a volume and its prompts."""
 
-    def __init__(self, case: Case, folder: Path, precision: str = "float32") -> None:
-        assert case.checkpoint
-        self.model: PromptableModel = load_model(
-            {"family": case.family, "architecture": case.architecture},
-            case.checkpoint,
-            Device(case.device, precision, case.device),
-        )
-        frames = read_frames(folder / "volumes", "knee_900")
-        table = read_prompts(folder / "prompts.parquet")
-        self.schemes = {name: Scheme(**definition) for name, definition in case.definitions.items()}
-        prompts = {
-            name: scheme_prompts(scheme, table, list(LABELS), SCORED, len(frames))
-            for name, scheme in self.schemes.items()
-        }
-        self.volume = Volume("knee", self.model.prepare(frames), frames.shape[1:], prompts)
+    def __init__(self, case: Case, folder: Path, precision: str | None = None) -> None:
+        self.model, self.volume, self.schemes = case.load(folder, precision)
 
     def run(self, **prompts: Any) -> Any:
         """Segment the volume with all of its prompts, or with those given instead."""
-        volume = self.volume
-        if prompts:
-            volume = Volume("knee", volume.frames, volume.size, prompts)
+        volume = replace(self.volume, prompts=prompts or self.volume.prompts)
         return segment_volumes(self.model, [volume], self.schemes, 4)[0]
 
 
@@ -139,18 +121,7 @@ def sam2_lines(folder: Path, runs: int) -> None:
     job.make(folder / "job")
 
     def whole_job() -> None:
-        assert job.checkpoint
-        segment.segment_shard(
-            volumes=folder / "job" / "volumes",
-            prompts=folder / "job" / "prompts.parquet",
-            checkpoint=job.checkpoint,
-            model={"name": job.name, "family": "sam2", "architecture": job.architecture, "digest": "content:"},
-            schemes=job.definitions,
-            structures=list(LABELS),
-            scored=SCORED,
-            inference={"device": "cpu", "precision": "float32"},
-            masks=folder / "job" / "masks",
-        )
+        job.segment(folder / "job", folder / "job" / "masks")
 
     def serial() -> float:
         with one_after_another():

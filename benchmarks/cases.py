@@ -10,11 +10,18 @@ from typing import Any
 import torch
 import yaml
 
+from volprompt.config import Scheme
+from volprompt.devices import Device
+from volprompt.models import load_model
+from volprompt.models.base import PromptableModel
+from volprompt.models.engine import Volume
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 from volprompt.phantom import make_phantom, write_phantom
-from volprompt.prompts import extract_shard
-from volprompt.volumes import convert_shard
+from volprompt.prompts import extract_shard, read_prompts
+from volprompt.schemes import scheme_prompts
+from volprompt.segment import segment_shard
+from volprompt.volumes import convert_shard, read_frames
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "demo.yaml").read_text(encoding="utf-8"))
@@ -52,6 +59,41 @@ class Case:
     def definitions(self) -> dict[str, dict[str, Any]]:
         """The schemes as config/demo.yaml defines them."""
         return {name: DEMO["schemes"][name] for name in self.schemes}
+
+    @property
+    def model(self) -> dict[str, str]:
+        """What `segment_shard` and `load_model` are told of the model."""
+        return {"name": self.name, "family": self.family, "architecture": self.architecture, "digest": "content:"}
+
+    def load(self, folder: Path, precision: str | None = None) -> tuple[PromptableModel, Volume, dict[str, Scheme]]:
+        """The model, the first volume with its prompts, and the schemes; precision: instead of the case's."""
+        assert self.checkpoint
+        device = Device(self.device, precision or self.precision, self.device)
+        model = load_model(self.model, self.checkpoint, device)
+        frames = read_frames(folder / "volumes", "knee_900")
+        table = read_prompts(folder / "prompts.parquet")
+        schemes = {name: Scheme(**definition) for name, definition in self.definitions.items()}
+        prompts = {
+            name: scheme_prompts(scheme, table[table["volume"] == "knee_900"], list(LABELS), SCORED, len(frames))
+            for name, scheme in schemes.items()
+        }
+        return model, Volume("knee_900", model.prepare(frames), frames.shape[1:], prompts), schemes
+
+    def segment(self, folder: Path, masks: Path) -> None:
+        """The whole job on the case's volumes: the function behind the rule `segment`."""
+        assert self.checkpoint
+        segment_shard(
+            volumes=folder / "volumes",
+            prompts=folder / "prompts.parquet",
+            checkpoint=self.checkpoint,
+            model=self.model,
+            schemes=self.definitions,
+            structures=list(LABELS),
+            scored=SCORED,
+            inference={"device": self.device, "precision": self.precision},
+            masks=masks,
+            threads=self.threads,
+        )
 
     def make(self, folder: Path) -> None:
         """Write volumes, prompts, weights and `case.json` into a folder."""

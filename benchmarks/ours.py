@@ -8,28 +8,14 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from cases import LABELS, SCORED, read_case
-
-from volprompt.segment import segment_shard
+from cases import read_case
 
 
 def main(folder: Path, out: Path) -> None:
     """Segment the case's volumes under all of its schemes at once, and write the masks."""
     case = read_case(folder)
-    assert case.checkpoint
     started = time.perf_counter()
-    segment_shard(
-        volumes=folder / "volumes",
-        prompts=folder / "prompts.parquet",
-        checkpoint=case.checkpoint,
-        model={"name": case.name, "family": case.family, "architecture": case.architecture, "digest": "content:"},
-        schemes=case.definitions,
-        structures=list(LABELS),
-        scored=SCORED,
-        inference={"device": case.device, "precision": case.precision},
-        masks=out,
-        threads=case.threads,
-    )
+    case.segment(folder, out)
     total = time.perf_counter() - started
     runs = pd.read_parquet(out / "run.parquet")
     startup = sum(float(runs.iloc[0][f"seconds_{phase}"]) for phase in ("import", "verify", "build", "load"))

@@ -10,21 +10,15 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from cases import LABELS, SCORED, TINY, Case, demo, official
+from cases import TINY, Case, demo, official
 from torch.utils.flop_counter import FlopCounterMode
 
-from volprompt.config import Scheme
-from volprompt.devices import Device
-from volprompt.models import load_model
-from volprompt.models.engine import Volume, segment_volumes
-from volprompt.prompts import read_prompts
-from volprompt.schemes import scheme_prompts
-from volprompt.segment import segment_shard
-from volprompt.volumes import read_frames
+from volprompt.models.engine import segment_volumes
 
 
 def matmul_peak(device: str, precision: str, side: int) -> float:
@@ -48,19 +42,14 @@ def timed(work: Callable[[], Any], device: str) -> float:
 
 def shares(case: Case, folder: Path, peak: float) -> None:
     """Print the shares of encoder and tracking."""
-    assert case.checkpoint
-    device = Device(case.device, case.precision, case.device)
-    model = load_model({"family": case.family, "architecture": case.architecture}, case.checkpoint, device)
-    frames = read_frames(folder / "volumes", "knee_900")
-    table = read_prompts(folder / "prompts.parquet")
-    schemes = {name: Scheme(**each) for name, each in case.definitions.items() if each["predictor"] == "video"}
-    prompts = {name: scheme_prompts(each, table, list(LABELS), SCORED, len(frames)) for name, each in schemes.items()}
-    volume = Volume("knee", model.prepare(frames), frames.shape[1:], prompts)
+    model, volume, schemes = case.load(folder)
+    tracked = {name: given for name, given in volume.prompts.items() if schemes[name].predictor == "video"}
+    volume = replace(volume, prompts=tracked)
     batch = 8 if case.device == "cuda" else 1
 
     def encode() -> None:
         with model.inference():
-            for start in range(0, len(frames), batch):
+            for start in range(0, len(volume.frames), batch):
                 model.encode(volume.frames[start : start + batch])
 
     def track() -> list:
@@ -83,20 +72,9 @@ def counted(work: Callable[[], Any], device: str) -> tuple[float, float]:
 
 def busy(case: Case, folder: Path) -> None:
     """Print the share of a whole job's time in which the GPU computes."""
-    assert case.checkpoint
 
     def job() -> None:
-        segment_shard(
-            volumes=folder / "volumes",
-            prompts=folder / "prompts.parquet",
-            checkpoint=str(case.checkpoint),
-            model={"name": case.name, "family": case.family, "architecture": case.architecture, "digest": "content:"},
-            schemes=case.definitions,
-            structures=list(LABELS),
-            scored=SCORED,
-            inference={"device": case.device, "precision": case.precision},
-            masks=folder / "masks",
-        )
+        case.segment(folder, folder / "masks")
 
     if case.device != "cuda":
         print(f"{case.name}: {timed(job, case.device):.1f} s for {case.volumes} volumes; the busy share needs a GPU")

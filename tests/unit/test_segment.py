@@ -142,6 +142,15 @@ def test_a_lack_of_memory_with_several_volumes_is_tried_with_one(
         run_all(shard(folder, objects_together=1), folder)
 
 
+def test_a_lack_of_memory_in_reading_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Model, "prepare", prepare)
+    with pytest.raises(MemoryError):
+        run_all(shard(folder), folder)
+
+
 def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -91,7 +91,12 @@ class VolumeRun:
         return int(self.row.shape[0])
 
     def fail(self, error: Exception) -> None:
-        """Record that nothing could be segmented, for an unforeseen reason."""
+        """Record that nothing could be segmented, for an unforeseen reason.
+
+        A lack of memory is raised again: it is not the volume's fault, and the job's next attempt asks for more.
+        """
+        if _out_of_memory(error):
+            raise error
         logger.error("FAILED: volume %s", self.name, exc_info=error)
         reason = f"{self.name}: {type(error).__name__}: {error}"
         self.runs += [failed_run(self.name, scheme, reason) for scheme in self.prompts]
@@ -194,8 +199,6 @@ class Shard:
                 logger.warning("%s: %s; once more, one volume at a time", ", ".join(r.name for r in present), error)
                 for run in present:
                     self.segment_together([run], loaded)
-            elif _out_of_memory(error):
-                raise  # not the volume's fault: the job fails, and its next attempt asks for more
             else:
                 present[0].fail(error)
 
@@ -203,7 +206,7 @@ class Shard:
         from volprompt.models.engine import segment_volumes
 
         volumes = [loaded[run.name][0] for run in runs]
-        done = segment_volumes(self.model, volumes, self.schemes, self.batch_size, self.reset, slices_done())
+        done = segment_volumes(self.model, volumes, self.schemes, self.batch_size, self.reset, _slices_done())
         for run, segmented in zip(runs, done, strict=True):
             run.masks = segmented.masks
             for name, given in run.prompts.items():
@@ -392,7 +395,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(done)} of {len(runs)} schemes, {done[0]['slices']} slices in {seconds:.1f} s ({rate:.2f} slices/s)"
 
 
-def slices_done() -> Callable[[str, int, int], None]:
+def _slices_done() -> Callable[[str, int, int], None]:
     """A callback that logs the progress within volumes, at most every 30 seconds."""
     last = time.monotonic()
 

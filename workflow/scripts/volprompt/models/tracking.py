@@ -122,6 +122,8 @@ class Tracker:
         self.positions = _pixel_positions(module)
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
+        # Of a row in the bank: the prompted slice's, those that the reverse pass still reads, the last ones, a new one.
+        self.places = 2 * self.reach + 2
         self.memory = torch.empty(0)
         self.memory_positions = torch.empty(0)
         self.pointers = torch.empty(0)
@@ -136,7 +138,7 @@ class Tracker:
         both directions move at once.
         """
         passes = 2 if reset_between_directions else 1
-        rows = [_Row(number, each, 2 * self.reach + 2) for number, each in enumerate(list(objects) * passes)]
+        rows = [_Row(number, each, self.places) for number, each in enumerate(list(objects) * passes)]
         yield [(each.features, each.prompt.slice) for each in objects]
         self._prompted(objects, rows)
         if reset_between_directions:
@@ -189,7 +191,6 @@ class Tracker:
 
     def _prompted(self, objects: Sequence[TrackedObject], rows: Sequence[_Row]) -> None:
         """Segment the prompted slices without memory, and remember them."""
-        places = len(rows[0].free) + 1
         for size in {each.size for each in objects}:
             for batch in alike((each for each in objects if each.size == size), lambda each: each.prompt):
                 *fine, coarse = gather([(each.features, each.prompt.slice) for each in batch])
@@ -197,21 +198,21 @@ class Tracker:
                 embedded = coarse + self.module.no_mem_embed.reshape(1, -1, 1, 1)
                 low_res, pointer, memory, positions = self._segment(coarse, embedded, fine, points)
                 if not len(self.memory):
-                    self._allocate(rows, places, memory, pointer, positions)
-                for number, each in enumerate(batch):
-                    each.masks[each.prompt.slice] = _packed(low_res[number : number + 1], size)[0]
+                    self._allocate(rows, memory, pointer, positions)
+                for number, (each, mask) in enumerate(zip(batch, _packed(low_res, size), strict=True)):
+                    each.masks[each.prompt.slice] = mask
                     for row in rows:
                         if row.tracked is each:
                             self.memory[row.number, 0] = memory[number]
                             self.pointers[row.number, row.start] = pointer[number]
 
     def _allocate(
-        self, rows: Sequence[_Row], places: int, memory: torch.Tensor, pointer: torch.Tensor, positions: torch.Tensor
+        self, rows: Sequence[_Row], memory: torch.Tensor, pointer: torch.Tensor, positions: torch.Tensor
     ) -> None:
         """The memory bank: spatial memories (row, place, pixel, channel) and pointers (row, slice, channel)."""
         depth = max(row.tracked.features.depth for row in rows)
         # The package keeps memory in bfloat16.
-        self.memory = memory.new_empty((len(rows), places, *memory.shape[1:]), dtype=torch.bfloat16)
+        self.memory = memory.new_empty((len(rows), self.places, *memory.shape[1:]), dtype=torch.bfloat16)
         self.pointers = pointer.new_empty((len(rows), depth, pointer.shape[1]))
         self.memory_positions = positions
 
