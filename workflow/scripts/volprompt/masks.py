@@ -31,7 +31,7 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     known = np.allclose(header.get_best_affine(), grid.affine, rtol=1e-5, atol=1e-5)
     image = nib.Nifti1Image(source, None if known else grid.affine, header)
     with atomic(path) as temporary:
-        # Twenty times as fast as the standard library's gzip at level 1, and half the size (benchmarks/README.md).
+        # Far faster than the standard library's gzip at level 1, and half the size (benchmarks/README.md).
         temporary.write_bytes(igzip.compress(image.to_bytes(), compresslevel=1))
 
 
