@@ -39,7 +39,14 @@ class Driver:
         command += ["--configfile", str(study.folder / "config.yaml"), *IMPATIENT, *arguments]
         with self.printed.open("a") as output:
             self.process = subprocess.Popen(
-                command, cwd=REPOSITORY, env=cluster.environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=REPOSITORY,
+                env=cluster.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # Where the tests run in the background, a shell has made them ignore Ctrl+C, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait_for_job(self, rule: str, but: str = "") -> str:
