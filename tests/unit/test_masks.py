@@ -122,6 +122,19 @@ def test_a_mask_holds_zero_and_one_whatever_the_image_held(tmp_path: Path) -> No
     assert written.header.get_xyzt_units()[0] == image.header.get_xyzt_units()[0]
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SRA", "AIL"])
+@pytest.mark.parametrize("width", [8, 13, 21])
+def test_masks_of_any_width(tmp_path: Path, codes: str, width: int) -> None:
+    """Voxels travel eight at a time; the last of a row may be fewer."""
+    image = np.zeros((width, width + 1, width + 2), np.uint8)
+    image[::2, 1::3, ::5] = 200
+    image[-1, -1, -1] = 200
+    nib.save(nib.Nifti1Image(image, affine_of(codes, 0)), tmp_path / "image.nii")
+    frames, grid = converted(tmp_path / "image.nii", tmp_path / "000")
+    write_mask(frames > 100, grid, tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj), image > 0)
+
+
 @pytest.mark.parametrize("value", [False, True])
 def test_empty_and_full_masks(tmp_path: Path, value: bool) -> None:
     nib.save(nib.Nifti1Image(voxels(), affine_of("SRA", 0)), tmp_path / "image.nii")

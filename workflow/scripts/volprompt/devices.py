@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -58,6 +60,18 @@ def choose_device(device: str, precision: str) -> Device:
     name = torch.cuda.get_device_name() if kind == "cuda" else "CPU"
     logger.info("device: %s (%s asked for), precision: %s", name, device, precision)
     return Device(kind, precision, name)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of large tensors for the next ones; for jobs on a CPU.
+
+    By default glibc returns it to the kernel, which then clears fresh pages for each new tensor (about a tenth of a
+    job's time, benchmarks/README.md). The numbers are those of mallopt(3). Other C libraries are left alone.
+    """
+    trim_threshold, mmap_max = -1, -4
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(mmap_max, 0)
+        library.mallopt(trim_threshold, 2**31 - 1)
 
 
 def visible_gpus() -> list[str]:

@@ -21,7 +21,7 @@ def mask_path(folder: str | Path, scheme: str, volume: str, structure: str) -> P
 
 def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     """Write a mask, bool (slice, y, x), as uint8 0/1 on the source's grid, with the source's header geometry."""
-    source = grid.to_source(mask).astype(np.uint8, order="F")  # the order in the file
+    source = _in_file_order(mask, grid)
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(grid.header), check=False)
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
@@ -33,6 +33,25 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     with atomic(path) as temporary:
         # Far faster than the standard library's gzip at level 1, and half the size (benchmarks/README.md).
         temporary.write_bytes(igzip.compress(image.to_bytes(), compresslevel=1))
+
+
+def _in_file_order(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """A mask, bool (slice, y, x), as uint8 on the source's grid in Fortran order, that of the file.
+
+    Eight columns as one byte are turned and then unpacked: single voxels would take four times as long to turn.
+    """
+    turned = grid.to_source(np.packbits(mask, axis=-1)).astype(np.uint8, order="F")
+    source = np.empty(grid.shape, np.uint8, order="F")
+    probe = grid.to_source(np.empty((1, 1, 2), np.uint8))
+    x = probe.shape.index(2)
+    columns, packed = np.moveaxis(source, x, -1), np.moveaxis(turned, x, -1)
+    if probe.strides[x] < 0:
+        columns, packed = columns[..., ::-1], packed[..., ::-1]
+    for bit in range(8):
+        part = columns[..., bit::8]
+        np.right_shift(packed[..., : part.shape[-1]], 7 - bit, out=part)
+        part &= 1
+    return source
 
 
 def unpack_bits(masks: np.ndarray, width: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import pandas as pd
 from volprompt.background import StoreBehind, load_ahead
 from volprompt.checkpoints import CheckpointError
 from volprompt.config import Inference, Scheme
-from volprompt.devices import choose_device
+from volprompt.devices import choose_device, keep_freed_memory
 from volprompt.errors import VolpromptError
 from volprompt.files import sha256_of, table_metadata, write_table
 from volprompt.logs import Progress, logger
@@ -305,6 +305,8 @@ def _prepare(
         import torch
 
         device = choose_device(inference.device, inference.precision)
+        if device.kind == "cpu":
+            keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     with watch.phase("verify"):

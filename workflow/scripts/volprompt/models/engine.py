@@ -97,7 +97,10 @@ class _Work:
         depth = len(volume.frames)
         shape = (depth, volume.size[0], -(-volume.size[1] // 8))
         self.masks = {
-            name: {prompt.structure: torch.zeros(shape, dtype=torch.uint8, device=model.device) for prompt in given}
+            name: {
+                structure: torch.zeros(shape, dtype=torch.uint8, device=model.device)
+                for structure in dict.fromkeys(prompt.structure for prompt in given)
+            }
             for name, given in volume.prompts.items()
         }
         self.video = [name for name in volume.prompts if schemes[name].predictor == "video"]

@@ -14,7 +14,7 @@ from torchvision.transforms import Normalize, Resize
 
 from volprompt.devices import Device
 from volprompt.models.base import PromptableModel, build_from_yaml, to_device
-from volprompt.models.tracking import Tracker, point_inputs
+from volprompt.models.tracking import Tracker, pixel_positions, point_inputs
 from volprompt.schemes import ObjectPrompt
 
 # The colours' mean and standard deviation that the package normalises with.
@@ -41,6 +41,9 @@ class Sam2Model(PromptableModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
+        self.positions = pixel_positions(self.module)
+        self.module.image_encoder.neck.position_encoding = _NoPositions()
+        self.module.sam_mask_decoder.register_forward_hook(_best_mask)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         self.normalize = Normalize(MEAN, STD)
 
@@ -75,7 +78,7 @@ class Sam2Model(PromptableModel):
         sparse, dense = self.module.sam_prompt_encoder(
             points=(inputs["point_coords"], inputs["point_labels"]), boxes=None, masks=None
         )
-        low_res, iou, _, _ = self.module.sam_mask_decoder(
+        low_res, _, _, _ = self.module.sam_mask_decoder(
             image_embeddings=coarse,
             image_pe=self.module.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
@@ -84,9 +87,24 @@ class Sam2Model(PromptableModel):
             repeat_image=False,
             high_res_features=fine,
         )
-        logits = functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
-        return logits[torch.arange(len(prompts)), iou.argmax(dim=1)] > 0
+        return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)[:, 0] > 0
 
     def tracker(self) -> Tracker:
         """A tracker for some volumes."""
-        return Tracker(self.module)
+        return Tracker(self.module, self.positions)
+
+
+class _NoPositions(torch.nn.Module):
+    """In place of the encoder's position encodings: large, and the same for every slice; the tracker has its own."""
+
+    def forward(self, level: torch.Tensor) -> torch.Tensor:
+        return level[:0]
+
+
+def _best_mask(decoder: Any, given: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """A hook of the mask decoder: of its masks the best by predicted IoU, before any of them is resized."""
+    masks, iou, tokens, presence = output
+    rows, best = torch.arange(len(masks), device=masks.device), iou.argmax(dim=1)
+    if tokens.shape[1] > 1:
+        tokens = tokens[rows, best, None]
+    return masks[rows, best, None], iou[rows, best, None], tokens, presence

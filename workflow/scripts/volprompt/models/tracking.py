@@ -112,14 +112,16 @@ class _Step:
 
 
 class Tracker:
-    """Carries objects through their volumes with a `sam2.modeling.sam2_base.SAM2Base`."""
+    """Carries objects through their volumes with a `sam2.modeling.sam2_base.SAM2Base`.
 
-    def __init__(self, module: Any) -> None:
+    positions: of the coarsest level, see `pixel_positions`.
+    """
+
+    def __init__(self, module: Any, positions: torch.Tensor) -> None:
         if not module.num_maskmem or not module.directly_add_no_mem_embed:
             raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
         self.module = module
-        # Encoding of the coarsest level's pixels, (1, pixel, channel).
-        self.positions = _pixel_positions(module)
+        self.positions = positions
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
         # Of a row in the bank: the prompted slice's, those that the reverse pass still reads, the last ones, a new one.
@@ -309,8 +311,11 @@ class Tracker:
         return module.obj_ptr_tpos_proj(get_1d_sine_pe(shares.to(pointers.device), dim=width))
 
 
-def _pixel_positions(module: Any) -> torch.Tensor:
-    """The encoding that the package's encoder gives with its coarsest features; it depends on their size alone."""
+def pixel_positions(module: Any) -> torch.Tensor:
+    """The encoding of pixels, (1, pixel, channel), that the package's encoder gives with its coarsest features.
+
+    It depends on their size alone.
+    """
     height, width = module.sam_prompt_encoder.image_embedding_size
     device = module.no_mem_embed.device
     encoding = module.image_encoder.neck.position_encoding(torch.empty(1, 1, height, width, device=device))
