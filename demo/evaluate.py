@@ -30,7 +30,7 @@ from volprompt.models.base import PromptableModel
 from volprompt.phantom import make_phantom
 from volprompt.prompts import volume_prompts
 from volprompt.schemes import scheme_prompts
-from volprompt.scores import score_volume
+from volprompt.scores import Reference, score_volume
 from volprompt.volumes import structure_mask, window
 
 HERE = Path(__file__).parent
@@ -97,7 +97,7 @@ def segment(
 def score(volume: Volume, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Dice of each scored structure and of both taken together."""
     reference = {name: structure_mask(volume.labels, STRUCTURES[name]) for name in SCORED}
-    table, _ = score_volume(masks, reference, volume.spacing)
+    table, _ = score_volume(masks, Reference(reference, volume.spacing), tolerance_mm=1.0)
     dice = table.set_index("structure")["dice"]
     return {name: round(float(dice[name]), 4) for name in (*SCORED, "combined")}
 

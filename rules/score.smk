@@ -16,8 +16,12 @@ rule score:
         mem_mb=lambda wildcards, attempt: 2_000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        schemes=lambda wildcards: STUDY.experiments[wildcards.experiment].schemes,
+        schemes=lambda wildcards: {
+            name: STUDY.settings.schemes[name].predictor
+            for name in STUDY.experiments[wildcards.experiment].schemes
+        },
         structures=SCORED_LABELS,
+        surface_tolerance_mm=STUDY.settings.scores.surface_tolerance_mm,
         method_version=METHOD_VERSION["score"],
     script:
         "../workflow/scripts/score.py"

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from volprompt.files import table_metadata
 from volprompt.masks import mask_path, write_mask
-from volprompt.scores import COLUMNS, SLICE_COLUMNS, dice, overlap, score_shard, score_volume, slice_counts
+from volprompt.scores import COLUMNS, SLICE_COLUMNS, Reference, dice, overlap, score_shard, score_volume, slice_counts
 from volprompt.volumes import convert_shard, grid_of_row, read_volume_table
 
 BONES = {"femur": [1], "tibia": [3]}
@@ -22,6 +23,15 @@ def line(*pixels: int, length: int = 8) -> np.ndarray:
     mask = np.zeros((1, 1, length), dtype=bool)
     mask[0, 0, list(pixels)] = True
     return mask
+
+
+def scored(
+    predicted: dict[str, np.ndarray],
+    reference: dict[str, np.ndarray],
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    prompted: dict[str, list[int]] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return score_volume(predicted, Reference(reference, spacing), 1.0, prompted)
 
 
 def by_structure(table: pd.DataFrame, column: str) -> dict[str, float]:
@@ -57,7 +67,7 @@ def test_combined_union_and_mean_differ() -> None:
     # Femur: pixels 0-3 in truth and 2-5 predicted, 2 in common: 2 * 2 / (4 + 4) = 0.5. Tibia: 4 and 5 in both: 1.
     reference = {"femur": line(0, 1, 2, 3), "tibia": line(4, 5)}
     predicted = {"femur": line(2, 3, 4, 5), "tibia": line(4, 5)}
-    table, _ = score_volume(predicted, reference, (1.0, 1.0, 1.0))
+    table, _ = scored(predicted, reference)
     assert by_structure(table, "dice") == {
         "femur": 0.5,
         "tibia": 1.0,
@@ -70,7 +80,7 @@ def test_combined_union_and_mean_differ() -> None:
 def test_volumes_in_cubic_millimetres() -> None:
     reference = {"femur": line(0, 1, 2, 3), "tibia": line(4, 5)}
     predicted = {"femur": line(2, 3, 4, 5, 6), "tibia": line(4)}
-    table, _ = score_volume(predicted, reference, (0.5, 2.0, 3.0))  # 3 mm3 a voxel
+    table, _ = scored(predicted, reference, (0.5, 2.0, 3.0))  # 3 mm3 a voxel
     predicted_mm3, reference_mm3 = by_structure(table, "volume_mm3"), by_structure(table, "reference_mm3")
     assert (predicted_mm3["femur"], predicted_mm3["tibia"], predicted_mm3["combined"]) == (15, 3, 18)
     assert (reference_mm3["femur"], reference_mm3["tibia"], reference_mm3["combined"]) == (12, 6, 18)
@@ -79,12 +89,20 @@ def test_volumes_in_cubic_millimetres() -> None:
 
 def test_empty_masks() -> None:
     nothing, something = line(), line(1, 2)
-    table, _ = score_volume(
+    table, _ = scored(
         {"both": nothing, "missed": nothing, "invented": something, "found": something},
         {"both": nothing, "missed": something, "invented": nothing, "found": something},
-        (1.0, 1.0, 1.0),
     )
     scores = by_structure(table, "dice")
+    assert by_structure(table, "nsd") == pytest.approx(scores, nan_ok=True)  # equal masks or none: the same table
+    for name in ("hd95_mm", "assd_mm"):
+        millimetres = by_structure(table, name)
+        assert math.isnan(millimetres["both"])
+        assert (millimetres["missed"], millimetres["invented"], millimetres["found"]) == (math.inf, math.inf, 0)
+    errors = by_structure(table, "volume_error")
+    assert math.isnan(errors["both"])
+    assert math.isnan(errors["invented"])
+    assert (errors["missed"], errors["found"]) == (-1, 0)
     assert math.isnan(scores["both"])
     assert (scores["missed"], scores["invented"], scores["found"]) == (0, 0, 1)
     assert scores["mean"] == pytest.approx(1 / 3)  # of the three that are defined
@@ -93,7 +111,7 @@ def test_empty_masks() -> None:
 
 
 def test_nothing_at_all_is_undefined() -> None:
-    table, _ = score_volume({"femur": line()}, {"femur": line()}, (1.0, 1.0, 1.0))
+    table, _ = scored({"femur": line()}, {"femur": line()})
     assert table["dice"].isna().all()
     assert set(table["structure"]) == {"femur", "combined", "union", "mean"}
 
@@ -101,15 +119,44 @@ def test_nothing_at_all_is_undefined() -> None:
 def test_over_propagation() -> None:
     # The reference has 4 voxels on slice 1. Predicted: 1 voxel on slice 0, 3 on slice 1, 2 on slice 2.
     counts = pd.DataFrame({"intersection": [0, 2, 0], "predicted": [1, 3, 2], "reference": [0, 4, 0]})
-    scores = overlap(counts, 1.0)
+    scores = overlap(counts.assign(distance=pd.array([-1, 0, 1], dtype="Int32")), 1.0)
     assert scores["over_propagation"] == (1 + 2) / 4
     assert scores["dice"] == 2 * 2 / (6 + 4)
+    assert scores["dice_where_present"] == scores["dice_prompted"] == 2 * 2 / (3 + 4)
+    assert scores["volume_error"] == 6 / 4 - 1
+
+
+def test_distance_to_the_prompted_slices() -> None:
+    mask = np.ones((6, 1, 2), dtype=bool)
+    assert slice_counts(mask, mask, [2])["distance"].tolist() == [-2, -1, 0, 1, 2, 3]
+    assert slice_counts(mask, mask, [1, 4])["distance"].tolist() == [-1, 0, 1, -1, 0, 1]
+    assert slice_counts(mask, mask)["distance"].isna().all()
+
+
+def test_each_structure_has_its_prompted_slice() -> None:
+    """Femur prompted on slice 0 (2 of 2 and 4 pixels right), tibia on slice 1 (nothing right of 4 and 4)."""
+    femur, tibia, others = np.zeros((3, 2, 1, 8), dtype=bool)
+    femur[0, 0, :4] = True
+    tibia[1, 0, :4] = True
+    others[1, 0, 4:] = True
+    found = femur.copy()
+    found[0, 0, 2:] = False
+    prompted = {"femur": [0], "tibia": [1]}
+    table, slices = scored({"femur": found, "tibia": others}, {"femur": femur, "tibia": tibia}, prompted=prompted)
+    on_prompted = by_structure(table, "dice_prompted")
+    assert on_prompted["femur"] == pytest.approx(2 * 2 / (2 + 4))
+    assert on_prompted["tibia"] == 0
+    assert on_prompted["combined"] == pytest.approx(2 * 2 / (6 + 8))
+    assert math.isnan(on_prompted["union"])
+    assert slices["distance"].tolist() == [0, 1, -1, 0]
+    without, _ = scored({"femur": found, "tibia": others}, {"femur": femur, "tibia": tibia})
+    assert without["dice_prompted"].isna().all()
 
 
 def test_slice_table_of_a_volume() -> None:
     reference = {"femur": line(0, 1, 2, 3), "tibia": line(4, 5)}
     predicted = {"femur": line(2, 3, 4, 5), "tibia": line()}
-    _, slices = score_volume(predicted, reference, (1.0, 1.0, 1.0))
+    _, slices = scored(predicted, reference)
     assert slices[["structure", "slice", "intersection", "predicted", "reference"]].values.tolist() == [
         ["femur", 0, 2, 4, 4],
         ["tibia", 0, 0, 0, 2],
@@ -152,7 +199,8 @@ def shard(tmp_path: Path) -> Path:
             failed = row.volume == "lost" and scheme == "box"
             if row.status != "ok":
                 continue
-            runs.append({"volume": row.volume, "scheme": scheme, "status": "failed" if failed else "ok"})
+            status, prompted = ("failed", None) if failed else ("ok", '{"femur": [0], "tibia": [1]}')
+            runs.append({"volume": row.volume, "scheme": scheme, "status": status, "prompted_slices": prompted})
             if not failed:
                 for name, mask in (("femur", femur), ("tibia", tibia)):
                     write_mask(mask, grid_of_row(row), mask_path(masks, scheme, row.volume, name))
@@ -162,8 +210,9 @@ def shard(tmp_path: Path) -> Path:
         masks=masks,
         experiment="e",
         model="m",
-        schemes=["point", "box"],
+        schemes={"point": "video", "box": "image"},
         structures=BONES,
+        tolerance_mm=1.0,
         scores=tmp_path / "scores.parquet",
         slices=tmp_path / "slices.parquet",
     )
@@ -184,7 +233,10 @@ def test_scores_of_a_shard(shard: Path) -> None:
         "assd_mm",
         "volume_mm3",
         "reference_mm3",
+        "volume_error",
         "over_propagation",
+        "dice_where_present",
+        "dice_prompted",
         "status",
     ]
     assert len(table) == 4 * 2 * 5  # volumes x schemes x (two structures, combined, union, mean)
@@ -210,6 +262,14 @@ def test_scores_of_a_shard(shard: Path) -> None:
     assert dice_of["combined"] == pytest.approx(10 / 17)
     assert by_structure(scores, "volume_mm3")["femur"] == pytest.approx(14)
     assert by_structure(scores, "over_propagation")["femur"] == pytest.approx(1 / 6)
+    assert by_structure(scores, "dice_where_present")["femur"] == pytest.approx(6 / 12)
+    assert by_structure(scores, "assd_mm")["tibia"] == 0
+    assert scores["dice_prompted"].isna().all()  # an image scheme
+    video = table[(table["volume"] == "whole") & (table["scheme"] == "point")]
+    assert by_structure(video, "dice_prompted")["femur"] == pytest.approx(6 / 12)
+    metadata = table_metadata(shard / "scores.parquet")
+    assert metadata["surface_tolerance_mm"] == "1.0"
+    assert metadata["surface_areas"].startswith("surface-distance ")
 
 
 def test_slices_of_a_shard(shard: Path) -> None:
@@ -221,6 +281,7 @@ def test_slices_of_a_shard(shard: Path) -> None:
         "volume",
         "structure",
         "slice",
+        "distance",
         "intersection",
         "predicted",
         "reference",
@@ -231,7 +292,10 @@ def test_slices_of_a_shard(shard: Path) -> None:
         ("lost", "point"),
     }
     femur = table[(table["volume"] == "whole") & (table["scheme"] == "point") & (table["structure"] == "femur")]
-    assert femur[["slice", "intersection", "predicted", "reference"]].values.tolist() == [[0, 3, 6, 6], [1, 0, 1, 0]]
+    columns = ["slice", "distance", "intersection", "predicted", "reference"]
+    assert femur[columns].values.tolist() == [[0, 0, 3, 6, 6], [1, 1, 0, 1, 0]]
+    image = table[(table["volume"] == "whole") & (table["scheme"] == "box")]
+    assert image["distance"].isna().all()
 
 
 def test_tables_of_a_shard_without_any_mask(tmp_path: Path) -> None:
@@ -244,8 +308,9 @@ def test_tables_of_a_shard_without_any_mask(tmp_path: Path) -> None:
         masks=tmp_path / "masks",
         experiment="e",
         model="m",
-        schemes=["point"],
+        schemes={"point": "image"},
         structures=BONES,
+        tolerance_mm=1.0,
         scores=tmp_path / "scores.parquet",
         slices=tmp_path / "slices.parquet",
     )

@@ -77,8 +77,9 @@ def combined(shard: Path, model: str, prompts: Path, made: Path) -> dict[str, fl
         masks=made / "masks",
         experiment="demo",
         model=model,
-        schemes=schemes,
+        schemes={name: DEMO["schemes"][name]["predictor"] for name in schemes},
         structures={name: LABELS[name] for name in SCORED},
+        tolerance_mm=1.0,
         scores=made / "scores.parquet",
         slices=made / "slices.parquet",
     )

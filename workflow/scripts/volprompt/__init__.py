@@ -8,7 +8,7 @@ METHOD_VERSION = {
     "convert": 1,
     "prompts": 1,
     "segment": 1,
-    "score": 1,
+    "score": 2,
     "aggregate": 1,
     "report": 1,
 }

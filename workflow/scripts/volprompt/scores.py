@@ -1,24 +1,34 @@
-"""Overlap of predicted and reference masks, per volume, structure and slice.
+"""Scores of predicted against reference masks, per volume, structure and slice, in millimetres.
 
-| masks | Dice |
-|---|---|
-| both have voxels | 2 x intersection / (predicted + reference) |
-| one is empty | 0 |
-| both are empty | undefined: NaN, left out of medians and counted |
+What each score is where masks are empty:
+
+| masks | Dice, NSD | HD95, ASSD | volume error |
+|---|---|---|---|
+| both have voxels | as defined | as defined | predicted / reference - 1 |
+| none predicted | 0 | infinite | -1 |
+| no reference | 0 | infinite | NaN |
+| both empty | NaN | NaN | NaN |
+
+NaN means undefined: left out of medians and counted. An infinite distance counts as the largest one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from volprompt import METHOD_VERSION, __version__
 from volprompt.files import write_table
 from volprompt.logs import Progress
 from volprompt.masks import mask_path, read_mask
+from volprompt.surfaces import Gap, Surface, surface_of
 from volprompt.volumes import grid_of_row, read_reference, read_volume_table, structure_mask
 
 COLUMNS = {
@@ -33,7 +43,10 @@ COLUMNS = {
     "assd_mm": "float64",
     "volume_mm3": "float64",
     "reference_mm3": "float64",
+    "volume_error": "float64",
     "over_propagation": "float64",
+    "dice_where_present": "float64",
+    "dice_prompted": "float64",
     "status": "string",
 }
 SLICE_COLUMNS = {
@@ -43,10 +56,33 @@ SLICE_COLUMNS = {
     "volume": "string",
     "structure": "string",
     "slice": "int32",
+    "distance": "Int32",
     "intersection": "int64",
     "predicted": "int64",
     "reference": "int64",
 }
+UNION = "union"
+
+
+class Reference:
+    """A volume's reference masks, and their surfaces, which all models and schemes are compared with.
+
+    masks: bool (slice, y, x) by structure; spacing: millimetres along these axes.
+    """
+
+    def __init__(self, masks: Mapping[str, np.ndarray], spacing: Sequence[float]) -> None:
+        self.masks = masks
+        self.spacing = spacing
+
+    @cached_property
+    def union(self) -> np.ndarray:
+        """All structures as one mask."""
+        return np.logical_or.reduce(list(self.masks.values()))
+
+    @cached_property
+    def surfaces(self) -> dict[str, Surface]:
+        """By structure, and of the union."""
+        return {name: surface_of(mask, self.spacing) for name, mask in [*self.masks.items(), (UNION, self.union)]}
 
 
 def dice(intersection: float, predicted: float, reference: float) -> float:
@@ -55,55 +91,81 @@ def dice(intersection: float, predicted: float, reference: float) -> float:
     return 2 * intersection / total if total else float("nan")
 
 
-def slice_counts(predicted: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
-    """Pixels of each slice: intersection, predicted, reference. Masks: bool (slice, y, x)."""
+def slice_counts(predicted: np.ndarray, reference: np.ndarray, prompted: Sequence[int] = ()) -> pd.DataFrame:
+    """Pixels of each slice: intersection, predicted, reference. Masks: bool (slice, y, x).
+
+    distance: slices from the nearest of the prompted ones, negative before it; missing where `prompted` is empty.
+    """
+    index = np.arange(len(predicted))
+    distance = pd.array([pd.NA] * len(predicted), dtype="Int32")
+    if len(prompted):
+        away = index[:, None] - np.asarray(prompted)[None]
+        distance = pd.array(away[index, np.abs(away).argmin(axis=1)], dtype="Int32")
     counts = {
-        "intersection": (predicted & reference).sum(axis=(1, 2)),
-        "predicted": predicted.sum(axis=(1, 2)),
-        "reference": reference.sum(axis=(1, 2)),
+        "intersection": np.count_nonzero(predicted & reference, axis=(1, 2)),
+        "predicted": np.count_nonzero(predicted, axis=(1, 2)),
+        "reference": np.count_nonzero(reference, axis=(1, 2)),
     }
-    return pd.DataFrame({"slice": np.arange(len(predicted)), **counts})
+    return pd.DataFrame({"slice": index, "distance": distance, **counts})
 
 
 def overlap(counts: pd.DataFrame, voxel_mm3: float) -> dict[str, float]:
     """Scores from the pixel counts of slices; over several structures, of all their slices taken together.
 
-    over_propagation: predicted voxels on slices without reference, as a share of the reference's voxels.
+    over_propagation: predicted voxels on slices without reference, as a share of the reference's voxels;
+    dice_where_present: Dice of the slices with reference alone; dice_prompted: that of the prompted slices alone.
     """
-    intersection, predicted, reference = (int(counts[key].sum()) for key in ("intersection", "predicted", "reference"))
-    astray = int(counts.loc[counts["reference"] == 0, "predicted"].sum())
+    predicted, reference = int(counts["predicted"].sum()), int(counts["reference"].sum())
+    present = counts["reference"] > 0
+    astray = int(counts.loc[~present, "predicted"].sum())
     return {
-        "dice": dice(intersection, predicted, reference),
+        "dice": _dice_of(counts),
         "volume_mm3": predicted * voxel_mm3,
         "reference_mm3": reference * voxel_mm3,
+        "volume_error": predicted / reference - 1 if reference else float("nan"),
         "over_propagation": astray / reference if reference else float("nan"),
+        "dice_where_present": _dice_of(counts[present]),
+        "dice_prompted": _dice_of(counts[(counts["distance"] == 0).fillna(False)]),
     }
 
 
+def _dice_of(counts: pd.DataFrame) -> float:
+    return dice(*(int(counts[key].sum()) for key in ("intersection", "predicted", "reference")))
+
+
+def surface_scores(gap: Gap, tolerance_mm: float) -> dict[str, float]:
+    """NSD at a tolerance, HD95 and ASSD."""
+    return {"nsd": gap.nsd(tolerance_mm), "hd95_mm": gap.hausdorff_mm(0.95), "assd_mm": gap.assd_mm()}
+
+
 def score_volume(
-    predicted: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], spacing: Sequence[float]
+    predicted: Mapping[str, np.ndarray],
+    reference: Reference,
+    tolerance_mm: float,
+    prompted: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score one volume's masks, bool (slice, y, x) by structure; spacing in millimetres.
+    """Score one volume's masks, bool (slice, y, x) by structure.
 
-    Returns one row per structure and for `combined` (one Dice over all structures' voxels taken together, each counted
-    for its own structure), `union` (the masks merged before) and `mean` (of the defined Dice values), and the rows of
-    every structure's slices.
+    tolerance_mm: of the NSD; prompted: the slices on which a video scheme prompted each structure, None for an image
+    scheme. Returns one row per structure and for `combined` (all structures' voxels and surfaces taken together, each
+    compared with its own structure's), `union` (the masks merged before) and `mean` (of the defined values of the
+    structures), and the rows of every structure's slices.
     """
-    voxel_mm3 = float(np.prod(spacing))
-    counts = {name: slice_counts(predicted[name], reference[name]) for name in reference}
-    rows = {name: overlap(table, voxel_mm3) for name, table in counts.items()}
-    single = np.array([row["dice"] for row in rows.values()])
-    slices = pd.concat([table.assign(structure=name) for name, table in counts.items()], ignore_index=True)
-    rows["combined"] = overlap(slices, voxel_mm3)
-    merged = slice_counts(_union(predicted, reference), _union(reference, reference))
-    rows["union"] = overlap(merged, voxel_mm3)
-    defined = single[~np.isnan(single)]
-    rows["mean"] = {"dice": float(defined.mean()) if len(defined) else float("nan")}
-    return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), slices
-
-
-def _union(masks: Mapping[str, np.ndarray], names: Mapping[str, Any]) -> np.ndarray:
-    return np.logical_or.reduce([masks[name] for name in names])
+    voxel_mm3 = float(np.prod(reference.spacing))
+    slices, gaps, rows = [], {}, {}
+    for name, mask in reference.masks.items():
+        counts = slice_counts(predicted[name], mask, (prompted or {}).get(name, ()))
+        slices.append(counts.assign(structure=name))
+        gaps[name] = Gap.between(surface_of(predicted[name], reference.spacing), reference.surfaces[name])
+        rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[name], tolerance_mm)
+    single = pd.DataFrame(rows.values())
+    whole = pd.concat(slices, ignore_index=True)
+    rows["combined"] = overlap(whole, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
+    merged = np.logical_or.reduce([predicted[name] for name in reference.masks])
+    gap = Gap.between(surface_of(merged, reference.spacing), reference.surfaces[UNION])
+    rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores(gap, tolerance_mm)
+    rows["mean"] = {name: float(single[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
+    return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), whole
 
 
 def score_shard(
@@ -112,48 +174,59 @@ def score_shard(
     masks: str | Path,
     experiment: str,
     model: str,
-    schemes: Sequence[str],
+    schemes: Mapping[str, str],
     structures: Mapping[str, Sequence[int]],
+    tolerance_mm: float,
     scores: str | Path,
     slices: str | Path,
 ) -> None:
     """Write the score table and the slice table of one experiment, model and shard.
 
-    structures: label numbers of the scored ones. A volume without masks keeps its rows with status `failed`, one
-    without reference with `no_reference`; their scores are NaN.
+    schemes: their predictors, `image` or `video`; structures: label numbers of the scored ones; tolerance_mm: of the
+    NSD. A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their
+    scores are NaN.
     """
     runs = pd.read_parquet(Path(masks) / "run.parquet")
-    done = set(zip(runs.loc[runs["status"] == "ok", "volume"], runs.loc[runs["status"] == "ok", "scheme"], strict=True))
+    done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
     table = read_volume_table(volumes)
     progress = Progress(len(table))
     scored, sliced = [], []
     for row in table.itertuples():
         reference = _reference(volumes, row, structures)
-        for scheme in schemes:
+        for scheme, predictor in schemes.items():
             named = {"experiment": experiment, "model": model, "scheme": scheme, "volume": row.volume}
-            if (row.volume, scheme) not in done or reference is None:
-                status = "no_reference" if (row.volume, scheme) in done else "failed"
+            run = done.get((row.volume, scheme))
+            if run is None or reference is None:
+                status = "failed" if run is None else "no_reference"
                 scored.append(_without_score(structures).assign(**named, status=status))
                 continue
             grid = grid_of_row(row)
             predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in structures}
-            found, counts = score_volume(predicted, reference, grid.spacing)
+            prompted = json.loads(run.prompted_slices) if predictor == "video" else None
+            found, counts = score_volume(predicted, reference, tolerance_mm, prompted)
             scored.append(found.assign(**named, status="ok"))
             sliced.append(counts.assign(**named))
         progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
-    write_table(_table(scored, COLUMNS), scores)
-    write_table(_table(sliced, SLICE_COLUMNS), slices)
+    metadata = {
+        "tool": f"volprompt {__version__}",
+        "method_version": str(METHOD_VERSION["score"]),
+        "surface_areas": f"surface-distance {version('surface-distance')}",
+        "surface_tolerance_mm": str(tolerance_mm),
+    }
+    write_table(_table(scored, COLUMNS), scores, metadata)
+    write_table(_table(sliced, SLICE_COLUMNS), slices, metadata)
 
 
-def _reference(volumes: str | Path, row: Any, structures: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray] | None:
+def _reference(volumes: str | Path, row: Any, structures: Mapping[str, Sequence[int]]) -> Reference | None:
     labels = read_reference(volumes, row.volume) if row.status == "ok" else None
     if labels is None:
         return None
-    return {name: structure_mask(labels, numbers) for name, numbers in structures.items()}
+    masks = {name: structure_mask(labels, numbers) for name, numbers in structures.items()}
+    return Reference(masks, grid_of_row(row).spacing)
 
 
 def _without_score(structures: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame({"structure": [*structures, "combined", "union", "mean"]})
+    return pd.DataFrame({"structure": [*structures, "combined", UNION, "mean"]})
 
 
 def _table(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
