@@ -25,6 +25,12 @@ LABELS = {
     name: structure.labels for name, structure in STUDY.settings.structures.items()
 }
 SCORED_LABELS = {name: LABELS[name] for name in STUDY.scored_structures}
+IMAGE_SCHEMES = [
+    name
+    for name, scheme in STUDY.settings.schemes.items()
+    if scheme.predictor == "image"
+    and any(name in parts.schemes for parts in STUDY.experiments.values())
+]
 EVERY_JOB = [
     (experiment, model, shard)
     for experiment, parts in STUDY.experiments.items()

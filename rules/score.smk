@@ -31,14 +31,58 @@ rule score:
 rule aggregate:
     input:
         scores=["<results>/scores/{}/{}/{}.parquet".format(*job) for job in EVERY_JOB],
+        slices=[
+            "<results>/scores/{}/{}/{}_slices.parquet".format(*job)
+            for job in EVERY_JOB
+        ],
         masks=["<results>/masks/{}/{}/{}".format(*job) for job in EVERY_JOB],
         volumes=expand("<results>/volumes/{shard}", shard=STUDY.shards),
     output:
         scores="<results>/tables/scores.parquet",
-        medians=multiext("<results>/tables/medians", ".csv", ".md", ".tex"),
-        comparisons="<results>/tables/comparisons.csv",
-        cost="<results>/tables/cost.csv",
-        failures="<results>/tables/failures.csv",
+        medians=report(
+            "<results>/tables/medians.csv",
+            category="Tables",
+            labels={"table": "Medians"},
+            caption="captions/medians.rst",
+        ),
+        comparisons=report(
+            "<results>/tables/comparisons.csv",
+            category="Tables",
+            labels={"table": "Paired comparisons"},
+            caption="captions/comparisons.rst",
+        ),
+        ranks=report(
+            "<results>/tables/ranks.csv",
+            category="Tables",
+            labels={"table": "Ranks"},
+            caption="captions/ranks.rst",
+        ),
+        decay=report(
+            "<results>/tables/decay.csv",
+            category="Tables",
+            labels={"table": "Decay by distance"},
+            caption="captions/decay.rst",
+        ),
+        failure_modes=report(
+            "<results>/tables/failure_modes.csv",
+            category="Tables",
+            labels={"table": "Failure modes"},
+            caption="captions/failure_modes.rst",
+        ),
+        cost=report(
+            "<results>/tables/cost.csv",
+            category="Tables",
+            labels={"table": "Cost"},
+            caption="captions/cost.rst",
+        ),
+        failures=report(
+            "<results>/tables/failures.csv",
+            category="Tables",
+            labels={"table": "Failed volumes"},
+            caption="captions/failures.rst",
+        ),
+        typeset=multiext("<results>/tables/medians", ".parquet", ".md", ".tex")
+        + multiext("<results>/tables/comparisons", ".parquet", ".md", ".tex"),
     log:
         "<logs>/aggregate.log",
     benchmark:
@@ -51,6 +95,7 @@ rule aggregate:
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
         structures=STUDY.scored_structures,
+        image_schemes=IMAGE_SCHEMES,
         method_version=METHOD_VERSION["aggregate"],
     script:
         "../workflow/scripts/aggregate.py"

@@ -166,7 +166,8 @@ def test_no_structure_is_scored() -> None:
 
 # The names of scores over all structures, and of columns of the median table.
 @pytest.mark.parametrize(
-    "name", ["combined", "union", "mean", "model", "scheme", "parameters", "n", "seconds_per_volume"]
+    "name",
+    ["combined", "union", "mean", "model", "scheme", "parameters", "n", "seconds_per_volume", "combined_nsd"],
 )
 def test_reserved_names_of_structures(name: str) -> None:
     config = copy.deepcopy(SMALL)
@@ -175,7 +176,9 @@ def test_reserved_names_of_structures(name: str) -> None:
     assert fault.startswith(f"structures.{name}: this name is taken")
 
 
-@pytest.mark.parametrize("name", ["femur_low", "femur_iqr", "combined_worst", "patella_undefined"])
+@pytest.mark.parametrize(
+    "name", ["femur_low", "femur_iqr", "combined_worst", "patella_undefined", "femur_bootstrap_low"]
+)
 def test_names_of_structures_that_are_columns_of_another(name: str) -> None:
     config = copy.deepcopy(SMALL)
     config["structures"][name] = {"labels": [7]}

@@ -8,8 +8,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from volprompt.files import write_table
-from volprompt.tables import FailedVolumes, aggregate, check_failures, failures, latex, markdown, published
+from volprompt import __version__
+from volprompt.files import table_metadata, write_table
+from volprompt.tables import (
+    FailedVolumes,
+    aggregate,
+    check_failures,
+    comparisons_latex,
+    comparisons_markdown,
+    failures,
+    latex,
+    markdown,
+    published,
+    read_tracked_slices,
+    score_metadata,
+)
 
 NAN = float("nan")
 
@@ -90,6 +103,51 @@ def test_published_figures_stand_beside_the_papers_bones_alone(structures: list[
         assert ("not measured here" in text) is shown
 
 
+# Comparisons
+
+
+def compared(**changes: Any) -> dict[str, Any]:
+    row = {"model": "sam_b", "scheme": "box", "other_model": "sam_b", "other_scheme": "point", "n": 488}
+    numbers = {"median_difference": -0.0123, "low": -0.02, "high": 0.001, "p": 0.0004, "p_holm": 0.0123}
+    return {**row, **numbers, "effect_size": -0.456, **changes}
+
+
+COMPARED = pd.DataFrame(
+    [
+        compared(),
+        compared(other_model="sam-2", other_scheme="box", p=0.2, p_holm=1.0),
+        compared(median_difference=0.1, low=NAN, high=NAN, p=NAN, p_holm=NAN, effect_size=NAN, n=2),
+    ]
+)
+
+
+def test_comparisons_in_markdown() -> None:
+    lines = comparisons_markdown(COMPARED).splitlines()
+    assert lines[:5] == [
+        "| Model | Prompts | Other model | Other prompts | Median difference | p | p (Holm) | Effect size | n |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| sam_b | box | sam_b | point | **-0.012 [-0.020, 0.001]** | < 0.001 | 0.012 | -0.46 | 488 |",
+        "| sam_b | box | sam-2 | box | -0.012 [-0.020, 0.001] | 0.200 | 1.000 | -0.46 | 488 |",
+        "| sam_b | box | sam_b | point | 0.100 | - | - | - | 2 |",
+    ]
+    assert "Holm" in lines[-1]
+
+
+def test_comparisons_in_latex() -> None:
+    lines = comparisons_latex(COMPARED).splitlines()
+    assert lines[0] == r"\begin{tabular}{llllrrrrr}"
+    assert lines[4] == (
+        r"sam\_b & box & sam\_b & point & \textbf{$-$0.012 [$-$0.020, 0.001]} & $<$ 0.001 & 0.012 & $-$0.46 & 488 \\"
+    )
+    assert lines[5].startswith(r"sam\_b & box & sam-2 & box & $-$0.012 [")
+    assert lines[6] == r"sam\_b & box & sam\_b & point & 0.100 & - & - & - & 2 \\"
+
+
+def test_no_comparison_is_a_table_without_rows() -> None:
+    assert len(comparisons_markdown(COMPARED.iloc[:0]).splitlines()) == 4
+    assert comparisons_latex(COMPARED.iloc[:0]).endswith("\\midrule\n\\bottomrule\n\\end{tabular}\n")
+
+
 # Failures
 
 
@@ -100,9 +158,9 @@ def run(volume: str, status: str = "ok", reason: str = "", scheme: str = "point"
 
 CONVERTED = pd.DataFrame(
     [
-        {"volume": "a", "status": "ok", "reason": ""},
-        {"volume": "b", "status": "failed", "reason": "b.nii: no such file"},
-        {"volume": "c", "status": "ok", "reason": ""},
+        {"volume": "a", "status": "ok", "reason": "", "group": "s1"},
+        {"volume": "b", "status": "failed", "reason": "b.nii: no such file", "group": "b"},
+        {"volume": "c", "status": "ok", "reason": "", "group": "s1"},
     ]
 )
 RUNS = pd.DataFrame([run("a"), run("c", "failed", "c: slice 5 has no point (centroid) for 'patella'")])
@@ -165,14 +223,67 @@ def test_failures_beyond_the_limit(tmp_path: Path, failed: int, allowed: float) 
     assert str(table) in message
 
 
+# Metadata and slices
+
+
+def test_metadata_of_the_score_tables_is_kept(tmp_path: Path) -> None:
+    for name, version in (("a", "1.0"), ("b", "2.0"), ("c", "1.0")):
+        write_table(RUNS, tmp_path / name, {"scored_with": version, "tolerance": "1.0", "version": "of the scores"})
+    metadata = score_metadata([tmp_path / name for name in "abc"])
+    assert (metadata["scored_with"], metadata["tolerance"]) == ("1.0; 2.0", "1.0")
+    assert (metadata["tool"], metadata["version"]) == ("volprompt", __version__)
+    assert metadata["aggregate_method_version"].isdigit()
+
+
+def sliced(scheme: str, distances: list[int | None]) -> pd.DataFrame:
+    named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": "a", "structure": "femur"}
+    counts = {"intersection": 1, "predicted": 1, "reference": 1}
+    table = pd.DataFrame({"slice": range(len(distances)), "distance": distances}).assign(**named, **counts)
+    return table.astype({"distance": "Int32"})
+
+
+def test_slices_of_image_schemes_are_not_read(tmp_path: Path) -> None:
+    write_table(sliced("box", [None, None]), tmp_path / "a")
+    write_table(pd.concat([sliced("video", [-1, 0]), sliced("box", [None, None])]), tmp_path / "b")
+    assert read_tracked_slices([tmp_path / "a", tmp_path / "b"])["distance"].tolist() == [-1, 0]
+    assert len(read_tracked_slices([tmp_path / "a"])) == 0
+
+
 # Everything together
 
 
-def test_aggregate(tmp_path: Path) -> None:
-    def scored(scheme: str, volume: str, status: str, dice: float) -> list[dict[str, Any]]:
-        named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": volume, "status": status, "dice": dice}
-        return [{**named, "structure": name} for name in ("femur", "tibia", "combined", "union", "mean")]
+def scored(scheme: str, volume: str, status: str, dice: float) -> list[dict[str, Any]]:
+    named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": volume, "status": status, "dice": dice}
+    named |= dict.fromkeys(("nsd", "hd95_mm", "assd_mm", "over_propagation", "volume_error"), 0.5)
+    named |= {"dice_where_present": dice + 0.1, "dice_prompted": NAN}
+    return [{**named, "structure": name} for name in ("femur", "tibia", "combined", "union", "mean")]
 
+
+def aggregate_shards(
+    folder: Path,
+    jobs: dict[str, list[dict[str, Any]]],
+    runs: dict[str, list[dict[str, Any]]],
+    converted: dict[str, pd.DataFrame],
+) -> None:
+    """Aggregate the shards' rows of scores, runs and volumes; two slices of shard 000 are those of a video scheme."""
+    for shard in jobs:
+        write_table(pd.DataFrame(jobs[shard]), folder / f"scores_{shard}.parquet", {"tolerance": "1.0"})
+        distances = [0, 1] if shard == "000" else []
+        write_table(sliced("point", distances), folder / f"scores_{shard}_slices.parquet")
+        write_table(pd.DataFrame(runs[shard]), folder / "masks" / shard / "run.parquet")
+        write_table(converted[shard], folder / "volumes" / shard / "volumes.parquet")
+    aggregate(
+        scores=[folder / f"scores_{shard}.parquet" for shard in jobs],
+        slices=[folder / f"scores_{shard}_slices.parquet" for shard in jobs],
+        masks=[folder / "masks" / shard for shard in jobs],
+        volumes=[folder / "volumes" / shard for shard in jobs],
+        structures=["femur", "tibia"],
+        image_schemes=["box"],
+        tables=folder / "tables",
+    )
+
+
+def test_aggregate(tmp_path: Path) -> None:
     jobs = {
         "000": [*scored("point", "a", "ok", 0.8), *scored("box", "a", "ok", 0.9)],
         "001": [
@@ -186,26 +297,17 @@ def test_aggregate(tmp_path: Path) -> None:
         "001": [run("c", seconds=6.0), run("c", "failed", "c: no box", scheme="box")],
     }
     converted = {"000": CONVERTED.iloc[:1], "001": CONVERTED.iloc[1:]}
-    for shard in jobs:
-        write_table(pd.DataFrame(jobs[shard]), tmp_path / f"scores_{shard}.parquet")
-        write_table(pd.DataFrame(runs[shard]), tmp_path / "masks" / shard / "run.parquet")
-        write_table(converted[shard], tmp_path / "volumes" / shard / "volumes.parquet")
-    aggregate(
-        scores=[tmp_path / f"scores_{shard}.parquet" for shard in jobs],
-        masks=[tmp_path / "masks" / shard for shard in jobs],
-        volumes=[tmp_path / "volumes" / shard for shard in jobs],
-        structures=["femur", "tibia"],
-        tables=tmp_path / "tables",
-    )
+    aggregate_shards(tmp_path, jobs, runs, converted)
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
         "scores.parquet",
-        "medians.csv",
-        "medians.md",
-        "medians.tex",
-        "comparisons.csv",
+        *(f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")),
+        "ranks.csv",
+        "decay.csv",
+        "failure_modes.csv",
         "cost.csv",
         "failures.csv",
     }
+    assert table_metadata(tmp_path / "tables" / "scores.parquet")["tolerance"] == "1.0"
     assert len(pd.read_parquet(tmp_path / "tables" / "scores.parquet")) == 6 * 5
     table = pd.read_csv(tmp_path / "tables" / "medians.csv").set_index("scheme")
     assert table["combined"].to_dict() == {"point": pytest.approx(0.7), "box": pytest.approx(0.9)}
@@ -215,6 +317,31 @@ def test_aggregate(tmp_path: Path) -> None:
     assert failed["reason"].tolist() == ["b.nii: no such file", "c: no box"]
     comparison = pd.read_csv(tmp_path / "tables" / "comparisons.csv")
     assert comparison["n"].tolist() == [1]
+    for name in ("medians", "comparisons"):
+        stored = pd.read_parquet(tmp_path / "tables" / f"{name}.parquet")
+        read = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
+        pd.testing.assert_frame_equal(stored, read, check_dtype=False)
+    ranked = pd.read_csv(tmp_path / "tables" / "ranks.csv").set_index("scheme")
+    assert ranked["rank"].to_dict() == {"point": 2, "box": 1}
+    decayed = pd.read_csv(tmp_path / "tables" / "decay.csv")
+    assert decayed[["direction", "distance", "volumes"]].to_numpy().tolist() == [["prompted", 0, 1], ["forward", 1, 1]]
+    modes = pd.read_csv(tmp_path / "tables" / "failure_modes.csv").set_index(["scheme", "structure"])
+    assert len(modes) == 2 * 3
+    assert modes["knows_extent"].to_dict() == {key: key[0] == "box" for key in modes.index}
+    assert modes.loc["point", "femur"]["dice_where_present"].item() == pytest.approx(0.8)
+    assert pd.read_csv(tmp_path / "tables" / "cost.csv")["dice"].tolist() == pytest.approx([0.7, 0.9])
     assert comparison["median_difference"].tolist() == [pytest.approx(0.1)]
     with pytest.raises(FailedVolumes, match=r"50\.0%"):  # 3 of 6 pairs
         check_failures(tmp_path / "tables" / "scores.parquet", tmp_path / "tables" / "failures.csv", 0.4)
+
+
+def test_aggregate_knows_the_subjects(tmp_path: Path) -> None:
+    volumes = [f"knee{index}" for index in range(14)]
+    converted = pd.DataFrame(
+        {"volume": volumes, "status": "ok", "reason": "", "group": [f"s{i % 7}" for i in range(14)]}
+    )
+    jobs = [part for scheme in ("point", "box") for name in volumes for part in scored(scheme, name, "ok", 0.5)]
+    runs = [run(name, scheme=scheme) for scheme in ("point", "box") for name in volumes]
+    aggregate_shards(tmp_path, {"000": jobs}, {"000": runs}, {"000": converted})
+    (comparison,) = pd.read_csv(tmp_path / "tables" / "comparisons.csv").to_dict("records")
+    assert (comparison["n"], comparison["groups"], comparison["interval"]) == (14, 7, "bootstrap by group")

@@ -48,14 +48,15 @@ def make_results() -> None:
     study = read_study(settings, read_catalogue(REPOSITORY / "config" / "checkpoints.yaml"), Path("digests.json"))
     results = Path("results")
     jobs = [(e, m, s) for e, parts in study.experiments.items() for m in parts.models for s in study.shards]
-    tables = ["scores.parquet", "medians.csv", "medians.md", "medians.tex", "comparisons.csv", "cost.csv"]
+    typeset = [f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")]
+    tables = ["scores.parquet", *typeset, "ranks.csv", "decay.csv", "failure_modes.csv", "cost.csv", "failures.csv"]
     for stage in (
         [Path(checkpoint.file) for checkpoint in study.checkpoints.values()],
         [results / "volumes" / shard / "volumes.parquet" for shard in study.shards],
         [results / "prompts" / f"{shard}.parquet" for shard in study.shards],
         [results.joinpath("masks", *job, "run.parquet") for job in jobs],
         [results.joinpath("scores", e, m, s + end) for e, m, s in jobs for end in (".parquet", "_slices.parquet")],
-        [results / "tables" / name for name in (*tables, "failures.csv")],
+        [results / "tables" / name for name in tables],
         [results / "report" / "index.html"],
         [results / "complete.txt"],
     ):

@@ -8,8 +8,10 @@ from volprompt.tables import aggregate
 with logging_to(snakemake.log[0], "aggregate"):
     aggregate(
         scores=snakemake.input.scores,
+        slices=snakemake.input.slices,
         masks=snakemake.input.masks,
         volumes=snakemake.input.volumes,
         structures=snakemake.params.structures,
+        image_schemes=snakemake.params.image_schemes,
         tables=Path(snakemake.output.scores).parent,
     )

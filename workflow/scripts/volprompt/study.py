@@ -23,7 +23,8 @@ SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 SCORED_TOGETHER = ("combined", "union", "mean")
 # The median table's other columns, and what follows a structure's name in it.
 MEDIAN_COLUMNS = ("model", "scheme", "parameters", "n", "seconds_per_volume")
-MEDIAN_SUFFIXES = ("low", "high", "iqr", "worst", "undefined")
+SURFACE_COLUMNS = ("combined_nsd", "combined_hd95_mm", "combined_assd_mm")
+MEDIAN_SUFFIXES = ("low", "high", "bootstrap_low", "bootstrap_high", "iqr", "worst", "undefined")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _check_structures(settings: Settings, faults: list[str]) -> None:
     for name in settings.structures:
         if name in SCORED_TOGETHER:
             faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
-        if name in MEDIAN_COLUMNS or name in columns:
+        if name in columns.union(MEDIAN_COLUMNS, SURFACE_COLUMNS):
             faults.append(f"structures.{name}: this name is taken by a column of the median table; choose another")
     if not any(structure.scored for structure in settings.structures.values()):
         faults.append("structures: none is scored; leave `scored: false` out for at least one")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from volprompt import statistics
+from volprompt import METHOD_VERSION, __version__, failure_modes, statistics
 from volprompt.errors import VolpromptError
-from volprompt.files import atomic, write_table, write_text
+from volprompt.files import atomic, table_metadata, write_table, write_text
 from volprompt.logs import logger
 from volprompt.volumes import read_volume_table
 
@@ -20,6 +21,15 @@ PUBLISHED = (
 )
 SHOWN_REASONS = 10
 PUBLISHED_NOTE = "Published by Yu et al. (arXiv 2408.04762) for 488 knees of OAI-ZIB, not measured here"
+MEDIANS_NOTE = (
+    "Median Dice [95 % interval of the median from its order statistics]. Bootstrap intervals, by subject where "
+    "subjects are given, are in medians.csv."
+)
+COMPARISONS_NOTE = (
+    "Combined Dice: median difference, the other minus the first [95 % interval]; p of the Wilcoxon signed-rank test, "
+    "and after Holm's correction over all pairs (bold: below 0.05); effect size: matched-pairs rank-biserial "
+    "correlation."
+)
 
 
 class FailedVolumes(VolpromptError):
@@ -29,29 +39,66 @@ class FailedVolumes(VolpromptError):
 def aggregate(
     *,
     scores: Sequence[str | Path],
+    slices: Sequence[str | Path],
     masks: Sequence[str | Path],
     volumes: Sequence[str | Path],
     structures: Sequence[str],
+    image_schemes: Collection[str],
     tables: str | Path,
 ) -> None:
-    """Write scores.parquet, medians.{csv,md,tex}, comparisons.csv, cost.csv and failures.csv into `tables`.
+    """Write the study's tables into `tables`.
 
-    scores: score tables in the order in which models and schemes are to appear; masks: folders with a run.parquet;
-    volumes: folders of converted shards; structures: the scored ones.
+    scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
+    failure_modes.csv, cost.csv and failures.csv.
+
+    scores: score tables in the order in which models and schemes are to appear; slices: the slice tables; masks:
+    folders with a run.parquet; volumes: folders of converted shards; structures: the scored ones; image_schemes: names
+    of the schemes that are prompted on every slice.
     """
     tables = Path(tables)
     whole = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
     runs = read_runs(masks)
     converted = pd.concat([read_volume_table(folder) for folder in volumes], ignore_index=True)
-    medians = statistics.medians(whole, runs, structures)
-    write_table(whole, tables / "scores.parquet")
-    write_csv(medians, tables / "medians.csv")
+    groups = dict(zip(converted["volume"], converted["group"], strict=True))
+    medians = statistics.medians(whole, runs, structures, groups)
+    compared = statistics.comparisons(whole, groups)
+    write_table(whole, tables / "scores.parquet", score_metadata(scores))
+    for name, table in (("medians", medians), ("comparisons", compared)):
+        write_csv(table, tables / f"{name}.csv")
+        write_table(table, tables / f"{name}.parquet", own_metadata())
     write_text(tables / "medians.md", markdown(medians, structures))
     write_text(tables / "medians.tex", latex(medians, structures))
-    write_csv(statistics.comparisons(whole), tables / "comparisons.csv")
-    write_csv(statistics.cost(runs), tables / "cost.csv")
+    write_text(tables / "comparisons.md", comparisons_markdown(compared))
+    write_text(tables / "comparisons.tex", comparisons_latex(compared))
+    write_csv(statistics.ranks(whole, groups), tables / "ranks.csv")
+    write_csv(failure_modes.decay(read_tracked_slices(slices), groups), tables / "decay.csv")
+    write_csv(failure_modes.failure_modes(whole, structures, image_schemes), tables / "failure_modes.csv")
+    write_csv(statistics.cost(runs, whole), tables / "cost.csv")
     write_csv(failures(converted, runs), tables / "failures.csv")
     logger.info("%d volumes, %d configurations\n%s", len(converted), len(medians), markdown(medians, structures))
+
+
+def own_metadata() -> dict[str, str]:
+    """What made a table of this stage."""
+    return {"tool": "volprompt", "version": __version__, "aggregate_method_version": str(METHOD_VERSION["aggregate"])}
+
+
+def score_metadata(paths: Sequence[str | Path]) -> dict[str, str]:
+    """The metadata of all score tables beside this stage's own; where they differ, every value, in order, by `; `."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        for key, value in table_metadata(path).items():
+            found.setdefault(key, []).append(value)
+    return {key: "; ".join(dict.fromkeys(values)) for key, values in found.items()} | own_metadata()
+
+
+def read_tracked_slices(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """The rows of the slice tables that have a distance to a prompted slice: those of video schemes."""
+    columns = ["model", "scheme", "volume", "structure", "distance", "intersection", "predicted", "reference"]
+    parts = [pd.read_parquet(path, columns=columns) for path in paths]
+    tracked = [part[part["distance"].notna()] for part in parts]
+    filled = [part for part in tracked if len(part)] or tracked[:1]
+    return pd.concat(filled, ignore_index=True)
 
 
 def read_runs(masks: Sequence[str | Path]) -> pd.DataFrame:
@@ -112,20 +159,68 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def markdown(medians: pd.DataFrame, structures: Sequence[str]) -> str:
     """The paper's table in Markdown: configurations in rows, median Dice in columns, the best of each column bold."""
     head, body = layout(medians, structures, lambda text: f"**{text}**")
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---", "---", *["---:"] * (len(head) - 2)], *body]]
     notes = [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(structures)]
-    return "\n".join([*lines, "", "Median Dice [95 % interval of the median].", *notes]) + "\n"
+    return _markdown_table(head, body, 2) + "\n".join(["", MEDIANS_NOTE, *notes]) + "\n"
 
 
 def latex(medians: pd.DataFrame, structures: Sequence[str]) -> str:
     """The paper's table in LaTeX (package booktabs)."""
     head, body = layout(medians, structures, lambda text: rf"\textbf{{{text}}}")
-    rows = [" & ".join(_escaped(cell) for cell in cells) + r" \\" for cells in [head, *body]]
     notes = [f"% {PUBLISHED_NOTE}: {name} {value} ({what})" for name, value, what in published(structures)]
-    begin = rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}"
-    return "\n".join(
-        [*notes, begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", ""]
-    )
+    return "".join(f"{note}\n" for note in notes) + _latex_table(head, body, 2)
+
+
+def comparisons_markdown(compared: pd.DataFrame) -> str:
+    """The paired comparisons in Markdown; differences whose corrected p-value is below 0.05 are bold."""
+    head, body = comparisons_layout(compared, lambda text: f"**{text}**")
+    return _markdown_table(head, body, 4) + f"\n{COMPARISONS_NOTE}\n"
+
+
+def comparisons_latex(compared: pd.DataFrame) -> str:
+    """The paired comparisons in LaTeX (package booktabs)."""
+    return _latex_table(*comparisons_layout(compared, lambda text: rf"\textbf{{{text}}}"), 4)
+
+
+def comparisons_layout(compared: pd.DataFrame, emphasize: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    """The comparisons as text cells: head and rows."""
+    head = [
+        "Model",
+        "Prompts",
+        "Other model",
+        "Other prompts",
+        "Median difference",
+        "p",
+        "p (Holm)",
+        "Effect size",
+        "n",
+    ]
+    body = []
+    for row in compared.itertuples():
+        difference = median_text(row.median_difference, row.low, row.high)
+        cells = [row.model, row.scheme, row.other_model, row.other_scheme]
+        cells.append(emphasize(difference) if row.p_holm < 0.05 else difference)
+        cells += [p_text(row.p), p_text(row.p_holm), "-" if pd.isna(row.effect_size) else f"{row.effect_size:.2f}"]
+        body.append([*cells, str(row.n)])
+    return head, body
+
+
+def p_text(p: float) -> str:
+    """`0.031`, or `< 0.001`; `-` where there is none."""
+    if pd.isna(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], names: int) -> str:
+    """A table whose first `names` columns are text and the others numbers."""
+    rule = [*["---"] * names, *["---:"] * (len(head) - names)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in [head, rule, *body])
+
+
+def _latex_table(head: Sequence[str], body: Sequence[Sequence[str]], names: int) -> str:
+    rows = [" & ".join(_escaped(cell) for cell in cells) + r" \\" for cells in [head, *body]]
+    begin = rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(head) - names)}}}"
+    return "\n".join([begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def layout(
@@ -162,4 +257,5 @@ def _millions(parameters: object) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
+    escaped = cell.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped.replace("<", "$<$"))

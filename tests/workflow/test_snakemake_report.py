@@ -1,0 +1,40 @@
+"""Snakemake's own report: the study's tables with labels and captions."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.workflow.small_study import Study
+
+LABELS = {
+    "medians": "Medians",
+    "comparisons": "Paired comparisons",
+    "ranks": "Ranks",
+    "decay": "Decay by distance",
+    "failure_modes": "Failure modes",
+    "cost": "Cost",
+    "failures": "Failed volumes",
+}
+
+
+def embedded(page: str, name: str) -> Any:
+    """A value that the report's page keeps for its scripts."""
+    return json.JSONDecoder().raw_decode(page.rpartition(f"var {name} = ")[2])[0]
+
+
+def test_tables_in_the_report(finished: Study, tmp_path: Path) -> None:
+    run = finished.run("--report", str(tmp_path / "report.html"))
+    assert run.code == 0, run.text
+    page = (tmp_path / "report.html").read_text()
+    results = embedded(page, "results")
+    shown = {path for parts in embedded(page, "categories")["Tables"].values() for path in parts}
+    for table, label in LABELS.items():
+        path = f"results/tables/{table}.csv"
+        assert path in shown
+        assert results[path]["labels"] == {"table": label}
+        caption = results[path]["caption"]
+        assert caption.startswith("<p>")
+        assert "system-message" not in caption  # what docutils leaves where it cannot read a caption
+        content = base64.b64decode(results[path]["data_uri"].partition("base64,")[2])
+        assert content == (finished.folder / path).read_bytes()
