@@ -27,8 +27,9 @@ OBJECTS_PER_CLIP = 2
 SLICES_PER_CLIP = (4, 8)
 # Images alone come first; memory has nothing to carry before the first masks are good.
 IMAGES_ONLY, VIDEO_SHARE = 0.2, 0.6
-# A single point is ambiguous: this often it means the bone with its cartilage. A box or negative points settle it.
-WHOLE_SHARE = 0.5
+# A single point is ambiguous: this often it means a large bone with the small one beside it. A box or negative points
+# settle it.
+WHOLE_SHARE = 0.8
 
 
 class Sam2Training:
@@ -132,7 +133,7 @@ class Sam2Training:
         return {"point_coords": torch.from_numpy(coords).to(self.device), "point_labels": labels.to(self.device)}
 
     def _meant(self, form: str, clips: Sequence[Clip], picked: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
-        """What each prompt means: masks bool (slice, y, x) of the object, or of the object and its cartilage."""
+        """What each prompt means: masks bool (slice, y, x) of the object, or of it and the small bone beside it."""
         wholes = [form == "point" and self.rng.random() < WHOLE_SHARE for _ in picked]
         return [
             clips[at].wholes[own] if whole else clips[at].masks[own]

@@ -26,8 +26,8 @@ MARROW, CORTEX, FAT, MUSCLE, CARTILAGE = (
 DARK = [TISSUES.index(name) for name in ("cortex", "tendon", "meniscus")]
 FIBULA = 6
 BONES = {"femur": 1, "tibia": 3, "patella": 5, "fibula": FIBULA}
-# The cartilage on a bone, by the bone's number.
-CARTILAGE_OF = {1: 2, 3: 4}
+# The small bone beside a large one, which a single point on the large one may mean as well.
+NEIGHBOUR_OF = {BONES["femur"]: BONES["patella"], BONES["tibia"]: FIBULA}
 
 # Slices, rows and columns of a bank volume, and their size in mm.
 GRID = (80, 192, 192)
@@ -47,7 +47,7 @@ class Bank:
 
     Attributes:
         tissues: number in `TISSUES` of each voxel.
-        objects: 0 background, otherwise the number of a bone or body, or of the cartilage on a bone.
+        objects: 0 background, otherwise the number of a bone or body.
         areas: int (volume, slice, object), voxels of each object on each slice.
         knees: how many of the volumes, the first ones, are knees; the others hold arbitrary shapes.
     """
@@ -65,7 +65,7 @@ class Clip:
     Attributes:
         frames: float32 (slice, y, x), grey values 0 to 255 as whole numbers.
         masks: bool (object, slice, y, x).
-        wholes: the same with the cartilage on each bone, which a single point may mean as well.
+        wholes: the same with the small bone beside a large one, see `NEIGHBOUR_OF`.
     """
 
     frames: torch.Tensor
@@ -96,14 +96,15 @@ def knee_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
         canvas = _TissueMap(knee.femur.shape)
         _paint_knee(knee, canvas)
         tissues[part] = canvas.numbers
-        objects[part] = _bones_and_cartilage(knee)
+        objects[part] = _bones(knee)
     turn = (slice(None), slice(None, None, -1), slice(None, None, -1))
     return tissues[turn].transpose(0, 2, 1), objects[turn].transpose(0, 2, 1)
 
 
-def _bones_and_cartilage(knee: _Knee) -> np.ndarray:
+def _bones(knee: _Knee) -> np.ndarray:
     labels = knee.labels()
-    labels[(knee.fibula < 0) & ~np.isin(labels, list(BONES.values()))] = FIBULA
+    labels[~np.isin(labels, list(BONES.values()))] = 0
+    labels[(knee.fibula < 0) & (labels == 0)] = FIBULA
     return labels
 
 
@@ -178,9 +179,7 @@ def draw_clip(
     while True:
         place = rng.integers(bank.knees) if rng.random() < knee_share else rng.integers(bank.knees, len(bank.tissues))
         knee = bool(place < bank.knees)
-        areas = bank.areas[place].copy()
-        if knee:  # cartilage is no object of its own
-            areas[:, list(CARTILAGE_OF.values())] = 0
+        areas = bank.areas[place]
         slices = _draw_slices(areas, rng, depth, prompted)
         present = np.flatnonzero(areas[slices[prompted], 1:] > 4 * SMALLEST_AREA) + 1
         if len(present) == 0:
@@ -221,8 +220,8 @@ def render(
     image = functional.grid_sample(image[:, None], grid, align_corners=False)
     number = functional.grid_sample(number[:, None], grid, mode="nearest", align_corners=False)
     masks = torch.cat([(number == value).float() for value in chosen], dim=1)
-    cartilage = [number == CARTILAGE_OF[value] if knee and value in CARTILAGE_OF else number < 0 for value in chosen]
-    wholes = torch.maximum(masks, torch.cat(cartilage, dim=1).float())
+    beside = [number == NEIGHBOUR_OF[value] if knee and value in NEIGHBOUR_OF else number < 0 for value in chosen]
+    wholes = torch.maximum(masks, torch.cat(beside, dim=1).float())
     if rng.random() < 0.5:
         image = _blur(image, rng.uniform(0.5, 2.5))
     image, masks, wholes = (
