@@ -21,14 +21,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from PIL import Image
 
@@ -118,7 +116,7 @@ def source_of(row: Volume, settings: Settings) -> Source:
     folder = Path(settings.results) / "volumes" / shard_of(row.volume, settings.shards)
     file = folder / f"{row.volume}_frames.nii"
     if file.exists() and (folder / "volumes.parquet").exists():
-        table = _volume_table(folder)
+        table = read_volume_table(folder)
         found = table[(table["volume"] == row.volume) & (table["status"] == "ok") & (table["source"] == row.image)]
         axes = FRAME_AXES.get(str(settings.frames.axis))
         newer = file.stat().st_mtime >= Path(row.image).stat().st_mtime
@@ -128,11 +126,6 @@ def source_of(row: Volume, settings: Settings) -> Source:
             return Source(row, (depth, height, width), (y_mm, x_mm), folder)
     grid = grid_of(load_image(row.image), settings.frames.axis, row.image)
     return Source(row, grid.frames_shape, grid.spacing[1:])
-
-
-@lru_cache
-def _volume_table(folder: Path) -> pd.DataFrame:
-    return read_volume_table(folder)
 
 
 def frames_of(source: Source, settings: Settings) -> np.ndarray:

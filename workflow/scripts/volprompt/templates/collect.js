@@ -174,7 +174,7 @@ function showState() {
     button.querySelector("small").textContent = said;
   });
   const home = page().slice;
-  $("slice").textContent = shown === home ? `slice ${shown} of ${depth()}` : `slice ${shown}; back to ${home}`;
+  $("slice").textContent = shown === home ? `slice ${shown} (0 to ${depth() - 1})` : `slice ${shown}; back to ${home}`;
   document.querySelector("[data-do=before]").disabled = shown === 0;
   document.querySelector("[data-do=after]").disabled = shown === depth() - 1;
   showProgress();
