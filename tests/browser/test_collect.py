@@ -287,3 +287,25 @@ def test_touch_on_a_phone(start: Callable[..., Session], visit: Callable[..., Pa
         box = button.bounding_box()
         assert box is not None
         assert box["height"] >= 44
+
+
+def test_two_fingers_zoom_and_set_no_click(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    page = visit(start(), width=390, height=844, touch=True)
+    ready(page, 0)
+    (left, top), (right, _) = spots_on_screen(page)
+    fingers = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        given = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+    touch("touchStart", (left, top))
+    touch("touchStart", (left, top), (left + 50, top))
+    for reach in (60, 70, 80, 90, 100):
+        touch("touchMove", (left, top), (left + reach, top))
+    touch("touchEnd")
+    page.wait_for_timeout(200)
+    zoomed = spots_on_screen(page)
+    assert zoomed[0] == pytest.approx((left, top), abs=4)  # around the finger that rests
+    assert len(zoomed) == 1 or zoomed[1][0] - zoomed[0][0] == pytest.approx(2 * (right - left), abs=4)
+    expect(page.locator("#structures button").first).to_contain_text("\u2013")
