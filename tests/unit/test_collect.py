@@ -398,6 +398,13 @@ def test_a_volume_whose_voxels_are_broken_says_so(server: CollectServer, send: S
     assert "damaged or cut off" in json.loads(body)["error"]
 
 
+def test_a_table_that_cannot_be_written_says_so(send: Send, here: Path) -> None:
+    (here / "clicks.csv").mkdir()
+    status, _, body = send("page/0/clicks", "POST", b"[]")
+    assert status == 200
+    assert "clicks.csv" in json.loads(body)["error"]
+
+
 def test_a_taken_port_is_one_clear_error(server: CollectServer) -> None:
     with pytest.raises(CollectError, match="give another one with --port"):
         CollectServer(server.collection, server.frames, server.server_port)

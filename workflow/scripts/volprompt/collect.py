@@ -43,8 +43,8 @@ STATIC = {
     "collect.css": ("collect.css", "text/css; charset=utf-8"),
     "collect.js": ("collect.js", "text/javascript; charset=utf-8"),
 }
-# Volumes whose frames are kept: the shown one, the two that are read ahead, and the one to go back to.
-VOLUMES_KEPT = 4
+# Volumes whose frames are kept: the shown one, the next one and the two that are read behind it, and two to go back to.
+VOLUMES_KEPT = 6
 VOLUMES_AHEAD = 2
 LARGEST_REQUEST = 1_000_000
 HEADERS = {
@@ -360,10 +360,10 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self.close_connection = True  # a body may be left unread
             self._send(refused.status, str(refused).encode(), "text/plain; charset=utf-8")
-        except VolpromptError as error:
-            self._send(HTTPStatus.OK, json.dumps({"error": str(error)}).encode(), "application/json")
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             self.close_connection = True  # the browser has turned the page meanwhile
+        except (VolpromptError, OSError) as error:  # a volume that cannot be read, a table that cannot be written
+            self._send(HTTPStatus.OK, json.dumps({"error": str(error)}).encode(), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.send_response(status)
@@ -512,8 +512,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         server.server_close()
         frames.close()
-    print(f"{len(ClickTable(collection.path).rows)} clicks in {collection.path}")
-    if collection.note:
+    collected = len(ClickTable(collection.path).rows)
+    print(f"{collected} clicks in {collection.path}")
+    if collection.note and collected:
         print(f"To use them, {collection.note}.")
     return 0
 

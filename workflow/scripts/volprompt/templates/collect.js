@@ -42,7 +42,7 @@ function frame(page, slice) {
     const asked = ask(`page/${key}`);
     asked.catch(() => frames.delete(key)); // the next try asks again
     frames.set(key, asked);
-    if (frames.size > 200) frames.delete(frames.keys().next().value);
+    if (frames.size > 60) frames.delete(frames.keys().next().value);
   }
   return frames.get(key);
 }
@@ -159,7 +159,8 @@ function showProgress() {
   const open = study.pages.filter((one, at) => !one.done && !passed.has(at)).length;
   const sorted = [...durations].sort((a, b) => a - b);
   const left = sorted.length && open ? `, about ${spoken(sorted[sorted.length >> 1] * open)} left` : "";
-  const skipped = passed.size ? `, ${passed.size} skipped` : "";
+  const count = [...passed].filter((at) => !study.pages[at].done).length;
+  const skipped = count ? `, ${count} skipped` : "";
   $("progress").textContent = `${done} of ${study.pages.length}${skipped}${left}`;
   $("bar").max = study.pages.length || 1;
   $("bar").value = done;
@@ -281,8 +282,7 @@ async function keep() { // saves what is new on the page; whether that went well
   return turn === turning;
 }
 function advance() { // to the next page that is neither done nor passed, from the start again behind the last
-  if (page().done) passed.delete(place);
-  else passed.add(place);
+  passed.add(place);
   durations.push((performance.now() - since) / 1000);
   if (durations.length > REMEMBERED) durations.shift();
   show(following(place));
