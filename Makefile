@@ -3,7 +3,7 @@ PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 export PYTHONPATH := workflow/scripts
 
-.PHONY: demo test slurm-test bench lint format lock schema clean
+.PHONY: demo test clicks slurm-test bench lint format lock schema clean
 
 # The main job on the embedded default: synthetic knees, small models, every scheme, the report.
 demo: .venv/ready demo/volumes/volumes.tsv
@@ -14,6 +14,11 @@ demo: .venv/ready demo/volumes/volumes.tsv
 
 test: .venv/ready
 	.venv/bin/python -m pytest
+
+# A page in the browser that collects the clicks of a study: make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
+CONFIG ?= config/config.yaml
+clicks: .venv/ready $(if $(filter config/demo.yaml,$(CONFIG)),demo/volumes/volumes.tsv)
+	.venv/bin/python -m volprompt.collect --configfile $(CONFIG) $(ARGS)
 
 # The workflow on a real Slurm of two nodes with two fake GPUs each, on this machine. Needs root; installs Slurm with apt.
 slurm-test: .venv/ready

@@ -81,6 +81,21 @@ def scheme_prompts(
     return [prompt for prompt in found if prompt is not None]
 
 
+def wanted_clicks(
+    scheme: Scheme, structures: Sequence[str], scored: Sequence[str], depth: int
+) -> tuple[list[str], int | None]:
+    """The structures that a scheme takes clicks on, in order, and the slice on which; None where any slice will do.
+
+    structures, scored, depth: as for `scheme_prompts`. No structure for a scheme that takes no clicks.
+    """
+    if "click" not in scheme.origins:
+        return [], None
+    pointed = set(structures) if scheme.negatives == "others" else set(scheme.structures or scored)
+    free = scheme.predictor == "image" or scheme.slice in ("nearest", "largest")
+    index = None if free else _fixed_slice(scheme.slice or "middle", depth)
+    return [name for name in structures if name in pointed], index
+
+
 def _on_slice(
     scheme: Scheme, candidates: Candidates, name: str, index: int, structures: Sequence[str]
 ) -> ObjectPrompt | None:

@@ -113,7 +113,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     settings, faults = read_valid_part(config)
     if settings is None:
         raise ConfigurationError(faults)
-    volumes = _read_volumes(settings.volumes, faults)
+    volumes = read_volumes(settings.volumes, faults)
     clicks = _read_clicks(settings, volumes, faults)
     checkpoints, expanded = _resolve_models(settings, catalogue, digests, faults)
     experiments = _resolve_experiments(settings, expanded, faults)
@@ -302,7 +302,7 @@ def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
         )
 
 
-def _read_rows(path: str, delimiter: str, required: set[str], optional: set[str], faults: list[str]) -> list[dict]:
+def read_rows(path: str, delimiter: str, required: set[str], optional: set[str], faults: list[str]) -> list[dict]:
     """Read a table with a header; each row also holds its line number under `line`."""
     if not Path(path).is_file():
         faults.append(f"{path}: no such file")
@@ -324,9 +324,10 @@ def _read_rows(path: str, delimiter: str, required: set[str], optional: set[str]
         return [{**{k: v or "" for k, v in row.items()}, "line": reader.line_num} for row in reader]
 
 
-def _read_volumes(path: str, faults: list[str]) -> list[Volume]:
+def read_volumes(path: str, faults: list[str]) -> list[Volume]:
+    """Read the sample sheet; what is wrong with it is added to `faults`."""
     delimiter = "," if path.endswith(".csv") else "\t"
-    rows = _read_rows(path, delimiter, {"volume", "image"}, {"reference", "clicks", "group"}, faults)
+    rows = read_rows(path, delimiter, {"volume", "image"}, {"reference", "clicks", "group"}, faults)
     volumes: list[Volume] = []
     lines: dict[str, int] = {}
     for row in rows:
@@ -351,21 +352,22 @@ def _read_volumes(path: str, faults: list[str]) -> list[Volume]:
 
 def _read_clicks(settings: Settings, volumes: Sequence[Volume], faults: list[str]) -> list[Click]:
     """Read the study's table of clicks and the tables that single volumes name in the sample sheet."""
-    clicks = _read_click_table(settings.clicks, settings, None, faults) if settings.clicks else []
+    clicks = read_click_table(settings.clicks, settings, None, faults) if settings.clicks else []
     if clicks and not {click.volume for click in clicks} & {row.volume for row in volumes}:
         faults.append(
             f"{settings.clicks}: none of its volumes is in {settings.volumes}; found '{clicks[0].volume}', ..."
         )
     for volume in volumes:
         if volume.clicks:
-            clicks += _read_click_table(volume.clicks, settings, volume.volume, faults)
+            clicks += read_click_table(volume.clicks, settings, volume.volume, faults)
     return clicks
 
 
-def _read_click_table(path: str, settings: Settings, volume: str | None, faults: list[str]) -> list[Click]:
+def read_click_table(path: str, settings: Settings, volume: str | None, faults: list[str]) -> list[Click]:
+    """Read a clicks table: the study's, or that of one `volume`. What is wrong with it is added to `faults`."""
     clicks: list[Click] = []
     required = {"structure", "slice", "x", "y"} | ({"volume"} if volume is None else set())
-    for row in _read_rows(path, "\t" if path.endswith(".tsv") else ",", required, {"volume"}, faults):
+    for row in read_rows(path, "\t" if path.endswith(".tsv") else ",", required, {"volume"}, faults):
         place = f"{path} line {row['line']}"
         structure = row["structure"]
         if structure not in settings.structures:

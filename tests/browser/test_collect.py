@@ -1,0 +1,311 @@
+"""The clicks page as a person uses it: mouse, touch and keyboard, three volumes, a reload, and the table in the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from volprompt.collect import CollectServer, FrameStore, collect
+
+# (slice, y, x) of the frames, and millimetres along these axes: pixels are not square.
+SHAPE, SPACING = (9, 40, 60), (3.0, 1.5, 0.9)
+NAMES = ("knee_a", "knee_b", "knee_c")
+# Centres (x, y) of the bright squares, 3 x 3 pixels, on the middle slice of each volume.
+SPOTS = {
+    "knee_a": {"femur": (12, 8), "tibia": (44, 30)},
+    "knee_b": {"femur": (20, 10), "tibia": (31, 33)},
+    "knee_c": {"femur": (50, 20), "tibia": (7, 20)},
+}
+CONFIG: dict[str, Any] = {
+    "results": "results",
+    "volumes": "volumes.tsv",
+    "clicks": "clicks.csv",
+    "frames": {"intensity_percentiles": [0, 100]},
+    "structures": {"femur": {"labels": [1]}, "tibia": {"labels": [2]}},
+    "schemes": {"video": {"predictor": "video", "slice": "middle", "point": "click", "negatives": "others"}},
+    "models": {"m": {"family": "sam2", "architecture": "configs/sam2/sam2_hiera_t.yaml", "checkpoint": "none.pt"}},
+    "experiments": {"one": {"models": ["m"], "schemes": ["video"]}},
+}
+
+
+def write_volume(name: str) -> None:
+    """A dark image with the bright squares on slice 4 alone, stored with axes R, A, S."""
+    frames = np.zeros(SHAPE, np.int16)
+    frames[:, :, :] = np.linspace(0, 40, SHAPE[2]).astype(np.int16)
+    for x, y in SPOTS[name].values():
+        frames[4, y - 1 : y + 2, x - 1 : x + 2] = 1000
+    stored = frames[:, ::-1, ::-1].transpose(0, 2, 1)  # frame[y, x] = volume[slice, ::-1, ::-1].T
+    affine = np.diag([SPACING[0], SPACING[2], SPACING[1], 1.0])
+    nib.save(nib.Nifti1Image(stored, affine), f"{name}.nii.gz")
+
+
+@dataclass
+class Session:
+    """A running collector in a folder of its own."""
+
+    server: CollectServer
+    folder: Path
+
+    def table(self) -> dict[tuple[str, str, int], tuple[float, float]]:
+        text = (self.folder / "clicks.csv").read_text()
+        rows = list(csv.DictReader(io.StringIO(text)))
+        found = {(r["volume"], r["structure"], int(r["slice"])): (float(r["x"]), float(r["y"])) for r in rows}
+        assert len(found) == len(rows)
+        return found
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Session]]:
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        write_volume(name)
+    Path("volumes.tsv").write_text("volume\timage\n" + "".join(f"{name}\t{name}.nii.gz\n" for name in NAMES))
+    running: list[CollectServer] = []
+
+    def started(config: dict[str, Any] = CONFIG) -> Session:
+        collection, settings = collect(config)
+        server = CollectServer(collection, FrameStore(settings))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        running.append(server)
+        return Session(server, tmp_path)
+
+    yield started
+    for server in running:
+        server.shutdown()
+        server.server_close()
+        server.frames.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a session's page; no warning on the console, and no request to anywhere else, the token in each."""
+    opened: list[tuple[Page, Session, list[str], list[str]]] = []
+
+    def at(session: Session, width: int = 1280, height: int = 900, touch: bool = False) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, has_touch=touch)
+        page = context.new_page()
+        faults: list[str] = []
+        requests: list[str] = []
+        page.on("console", lambda message: faults.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(session.server.address)
+        opened.append((page, session, faults, requests))
+        return page
+
+    yield at
+    for page, session, faults, requests in opened:
+        page.context.close()
+        assert not faults
+        away = [url for url in requests if not url.startswith((session.server.address, "data:", "blob:"))]
+        assert not away
+
+
+def ready(page: Page, place: int, slice_: int = 4) -> None:
+    """Wait until a page's slice is drawn."""
+    expect(page.locator("#frame")).to_have_attribute("data-slice", f"{place}/{slice_}")
+
+
+def spots_on_screen(page: Page) -> list[tuple[float, float]]:
+    """Where the bright squares appear in the window, left to right, found on a picture of it."""
+    box = page.locator("#frame").bounding_box()
+    assert box is not None
+    picture = np.asarray(Image.open(io.BytesIO(page.locator("#frame").screenshot())).convert("L")).astype(float)
+    bright = picture > 200
+    columns = np.flatnonzero(bright.any(axis=0))
+    parts = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    found = []
+    for part in parts:
+        rows = np.flatnonzero(bright[:, part].any(axis=1))
+        # a screen pixel's middle lies half a pixel behind its index
+        found.append((box["x"] + part.mean() + 0.5, box["y"] + rows.mean() + 0.5))
+    return found
+
+
+def click_on(page: Page, volume: str, structure: str) -> None:
+    """Click in the middle of a structure's bright square, as seen on the screen."""
+    order = sorted(SPOTS[volume], key=lambda name: SPOTS[volume][name])
+    x, y = spots_on_screen(page)[order.index(structure)]
+    page.mouse.click(x, y)
+
+
+def assert_close(session: Session, expected: dict[tuple[str, str, int], tuple[float, float]]) -> None:
+    found = session.table()
+    assert set(found) == set(expected)
+    for key, point in expected.items():
+        assert found[key] == pytest.approx(point, abs=0.1), key
+
+
+def test_three_volumes_with_mouse_and_keyboard(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    session = start()
+    page = visit(session)
+    # knee_a by mouse; the first structure is chosen, then the one that is still open
+    ready(page, 0)
+    places = spots_on_screen(page)
+    page.mouse.click(*places[0])
+    page.mouse.click(*places[1])
+    expect(page.locator("#progress")).to_contain_text("0 of 3")
+    page.keyboard.press("Enter")
+    ready(page, 1)
+    expect(page.locator("#progress")).to_contain_text("1 of 3, about")
+    assert_close(session, {("knee_a", name, 4): SPOTS["knee_a"][name] for name in ("femur", "tibia")})
+    # knee_b: tibia first by its key, a wrong click taken back, a neighbour looked at, then the buttons
+    places = spots_on_screen(page)
+    page.keyboard.press("2")
+    page.mouse.click(places[1][0], places[1][1])
+    page.mouse.click(places[0][0] + 60, places[0][1])
+    page.keyboard.press("Backspace")
+    page.keyboard.press("ArrowRight")
+    ready(page, 1, 5)
+    page.mouse.click(places[0][0], places[0][1])
+    expect(page.locator("#message")).to_contain_text("Only slice 4 is prompted")
+    page.keyboard.press("Home")
+    ready(page, 1)
+    page.mouse.click(places[0][0], places[0][1])
+    page.get_by_role("button", name="Next").click()
+    ready(page, 2)
+    # knee_c by keyboard alone: the crosshair starts in the middle, at (30, 20)
+    page.keyboard.press("Shift+ArrowLeft")
+    expect(page.locator("#message")).to_contain_text("Crosshair at 30.0, 20.0")
+    for _ in range(20):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(" ")
+    for _ in range(43):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press(" ")
+    page.keyboard.press("Enter")
+    expect(page.locator("#end")).to_contain_text("All 3 pages are done")
+    assert_close(session, {(name, part, 4): spot for name in NAMES for part, spot in SPOTS[name].items()})
+
+
+def test_reload_and_a_new_session_go_on_where_it_stopped(
+    start: Callable[..., Session], visit: Callable[..., Page]
+) -> None:
+    session = start()
+    page = visit(session)
+    ready(page, 0)
+    page.keyboard.press("s")
+    ready(page, 1)
+    expect(page.locator("#progress")).to_contain_text("0 of 3, 1 skipped")
+    for place in spots_on_screen(page):
+        page.mouse.click(*place)
+    page.keyboard.press("Enter")
+    ready(page, 2)
+    page.reload()
+    ready(page, 2)  # behind the last page that has clicks; the skipped one comes at the end
+    expect(page.locator("#volume")).to_have_text("knee_c")
+    again = visit(start())
+    ready(again, 2)
+    for place in reversed(spots_on_screen(again)):
+        again.mouse.click(*place)
+    again.keyboard.press("Enter")
+    ready(again, 0)
+    again.keyboard.press("PageDown")
+    ready(again, 1)
+    expect(again.locator("#structures button").first).to_contain_text("20.0, 10.0")
+    again.keyboard.press("PageUp")
+    ready(again, 0)
+    for place in spots_on_screen(again):
+        again.mouse.click(*place)
+    again.keyboard.press("Enter")
+    expect(again.locator("#end")).to_contain_text("All 3 pages are done")
+    assert_close(session, {(name, part, 4): spot for name in NAMES for part, spot in SPOTS[name].items()})
+
+
+def test_zoomed_and_moved_a_click_means_the_same_pixel(
+    start: Callable[..., Session], visit: Callable[..., Page]
+) -> None:
+    session = start()
+    page = visit(session)
+    ready(page, 0)
+    x, y = spots_on_screen(page)[0]
+    page.mouse.move(x, y)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    page.wait_for_timeout(200)
+    page.mouse.move(x + 100, y + 100)
+    page.mouse.down()
+    page.mouse.move(x + 190, y + 140, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    moved = spots_on_screen(page)[0]
+    assert moved == pytest.approx((x + 90, y + 40), abs=2)  # the wheel zooms around the pointer; a drag sets no click
+    page.mouse.click(*moved)
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("Without a click: tibia")
+    page.keyboard.press("Enter")
+    ready(page, 1)
+    assert_close(session, {("knee_a", "femur", 4): SPOTS["knee_a"]["femur"]})
+
+
+def test_a_free_page_takes_the_slice_of_the_click(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    free = {"video": {"predictor": "video", "slice": "nearest", "point": "click"}}
+    session = start({**CONFIG, "schemes": free})
+    page = visit(session)
+    ready(page, 0)
+    x, y = spots_on_screen(page)[0]
+    page.mouse.click(x, y)
+    page.mouse.wheel(0, 100)
+    ready(page, 0, 5)
+    page.keyboard.press("2")
+    page.mouse.click(x, y)
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("Without a click on one slice")
+    page.keyboard.press("1")
+    page.mouse.click(x, y)
+    page.keyboard.press("Enter")
+    ready(page, 1)
+    assert set(session.table()) == {("knee_a", "femur", 4), ("knee_a", "femur", 5), ("knee_a", "tibia", 5)}
+
+
+def test_touch_on_a_phone(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    session = start()
+    page = visit(session, width=390, height=844, touch=True)
+    ready(page, 0)
+    for place in spots_on_screen(page):
+        page.touchscreen.tap(*place)
+    page.get_by_role("button", name="Next").tap()
+    ready(page, 1)
+    found = session.table()
+    for name, spot in SPOTS["knee_a"].items():
+        assert found["knee_a", name, 4] == pytest.approx(spot, abs=0.15)  # a screen pixel is 0.15 pixels of the frame
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    for button in page.locator("aside button:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
+
+
+def test_two_fingers_zoom_and_set_no_click(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    page = visit(start(), width=390, height=844, touch=True)
+    ready(page, 0)
+    (left, top), (right, _) = spots_on_screen(page)
+    fingers = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        given = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+    touch("touchStart", (left, top))
+    touch("touchStart", (left, top), (left + 50, top))
+    for reach in (60, 70, 80, 90, 100):
+        touch("touchMove", (left, top), (left + reach, top))
+    touch("touchEnd")
+    page.wait_for_timeout(200)
+    zoomed = spots_on_screen(page)
+    assert zoomed[0] == pytest.approx((left, top), abs=4)  # around the finger that rests
+    assert len(zoomed) == 1 or zoomed[1][0] - zoomed[0][0] == pytest.approx(2 * (right - left), abs=4)
+    expect(page.locator("#structures button").first).to_contain_text("\u2013")

@@ -1,0 +1,285 @@
+"""Clicks tables: one that is added to and never loses a row, and the paper's table brought to a study's volumes."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from volprompt.config import ConfigurationError
+from volprompt.errors import VolpromptError
+from volprompt.files import write_text
+from volprompt.study import Volume, read_rows, read_volumes
+
+COLUMNS = ("volume", "structure", "slice", "x", "y")
+# The paper's authors clicked on this slice, counted from 0.
+AUTHORS_SLICE = 80
+
+Key = tuple[str, str, str]  # volume, structure, slice
+
+
+class ClickTableError(VolpromptError):
+    """A clicks table that cannot be read, or clicks that fit no volume."""
+
+
+def separator(path: str | Path) -> str:
+    """What stands between the columns of a clicks table of this name."""
+    return "\t" if str(path).endswith(".tsv") else ","
+
+
+class ClickTable:
+    """A clicks table in a file: rows are put in, replaced and taken out by volume, structure and slice.
+
+    Rows that are not touched keep their place and their text, whatever they say. Of several rows of one key the last
+    one counts, as everywhere.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Read the table. A missing file is an empty table. Raises ClickTableError with every fault of its form."""
+        self.path = Path(path)
+        self.rows: list[dict[str, str]] = []
+        faults: list[str] = []
+        if self.path.exists():
+            found = read_rows(str(path), separator(path), set(COLUMNS), set(), faults)
+            self.rows = [{name: row[name].strip() for name in COLUMNS} for row in found]
+        if faults:
+            raise ClickTableError("\n".join(faults))
+
+    def of_volume(self, volume: str) -> dict[tuple[str, int], tuple[float, float]]:
+        """(structure, slice) -> (x, y) of a volume's clicks."""
+        found = {}
+        for row in self.rows:
+            if row["volume"] == volume:
+                try:
+                    found[row["structure"], int(row["slice"])] = float(row["x"]), float(row["y"])
+                except ValueError:
+                    raise ClickTableError(
+                        f"{self.path}: a row of volume '{volume}' holds slice '{row['slice']}', x '{row['x']}', y "
+                        f"'{row['y']}'; expected a whole number and two numbers. Correct or remove it."
+                    ) from None
+        return found
+
+    def keys(self) -> set[Key]:
+        """Volume, structure and slice of every row."""
+        return {_key(row) for row in self.rows}
+
+    def put(self, volume: str, structure: str, index: int, x: float, y: float) -> None:
+        """Set a click: pixels of the frame, kept to a thousandth."""
+        row = dict(zip(COLUMNS, (volume, structure, str(index), _number(x), _number(y)), strict=True))
+        places = [place for place, old in enumerate(self.rows) if _key(old) == _key(row)]
+        if not places:
+            self.rows.append(row)
+            return
+        self.rows[places[-1]] = row
+        for place in reversed(places[:-1]):
+            del self.rows[place]
+
+    def remove(self, volume: str, structure: str, index: int) -> None:
+        """Take out a click, if there is one."""
+        self.rows = [row for row in self.rows if _key(row) != (volume, structure, str(index))]
+
+    def write(self) -> None:
+        """Write the table to its file, atomically."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, delimiter=separator(self.path), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+def _key(row: Mapping[str, str]) -> Key:
+    return row["volume"], row["structure"], row["slice"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series that the authors clicked on, by the Osteoarthritis Initiative's numbers; clicks: structure -> (x, y)."""
+
+    subject: str
+    visit_date: str
+    series: str
+    clicks: dict[str, tuple[float, float]] = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"subject {self.subject}, {self.visit_date}, series {self.series}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A volume of the sheet, the series found for it, and by what; or none, and why."""
+
+    volume: str
+    series: Series | None
+    reason: str
+
+
+def read_authors_table(path: str | Path) -> list[Series]:
+    """Read the authors' table: subject, visit_date, series, structure, x, y. Raises ClickTableError.
+
+    Coordinates are pixels (x, y) of the 384 x 384 frame, in the frame convention of this library.
+    """
+    faults: list[str] = []
+    columns = {"subject", "visit_date", "series", "structure", "x", "y"}
+    clicks: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    for row in read_rows(str(path), separator(path), columns, set(), faults):
+        try:
+            point = float(row["x"]), float(row["y"])
+        except ValueError:
+            faults.append(f"{path} line {row['line']}: x and y are '{row['x']}', '{row['y']}'; expected two numbers")
+            continue
+        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = point
+    if faults:
+        raise ClickTableError("\n".join(faults))
+    return [Series(*numbers, found) for numbers, found in clicks.items()]
+
+
+def match(volumes: Sequence[Volume], table: Sequence[Series]) -> list[Match]:
+    """Find each volume's series by the numbers in its name, group and paths.
+
+    The subject has to be there. A date and a series number of eight digits that stand behind the subject, as in the
+    paths of the Osteoarthritis Initiative's archives, have to be those of the table; where they are missing the subject
+    decides, if only one volume and one series of the table have it.
+    """
+    by_subject: dict[str, list[Series]] = defaultdict(list)
+    for series in table:
+        by_subject[series.subject].append(series)
+    found = [_match_one(volume, by_subject) for volume in volumes]
+    claims: dict[Series, list[Match]] = defaultdict(list)
+    for one in found:
+        if one.series:
+            claims[one.series].append(one)
+    return [_settled(one, claims[one.series]) if one.series else one for one in found]
+
+
+# What a match rests on, the weakest first.
+BY = ("subject", "subject and date", "subject, date and series")
+
+
+def _match_one(volume: Volume, by_subject: Mapping[str, Sequence[Series]]) -> Match:
+    texts = (volume.volume, volume.group, volume.image, volume.reference)
+    subjects = {number for text in texts for number in re.findall(r"\d+", text)} & set(by_subject)
+    if not subjects:
+        return Match(volume.volume, None, "no subject of the table in its name, group or paths")
+    fitting: list[tuple[int, Series]] = []
+    reasons = []
+    for subject in sorted(subjects):
+        behind = _numbers_behind(subject, texts)
+        dates = {number for number in behind if _is_date(number)}
+        others = behind - dates
+        for series in by_subject[subject]:
+            if dates and series.visit_date not in dates:
+                reasons.append(f"is of {', '.join(sorted(dates))}; the clicks are on {series}")
+            elif others and series.series not in others:
+                reasons.append(f"is series {', '.join(sorted(others))}; the clicks are on {series}")
+            else:
+                fitting.append((bool(dates) + bool(others), series))
+    if not fitting:
+        return Match(volume.volume, None, "; ".join(reasons))
+    best = max(strength for strength, _ in fitting)
+    chosen = [series for strength, series in fitting if strength == best]
+    if len(chosen) > 1:
+        return Match(volume.volume, None, f"may be any of: {'; '.join(map(str, chosen))}")
+    return Match(volume.volume, chosen[0], BY[best])
+
+
+def _settled(one: Match, claims: Sequence[Match]) -> Match:
+    """Of several volumes that claim one series, the one with the strongest evidence has it, if it is the only one."""
+    best = max(BY.index(claim.reason) for claim in claims)
+    strongest = [claim for claim in claims if BY.index(claim.reason) == best]
+    if [one] == strongest:
+        return one
+    if one not in strongest:
+        return Match(one.volume, None, f"{one.series} belongs to {strongest[0].volume}, which names more of it")
+    others = ", ".join(claim.volume for claim in strongest if claim != one)
+    return Match(one.volume, None, f"{one.series} fits {others} as well; name date and series in the sheet's paths")
+
+
+def _numbers_behind(subject: str, texts: Iterable[str]) -> set[str]:
+    """Numbers of eight digits that stand behind the subject in the same text."""
+    found: set[str] = set()
+    for text in texts:
+        numbers = re.findall(r"\d+", text)
+        if subject in numbers:
+            found.update(number for number in numbers[numbers.index(subject) + 1 :] if len(number) == 8)
+    return found
+
+
+def _is_date(number: str) -> bool:
+    """Whether eight digits are a date of this or the last century, year first."""
+    return re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", number) is not None
+
+
+def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int = AUTHORS_SLICE) -> str:
+    """Add the authors' clicks on the sheet's volumes to the clicks table `out`; return what matched and what did not.
+
+    index: the slice that was clicked on. Clicks that `out` already has, by volume, structure and slice, stay as they
+    are. Raises ConfigurationError for a faulty sheet and ClickTableError where no volume matches.
+    """
+    faults: list[str] = []
+    sheet = read_volumes(volumes, faults)
+    if faults:
+        raise ConfigurationError(faults)
+    series = read_authors_table(table)
+    matches = match(sheet, series)
+    if not any(one.series for one in matches):
+        raise ClickTableError(
+            f"{volumes}: no volume matches a series of {table}\n{_unmatched(matches)}\n"
+            "A volume is found by its subject's number in the name, group or paths of its row."
+        )
+    target = ClickTable(out)
+    there = target.keys()
+    added = kept = 0
+    for one in matches:
+        for structure, point in one.series.clicks.items() if one.series else ():
+            if (one.volume, structure, str(index)) in there:
+                kept += 1
+                continue
+            target.put(one.volume, structure, index, *point)
+            added += 1
+    target.write()
+    lines = [f"{out}: {added} clicks added" + (f", {kept} were there already and stay as they are" if kept else "")]
+    lines += [f"  {sum(one.reason == by for one in matches)} volumes matched by {by}" for by in reversed(BY)]
+    if any(one.series is None for one in matches):
+        lines += [f"{sum(one.series is None for one in matches)} volumes without clicks:", _unmatched(matches)]
+    used = {one.series for one in matches}
+    if left := [entry for entry in series if entry not in used]:
+        shown = "; ".join(map(str, left[:3])) + ("; ..." if len(left) > 3 else "")
+        lines.append(f"{len(left)} of the table's {len(series)} series have no volume in {volumes}: {shown}")
+    return "\n".join(lines)
+
+
+def _unmatched(matches: Sequence[Match]) -> str:
+    lines = [f"  {one.volume}: {one.reason}" for one in matches if one.series is None]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Bring the paper's clicks to the volumes of a sample sheet."""
+    parser = argparse.ArgumentParser(prog="python -m volprompt.clicks", description=main.__doc__)
+    commands = parser.add_subparsers(required=True)
+    importing = commands.add_parser("import", help="add the authors' clicks on the sheet's volumes to a clicks table")
+    importing.add_argument("table", help="the authors' table: subject, visit_date, series, structure, x, y")
+    importing.add_argument("--volumes", required=True, help="the sample sheet")
+    importing.add_argument("--out", required=True, help="the clicks table; rows that it has are kept")
+    importing.add_argument("--slice", type=int, default=AUTHORS_SLICE, help="clicked slice, from 0 (%(default)s)")
+    given = parser.parse_args(arguments)
+    try:
+        print(import_clicks(given.table, given.volumes, given.out, given.slice))
+    except VolpromptError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
