@@ -69,8 +69,8 @@ LEVELS = (
     Level(96, 16, 30, 16),
     Level(64, 8, 30, 0),
 )
-# Characters per shown pixel of a frame: a low estimate, only to leave out levels that cannot fit.
-CHARACTERS_PER_PIXEL = 0.05
+# Characters per shown pixel of a frame: an estimate on the low side, to leave out levels that will hardly fit.
+CHARACTERS_PER_PIXEL = 0.065
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,15 @@ class Region:
     def crop(self, frames: np.ndarray) -> np.ndarray:
         """The region's rows and columns of (slice, y, x)."""
         return frames[:, slice(*self.rows), slice(*self.columns)]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Frames as one picture: each has `size` pixels (y, x), `columns` lie side by side; data: WebP in base64."""
+
+    size: tuple[int, int]
+    columns: int
+    data: str
 
 
 @dataclass(frozen=True)
@@ -135,15 +144,16 @@ def volume_views(
     for shard in shards:
         rows = converted_rows(shard)
         here = [volume for volume in wanted if volume in rows]
-        table = read_prompts(shard.prompts) if here else None
+        if not here:
+            continue
+        table = read_prompts(shard.prompts)
         for volume in here:
             own = wanted[volume]
             share = int(left * _weight(own) / weight)
             weight -= _weight(own)
             shown = _read(volume, rows[volume], shard, own, table[table["volume"] == volume], design, names)
-            fitted = (
-                _fitted(shown, names, {key: dices.get((*key, volume), {}) for key in own}, share) if shown else None
-            )
+            own_dices = {key: dices.get((*key, volume), {}) for key in own}
+            fitted = _fitted(shown, names, own_dices, share) if shown else None
             if fitted is None:
                 continue
             picture, seen, size = fitted
@@ -259,16 +269,23 @@ def _fitted(
     """The volume at the finest level whose JSON text has at most `share` characters; None where none has."""
     region = shown_region(shown)
     height, width = region.rows[1] - region.rows[0], region.columns[1] - region.columns[0]
+    per_pixel = CHARACTERS_PER_PIXEL
     for level in LEVELS:
         rows, columns = shown_size(height, width, shown.grid.spacing[1:], level.pixels)
         slices = shown_slices(region.slices, prompted_slices(shown), level.slices)
-        if rows * columns * len(slices) * CHARACTERS_PER_PIXEL > share and level is not LEVELS[-1]:
+        pixels = rows * columns * len(slices)
+        if pixels * per_pixel > share and level is not LEVELS[-1]:
             continue
-        picture, views = encoded(shown, names, region, slices, (rows, columns), level)
+        sheet = frames_sheet(region.crop(shown.frames[slices]), (rows, columns), level.quality)
+        if len(sheet.data) > share:
+            per_pixel = 0.9 * len(sheet.data) / pixels
+            continue
+        picture, views = encoded(shown, names, region, slices, sheet, level)
         views = {key: {"dice": dict(dices[key]), **view} for key, view in views.items()}
         size = characters([picture, list(views.values())]) + ENTRY * len(views)
         if size <= share:
             return picture, views, size
+        per_pixel = 0.9 * size / pixels
     logger.warning("%s: does not fit the report's viewer and is left out of it", shown.name)
     return None
 
@@ -341,7 +358,7 @@ def encoded(
     names: Sequence[str],
     region: Region,
     slices: Sequence[int],
-    size: tuple[int, int],
+    sheet: Sheet,
     level: Level,
 ) -> tuple[dict[str, Any], dict[Configuration, dict[str, Any]]]:
     """The picture of a volume and what each configuration adds to it."""
@@ -349,8 +366,8 @@ def encoded(
     longest = max(np.ptp(side) * mm for side, mm in zip(_sides(region), spacing, strict=True))
     cell = longest / level.cells if level.cells else 0.0
     origin = [side[0] * mm for side, mm in zip(_sides(region), spacing, strict=True)]
-    solid = {name: _solid(bits, shown, region, cell) for name, bits in shown.reference.items()} if cell else {}
-    columns = int(np.ceil(np.sqrt(len(slices) * size[0] / size[1])))
+    solid = {name: _solid(bits, spacing, cell) for name, bits in shown.reference.items()} if cell else {}
+    size = sheet.size
     picture = {
         "name": shown.name,
         "depth": len(shown.frames),
@@ -363,18 +380,18 @@ def encoded(
         "first": region.slices[0],
         "extent_slices": region.slices[1] - region.slices[0],
         "extent_mm": [round(float(np.ptp(side) * mm), 3) for side, mm in zip(_sides(region), spacing, strict=True)],
-        "columns": columns,
-        "frames": frames_sheet(region.crop(shown.frames[list(slices)]), size, columns, level.quality),
-        "reference": _coded_masks(shown.reference, names, slices, region, size, shown),
+        "columns": sheet.columns,
+        "frames": sheet.data,
+        "reference": _coded_masks(shown.reference, names, slices, region, size),
         "present": _present(shown.reference, names, slices),
         "surfaces": _coded_surfaces(solid, {}, names, origin, cell),
     }
     views = {}
     for configuration, masks in shown.predicted.items():
-        own = {name: _solid(bits, shown, region, cell) for name, bits in masks.items()} if cell else {}
+        own = {name: _solid(bits, spacing, cell) for name, bits in masks.items()} if cell else {}
         prompts = [p for p in shown.prompts[configuration[2]] if p.slice in slices]
         views[configuration] = {
-            "masks": _coded_masks(masks, names, slices, region, size, shown),
+            "masks": _coded_masks(masks, names, slices, region, size),
             "present": _present(masks, names, slices),
             "surfaces": _coded_surfaces(own, solid, names, origin, cell),
             "slice_dice": slice_dices(masks, shown.reference, names, slices),
@@ -465,20 +482,22 @@ def mirrored(axes: str) -> bool:
     return bool(towards_the_eye @ along < 0)
 
 
-def frames_sheet(frames: np.ndarray, size: tuple[int, int], columns: int, quality: int) -> str:
-    """Frames, uint8 (slice, y, x), as one WebP picture in base64: `columns` side by side, each of `size` (y, x)."""
+def frames_sheet(frames: np.ndarray, size: tuple[int, int], quality: int) -> Sheet:
+    """Put frames, uint8 (slice, y, x), into one about square picture, each in `size` pixels (y, x)."""
     from PIL import Image
 
+    height, width = size
+    columns = int(np.ceil(np.sqrt(len(frames) * height / width)))
     rows = -(-len(frames) // columns)
-    sheet = Image.new("L", (columns * size[1], rows * size[0]))
+    whole = Image.new("L", (columns * width, rows * height))
     for place, frame in enumerate(frames):
         small = Image.fromarray(np.ascontiguousarray(frame))
-        if small.size != (size[1], size[0]):
-            small = small.resize((size[1], size[0]), Image.Resampling.BOX)
-        sheet.paste(small, (place % columns * size[1], place // columns * size[0]))
+        if small.size != (width, height):
+            small = small.resize((width, height), Image.Resampling.BOX)
+        whole.paste(small, (place % columns * width, place // columns * height))
     stream = io.BytesIO()
-    sheet.convert("RGB").save(stream, format="WEBP", quality=quality, method=4)
-    return base64.b64encode(stream.getvalue()).decode()
+    whole.convert("RGB").save(stream, format="WEBP", quality=quality, method=2)
+    return Sheet(size, columns, base64.b64encode(stream.getvalue()).decode())
 
 
 def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -521,24 +540,32 @@ def _coded_masks(
     slices: Sequence[int],
     region: Region,
     size: tuple[int, int],
-    shown: Shown,
 ) -> list[str | None]:
-    index, width = list(slices), shown.frames.shape[2]
+    index = list(slices)
     return [
-        coded_mask(shrunk(region.crop(unpack_bits(masks[name][index], width)), size)) if name in masks else None
-        for name in names
+        coded_mask(shrunk(_unpacked(masks[name], index, region), size)) if name in masks else None for name in names
     ]
 
 
-def _solid(bits: np.ndarray, shown: Shown, region: Region, cell: float) -> Surface | None:
-    """The surface of a mask within the region, in millimetres from the volume's first voxel, finer than it is shown."""
-    rows = slice(*region.rows)
-    part = unpack_bits(bits[slice(*region.slices), rows], shown.frames.shape[2])[..., slice(*region.columns)]
-    found = surface(part, shown.grid.spacing, 0.6 * cell)
+def _unpacked(bits: np.ndarray, slices: Sequence[int] | slice, region: Region) -> np.ndarray:
+    """Some slices of a mask in bits, cropped to the region's rows and columns: bool."""
+    left, right = region.columns
+    byte = left // 8  # only the bytes that hold the region's columns are unpacked
+    part = bits[:, slice(*region.rows), byte : -(-right // 8)][slices]
+    return unpack_bits(part, right - 8 * byte)[..., left - 8 * byte :]
+
+
+def _solid(bits: np.ndarray, spacing: Sequence[float], cell: float) -> Surface | None:
+    """The surface of a mask in bits, in millimetres from the volume's first voxel, finer than it is shown."""
+    sides = [np.flatnonzero(bits.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not len(sides[0]):
+        return None
+    (first, stop), rows, (byte, last) = ((int(side[0]), int(side[-1]) + 1) for side in sides)
+    box = Region((first, stop), rows, (8 * byte, 8 * last))
+    found = surface(_unpacked(bits, slice(first, stop), box), spacing, 0.6 * cell)
     if found is None:
         return None
-    origin = np.array([side[0] for side in _sides(region)]) * shown.grid.spacing
-    return Surface(found.vertices + origin, found.triangles)
+    return Surface(found.vertices + np.array([side[0] for side in _sides(box)]) * np.array(spacing), found.triangles)
 
 
 def _coded_surfaces(

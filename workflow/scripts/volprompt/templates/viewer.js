@@ -260,6 +260,9 @@
     ["viewer-mark-positive", "positive point"],
     ["viewer-mark-negative", "negative point, in its object's colour"],
     ["viewer-mark-box", "box"],
+    ["viewer-mark-dice", "Dice of each slice"],
+    ["viewer-mark-prompted", "prompted slice"],
+    ["viewer-mark-astray", "predicted where the reference shows nothing"],
   ].map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
   const root = make("div", { class: "viewer-root" }, [
     make("div", { class: "viewer-controls" }, [
@@ -298,7 +301,7 @@
 
   async function choose(index, role) {
     const configuration = data.configurations[index];
-    const known = Object.keys(configuration.roles);
+    const known = Object.keys(ROLES).filter((name) => name in configuration.roles);
     state.configuration = index;
     state.role = known.includes(role) ? role : known[0];
     const view = configuration.views[configuration.roles[state.role]];
@@ -336,15 +339,16 @@
   }
 
   function showRoles(configuration) {
-    roles.replaceChildren(...Object.entries(configuration.roles).map(([role, index]) => {
-      const made = button("", "", () => choose(state.configuration, role));
-      const value = configuration.views[index].dice.combined;
-      made.removeAttribute("aria-label");
-      made.textContent = ROLES[role] + (value === undefined ? "" : " " + digits(value));
-      made.setAttribute("aria-pressed", String(role === state.role));
-      made.dataset.role = role;
-      return made;
+    const focused = roles.contains(document.activeElement) ? document.activeElement.dataset.role : null;
+    roles.replaceChildren(...Object.keys(ROLES).filter((role) => role in configuration.roles).map((role) => {
+      const value = configuration.views[configuration.roles[role]].dice.combined;
+      return make("button", {
+        type: "button", class: "viewer-button", "data-role": role, "aria-pressed": String(role === state.role),
+        text: ROLES[role] + (value === undefined ? "" : " " + digits(value)),
+        onclick: () => choose(state.configuration, role),
+      });
     }));
+    if (focused) [...roles.children].find((made) => made.dataset.role === focused)?.focus();
   }
 
   const digits = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
@@ -369,9 +373,9 @@
     combinedCells[1].textContent = digits(scores[0]);
     structureRows.forEach(({ cells }, k) => { cells[1].textContent = digits(scores[k + 1]); });
     const astray = view.slice_dice.length && view.present[state.place] && !volume.present[state.place];
-    const facts = [`Slice ${slice}`, `of 0 to ${volume.depth - 1}`];
+    const few = volume.slices.length < volume.extent_slices ? `, ${volume.slices.length} of them shown` : "";
     const notes = [prompted ? "prompted" : "", astray ? "predicted where the reference shows nothing" : ""].filter(Boolean);
-    const text = facts.join(" ") + (notes.length ? ": " + notes.join(", ") : "");
+    const text = `Slice ${slice} of 0 to ${volume.depth - 1}${few}` + (notes.length ? ": " + notes.join(", ") : "");
     sliceText.textContent = text;
     range.setAttribute("aria-valuetext", `${text}${scores.length ? ", Dice " + digits(scores[0]) : ""}`);
     flat.setAttribute("aria-label", `${volume.name}, ${text}`);
@@ -611,15 +615,17 @@
     }
   }
 
-  function write(context, text, x, y, align = "center") {
+  function write(context, text, x, y, strength = 1) {
+    context.globalAlpha = strength;
     context.font = "600 12px system-ui, sans-serif";
-    context.textAlign = align;
+    context.textAlign = "center";
     context.textBaseline = "middle";
     context.lineWidth = 3;
     context.strokeStyle = "rgba(0, 0, 0, 0.7)";
     context.strokeText(text, x, y);
     context.fillStyle = "#e8edf2";
     context.fillText(text, x, y);
+    context.globalAlpha = 1;
   }
 
   // The patient's directions at the edges: right, left, anterior, posterior, superior, inferior.
@@ -744,7 +750,7 @@
     const fine = state.moving ? 1 : Math.max(2, ratio);
     const columns = Math.round(width * fine), rows = Math.round(height * fine);
     const size = Math.hypot(...volume.extent_mm);
-    const unit = (state.zoom * 1.15 * Math.min(columns, rows)) / size;
+    const unit = (state.zoom * 1.35 * Math.min(columns, rows)) / size;
     const camera = { columns, rows, unit, turn: state.turn };
     const opaque = buffers(columns, rows), clear = buffers(columns, rows);
     const both = state.shown.prediction && state.shown.reference;
@@ -885,7 +891,8 @@
     ];
     for (const [letter, x, y, depth] of ends) {
       const [sx, sy] = onScreen(1.08 * x, 1.08 * y, 1.08 * depth);
-      write(context, letter, Math.min(Math.max(sx, 8), width - 8), Math.min(Math.max(sy, 9), height - 9));
+      const behind = state.turn[6] * x + state.turn[7] * y + state.turn[8] * depth < 0;
+      write(context, letter, Math.min(Math.max(sx, 8), width - 8), Math.min(Math.max(sy, 9), height - 9), behind ? 0.45 : 1);
     }
   }
 
