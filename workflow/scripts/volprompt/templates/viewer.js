@@ -604,9 +604,11 @@
             context.fillStyle = colour;
             context.fill(path);
           } else {
+            // Objects can share a negative point, and it can lie below another's star: earlier ones have longer arms.
+            const arm = 5 + 3 * Math.min(names.length - 1 - prompt.structure, 3);
             for (const sign of [1, -1]) {
-              path.moveTo(cx - 5, cy - 5 * sign);
-              path.lineTo(cx + 5, cy + 5 * sign);
+              path.moveTo(cx - arm, cy - arm * sign);
+              path.lineTo(cx + arm, cy + arm * sign);
             }
             twice(2.4, colour, path);
           }
