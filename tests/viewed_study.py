@@ -26,20 +26,23 @@ FEMUR = (slice(5, 15), slice(10, 26), slice(12, 36))
 TIBIA = (slice(6, 14), slice(30, 50), slice(14, 34))
 
 
-def masks(shift: int = 0) -> dict[str, np.ndarray]:
-    """The two boxes, bool (slice, y, x), moved by `shift` pixels along x."""
+def masks(shift: int = 0, overrun: int = 0) -> dict[str, np.ndarray]:
+    """The two boxes, bool (slice, y, x), moved by `shift` pixels along x and going on for `overrun` slices."""
     made = {}
     for name, box in (("femur", FEMUR), ("tibia", TIBIA)):
         mask = np.zeros(SHAPE, dtype=bool)
-        mask[box] = True
+        mask[slice(box[0].start, box[0].stop + overrun), *box[1:]] = True
         made[name] = np.roll(mask, shift, axis=2)
     return made
 
 
 class Study:
-    """The study's score table, files and design. Volume number k is predicted k pixels off; `bare` has no reference."""
+    """The study's score table, files and design. Volume number k is predicted k pixels off, all of them
+    for `overrun` slices too many; the `bare` ones have no reference."""
 
-    def __init__(self, folder: Path, volumes: Sequence[str] = ("a", "b", "c"), bare: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, volumes: Sequence[str] = ("a", "b", "c"), bare: Sequence[str] = (), overrun: int = 0
+    ) -> None:
         self.folder = folder
         rows = []
         for number, name in enumerate([*volumes, *bare]):
@@ -59,7 +62,7 @@ class Study:
         scores = []
         for number, row in enumerate(read_volume_table(folder / "volumes" / "000").itertuples()):
             for scheme in SCHEMES:
-                for name, mask in masks(number).items():
+                for name, mask in masks(number, overrun).items():
                     write_mask(mask, grid_of_row(row), mask_path(self.masks, scheme, row.volume, name))
                 dice = float("nan") if row.volume in bare else 1 - number / 20
                 status = "no_reference" if row.volume in bare else "ok"

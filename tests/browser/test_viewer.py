@@ -326,6 +326,32 @@ def test_nothing_to_show(visit: Callable[..., Visit], tmp_path: Path) -> None:
     assert page.locator("#viewer").inner_text() == "No volume has masks that could be shown."
 
 
+def test_a_hidden_viewer_is_drawn_when_it_is_shown(page: Page) -> None:
+    shown = picture(page)
+    page.evaluate("document.getElementById('viewer').style.display = 'none'")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    drawn(page)
+    page.evaluate("document.getElementById('viewer').style.display = ''")
+    drawn(page)
+    assert picture(page) == shown
+
+
+def test_a_prediction_that_runs_on_is_pointed_out(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    study = Study(tmp_path, volumes=["a"], overrun=2)
+    page = visit(write_page(tmp_path / "page.html", volume_views(study.scores, study.shards, study.design))).page
+    ready(page)
+    # The tibia's last slice is 13; two more are predicted. The femur's last is 14; 15 and 16 are predicted too.
+    texts = {}
+    for place in range(int(page.locator(".viewer-range").get_attribute("max") or 0) + 1):
+        page.locator(".viewer-range").fill(str(place))
+        texts[int(state(page, "slice"))] = page.locator(".viewer-caption").first.inner_text().partition(": ")[2]
+    assert texts[13] == "prompted"
+    assert texts[14] == "prompted, tibia predicted, not in the reference"
+    assert texts[15] == "femur, tibia predicted, not in the reference"
+    assert texts[16] == "femur predicted, not in the reference"
+    assert texts[17] == ""
+
+
 def test_print(page: Page) -> None:
     page.emulate_media(media="print")
     assert page.locator(".viewer-canvas").first.is_visible()

@@ -106,7 +106,7 @@ class Shown:
     """A volume at full resolution, with all that its configurations show of it.
 
     frames: uint8 (slice, y, x); reference and each configuration's predicted masks by structure as bits, uint8
-    (slice, y, ceil(x / 8)); prompts by scheme.
+    (slice, y, ceil(x / 8)); prompts by scheme; video: the schemes that prompt an object on one slice only.
     """
 
     name: str
@@ -115,6 +115,7 @@ class Shown:
     reference: Mapping[str, np.ndarray]
     predicted: Mapping[Configuration, Mapping[str, np.ndarray]]
     prompts: Mapping[str, Sequence[ObjectPrompt]]
+    video: frozenset[str]
 
 
 def volume_views(
@@ -124,6 +125,11 @@ def volume_views(
 
     scores: the study's score table; budget: characters that the JSON text may have. A volume that cannot fit is left
     out, and so is one whose masks are not there.
+
+    `structures` (name, colour) gives the order of all lists by structure. `volumes`: name, depth, axes, the shown
+    slices, their size in pixels, the region's size in millimetres, the frames, and masks and surfaces of the
+    reference. `configurations`: experiment, model, scheme, the number of ranked volumes, `views` (number of the volume,
+    Dice, masks, surfaces, prompts, Dice by slice, where to start), and which view each of the `roles` has.
     """
     chosen = chosen_volumes(scores)
     wanted: dict[str, list[Configuration]] = {}
@@ -131,7 +137,7 @@ def volume_views(
         for volume in dict.fromkeys(roles.values()):
             wanted.setdefault(volume, []).append(configuration)
     names = shown_structures(design)
-    dices = _dices(scores)
+    dices = _dices(scores[scores["volume"].isin(list(wanted))])
     views: dict[str, Any] = {
         "structures": [{"name": name, "colour": colour} for name, colour in zip(names, cycle(COLOURS), strict=False)],
         "step": STEP_MM,
@@ -260,7 +266,8 @@ def _read(
         )
         for scheme in schemes
     }
-    return Shown(volume, grid, read_frames(shard.volumes, volume), reference, predicted, prompts)
+    video = frozenset(scheme for scheme in schemes if design.schemes[scheme].predictor == "video")
+    return Shown(volume, grid, read_frames(shard.volumes, volume), reference, predicted, prompts, video)
 
 
 def _fitted(
@@ -336,9 +343,8 @@ def shown_size(height: int, width: int, spacing: Sequence[float], pixels: int) -
 
 
 def prompted_slices(shown: Shown) -> list[int]:
-    """The slices that a configuration shown here prompts on a few slices only: they are always among those shown."""
-    few = [{prompt.slice for prompt in prompts} for prompts in shown.prompts.values()]
-    return sorted({index for slices in few if len(slices) <= 4 for index in slices})
+    """The slices that video schemes prompt: they are always among those shown."""
+    return sorted({prompt.slice for scheme in shown.video for prompt in shown.prompts[scheme]})
 
 
 def shown_slices(extent: tuple[int, int], needed: Sequence[int], most: int) -> list[int]:
@@ -396,7 +402,7 @@ def encoded(
             "surfaces": _coded_surfaces(own, solid, names, origin, cell),
             "slice_dice": slice_dices(masks, shown.reference, names, slices),
             "prompts": [_prompt(prompt, names, region) for prompt in prompts],
-            "start": _start(prompts, shown.reference or masks, slices),
+            "start": _start(prompts if configuration[2] in shown.video else [], shown.reference or masks, slices),
         }
     return picture, views
 
@@ -406,10 +412,10 @@ def _sides(region: Region) -> tuple[tuple[int, int], tuple[int, int], tuple[int,
 
 
 def _start(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:
-    """Place among the shown slices to begin with: a video scheme's prompted slice, else the middle one of those that
-    show most of the structures."""
+    """Place among the shown slices to begin with: the first prompted one (of a video scheme), else the middle one of
+    those that show most of the structures."""
     prompted = sorted({prompt.slice for prompt in prompts})
-    if 0 < len(prompted) <= 4:
+    if prompted:
         return list(slices).index(prompted[0])
     count = np.sum([bits[list(slices)].any(axis=(1, 2)) for bits in masks.values()], axis=0)
     most = np.flatnonzero(count == count.max())

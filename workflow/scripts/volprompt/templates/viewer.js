@@ -262,7 +262,7 @@
     ["viewer-mark-box", "box"],
     ["viewer-mark-dice", "Dice of each slice"],
     ["viewer-mark-prompted", "prompted slice"],
-    ["viewer-mark-astray", "predicted where the reference shows nothing"],
+    ["viewer-mark-astray", "a structure is predicted where the reference does not show it"],
   ].map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
   const root = make("div", { class: "viewer-root" }, [
     make("div", { class: "viewer-controls" }, [
@@ -322,7 +322,8 @@
     range.max = loaded.volume.slices.length - 1;
     select.value = String(index);
     showRoles(configuration);
-    const spread = configuration.ranked > 1 ? `, one of ${configuration.ranked} scored volumes` : "";
+    const spread = configuration.ranked > 1
+      ? `, ${state.role} of ${configuration.ranked} scored volumes by combined Dice` : "";
     title.replaceChildren(make("strong", { text: loaded.volume.name }), spread);
     const has = loaded.volume.reference.some((mask) => mask !== null);
     checks.reference.box.disabled = checks.distance.box.disabled = !has;
@@ -353,6 +354,13 @@
 
   const digits = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
 
+  // Whether a structure is predicted on a slice on which the reference does not show it.
+  function isAstray(place, structure) {
+    const { view, volume } = state.loaded;
+    const has = (bits) => Math.floor(bits / 2 ** structure) % 2 === 1;
+    return view.slice_dice.length > 0 && has(view.present[place]) && !has(volume.present[place]);
+  }
+
   function promptedPlaces() {
     const { view, volume } = state.loaded;
     const prompted = new Set(view.prompts.map((prompt) => prompt.slice));
@@ -372,9 +380,9 @@
     root.dataset.slice = String(slice);
     combinedCells[1].textContent = digits(scores[0]);
     structureRows.forEach(({ cells }, k) => { cells[1].textContent = digits(scores[k + 1]); });
-    const astray = view.slice_dice.length && view.present[state.place] && !volume.present[state.place];
+    const astray = names.filter((_, k) => isAstray(state.place, k));
     const few = volume.slices.length < volume.extent_slices ? `, ${volume.slices.length} of them shown` : "";
-    const notes = [prompted ? "prompted" : "", astray ? "predicted where the reference shows nothing" : ""].filter(Boolean);
+    const notes = [prompted ? "prompted" : "", astray.length ? `${astray.join(", ")} predicted, not in the reference` : ""].filter(Boolean);
     const text = `Slice ${slice} of 0 to ${volume.depth - 1}${few}` + (notes.length ? ": " + notes.join(", ") : "");
     sliceText.textContent = text;
     range.setAttribute("aria-valuetext", `${text}${scores.length ? ", Dice " + digits(scores[0]) : ""}`);
@@ -496,6 +504,7 @@
   function drawSlice() {
     const { volume, view, picture, reference, masks } = state.loaded;
     const { context, width, height } = prepared(flat);
+    if (!width || !height) return; // hidden; drawn once it has a size
     const [rows, columns] = volume.size;
     const fit = Math.min(width / volume.width_mm, height / volume.height_mm);
     const box = { width: volume.width_mm * fit, height: volume.height_mm * fit };
@@ -529,8 +538,12 @@
     layer.height = rows;
     const own = layer.getContext("2d");
     const pixels = own.createImageData(columns, rows);
+    const out = pixels.data;
     for (let k = 0; k < mask.length; k++) {
-      pixels.data.set([red, green, blue, mask[k] ? 90 : 0], 4 * k);
+      out[4 * k] = red;
+      out[4 * k + 1] = green;
+      out[4 * k + 2] = blue;
+      out[4 * k + 3] = mask[k] ? 90 : 0;
     }
     own.putImageData(pixels, 0, 0);
     context.drawImage(layer, box.left, box.top, box.width, box.height);
@@ -643,6 +656,7 @@
   function drawStrip() {
     const { volume, view } = state.loaded;
     const { context, width, height } = prepared(strip);
+    if (!width || !height) return;
     const count = volume.slices.length, marked = new Set(promptedPlaces());
     const step = count > 1 ? (width - 2 * EDGE) / (count - 1) : 0;
     const tall = height - 9, bar = Math.max(1, Math.min(step || 8, 14) - 1);
@@ -654,7 +668,7 @@
       if (value !== null) {
         context.fillStyle = "#7b8894";
         context.fillRect(x - bar / 2, tall * (1 - value), bar, tall * value);
-        if (!volume.present[place]) {
+        if (names.some((_, k) => isAstray(place, k))) {
           context.fillStyle = "#D55E00";
           context.fillRect(x - bar / 2, tall - 4, bar, 4);
         }
@@ -745,42 +759,57 @@
     draw();
   }
 
+  const drawnSurfaces = document.createElement("canvas");
+  let drawnFor = "";
+
   function drawSolid() {
     const { volume, surfaces, referenceSurfaces } = state.loaded;
     const { context, width, height, ratio } = prepared(solid);
+    if (!width || !height) return;
     // Finer than the screen while nothing moves, for smooth edges.
     const fine = state.moving ? 1 : Math.max(2, ratio);
     const columns = Math.round(width * fine), rows = Math.round(height * fine);
-    const size = Math.hypot(...volume.extent_mm);
-    const unit = (state.zoom * 1.35 * Math.min(columns, rows)) / size;
-    const camera = { columns, rows, unit, turn: state.turn };
-    const opaque = buffers(columns, rows), clear = buffers(columns, rows);
+    const unit = (state.zoom * 1.35 * Math.min(width, height)) / Math.hypot(...volume.extent_mm);
     const both = state.shown.prediction && state.shown.reference;
-    let number = 0;
+    const { reference, prediction, distance } = state.shown;
+    // Another slice moves only the frame: the surfaces are drawn again when something about them has changed.
+    const wanted = JSON.stringify([
+      state.configuration, state.role, columns, rows, state.zoom, state.turn, reference, prediction, distance,
+      state.structures,
+    ]);
+    if (wanted !== drawnFor) {
+      drawSurfaces({ columns, rows, unit: unit * fine, turn: state.turn }, both);
+      drawnFor = wanted;
+    }
+    context.imageSmoothingEnabled = true;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(drawnSurfaces, 0, 0, width, height);
+    drawFrame(context, volume, width, height, unit);
+    const any = surfaces.some(Boolean) || referenceSurfaces.some(Boolean);
+    solidText.textContent = !any ? "No surfaces: left out for the size of this page, or nothing to show."
+      : both ? "Solid: prediction; translucent: reference; frame: this slice." : "Frame: this slice.";
+    const { model, scheme } = data.configurations[state.configuration];
+    solid.setAttribute("aria-label", `Surfaces of ${volume.name} in 3D, ${model}, ${scheme}, slice ${volume.slices[state.place]}`);
+  }
+
+  function drawSurfaces(camera, both) {
+    const { surfaces, referenceSurfaces } = state.loaded;
+    const { columns, rows } = camera;
+    const opaque = buffers(columns, rows), clear = buffers(columns, rows);
     names.forEach((_, k) => {
       if (!state.structures[k]) return;
       if (state.shown.prediction && surfaces[k]) {
         const byDistance = state.shown.distance && surfaces[k].distances;
         rasterise(surfaces[k], camera, opaque, byDistance ? distanceColour(surfaces[k].distances) : () => colours[k]);
-        number++;
       }
       if (state.shown.reference && referenceSurfaces[k]) {
         rasterise(referenceSurfaces[k], camera, both ? clear : opaque, () => (both ? [255, 255, 255] : colours[k]));
-        number++;
       }
     });
-    layer.width = columns;
-    layer.height = rows;
-    const own = layer.getContext("2d");
-    own.putImageData(composed(own, opaque, clear, columns, rows), 0, 0);
-    context.imageSmoothingEnabled = true;
-    context.imageSmoothingQuality = "high";
-    context.drawImage(layer, 0, 0, width, height);
-    drawFrame(context, volume, width, height, unit / fine);
-    const any = surfaces.some(Boolean) || referenceSurfaces.some(Boolean);
-    solidText.textContent = !any ? "No surfaces: left out for the size of this page, or nothing to show."
-      : both ? "Solid: prediction; translucent: reference; frame: this slice." : "Frame: this slice.";
-    solid.setAttribute("aria-label", `Surfaces of ${volume.name} in 3D: ${number} shown`);
+    drawnSurfaces.width = columns;
+    drawnSurfaces.height = rows;
+    const context = drawnSurfaces.getContext("2d");
+    context.putImageData(composed(context, opaque, clear, columns, rows), 0, 0);
   }
 
   const buffers = (columns, rows) => ({
