@@ -324,7 +324,9 @@
     showRoles(configuration);
     const spread = configuration.ranked > 1
       ? `, ${state.role} of ${configuration.ranked} scored volumes by combined Dice` : "";
-    title.replaceChildren(make("strong", { text: loaded.volume.name }), spread);
+    const { experiment, model, scheme } = configuration;
+    const printed = make("span", { class: "viewer-printed", text: `; experiment ${experiment}, ${model}, ${scheme}` });
+    title.replaceChildren(make("strong", { text: loaded.volume.name }), spread, printed);
     const has = loaded.volume.reference.some((mask) => mask !== null);
     checks.reference.box.disabled = checks.distance.box.disabled = !has;
     const marked = promptedPlaces();
