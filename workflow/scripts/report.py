@@ -4,7 +4,8 @@ from pathlib import Path
 
 from volprompt.config import Scheme
 from volprompt.logs import logging_to
-from volprompt.report import StudyDesign, group_by_shard, write_report
+from volprompt.report import group_by_shard, write_report
+from volprompt.shards import StudyDesign
 
 params = snakemake.params
 

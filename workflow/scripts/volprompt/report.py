@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,8 @@ from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask
 from volprompt.prompts import read_prompts
 from volprompt.schemes import ObjectPrompt, middle_slice, scheme_prompts
-from volprompt.volumes import grid_of_row, read_frames, read_reference, read_volume_table, structure_mask
-
-
-@dataclass(frozen=True)
-class ShardFiles:
-    """Where a shard's volumes, prompts and masks lie; masks by experiment and model."""
-
-    volumes: str
-    prompts: str
-    masks: Mapping[tuple[str, str], str]
-
-
-@dataclass(frozen=True)
-class StudyDesign:
-    """What the report has to know of the configuration: label numbers by structure, schemes, and their experiments."""
-
-    structures: Mapping[str, Sequence[int]]
-    scored: Sequence[str]
-    schemes: Mapping[str, Scheme]
-    experiments: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+from volprompt.shards import ShardFiles, StudyDesign, converted_rows
+from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
 
 
 def write_report(
@@ -94,7 +75,7 @@ def median_volume(scores: pd.DataFrame) -> str | None:
 
 def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> list[dict[str, Any]]:
     """For each experiment a figure of one slice of `volume`: models in rows, schemes in columns, as inline PNG."""
-    shard = next((shard for shard in shards if volume in _converted(shard)), None)
+    shard = next((shard for shard in shards if volume in converted_rows(shard)), None)
     if shard is None:
         return []
     example = Example(volume, shard, design)
@@ -114,7 +95,7 @@ class Example:
         self.volume = volume
         self.shard = shard
         self.design = design
-        self.row = _converted(shard)[volume]
+        self.row = converted_rows(shard)[volume]
         self.grid = grid_of_row(self.row)
         self.depth = int(self.row.shape[0])
         table = read_prompts(shard.prompts)
@@ -167,11 +148,6 @@ def software(runs: pd.DataFrame) -> list[str]:
     """The distinct sets of package versions that made the masks."""
     found = runs["versions"].dropna().unique()
     return [", ".join(f"{name} {number}" for name, number in json.loads(text).items()) for text in found]
-
-
-def _converted(shard: ShardFiles) -> dict[str, Any]:
-    table = read_volume_table(shard.volumes)
-    return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,364 @@
+"""The report's viewer in a browser: it shows what was chosen, reacts to wheel, keys, touch and mouse, and fits."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jinja2 import Environment
+from PIL import Image
+from playwright.sync_api import Browser, Page
+from tests.browser.conftest import Visit
+from tests.viewed_study import Study
+
+from volprompt import views
+from volprompt.views import volume_views
+
+TEMPLATES = Path(views.__file__).parent / "templates"
+HOSTILE = "<img src=x onerror=alert(1)>&'\""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Viewer</title><style>body { margin: 1rem; font: 16px/1.5 sans-serif; } {{ css }}</style></head>
+<body><div id="viewer"></div>
+<script type="application/json" id="views-data">{{ views | tojson }}</script><script>{{ js }}</script>
+<div style="height: 2000px"></div></body></html>"""
+
+
+def write_page(path: Path, made: object) -> Path:
+    css, js = (TEMPLATES.joinpath(name).read_text(encoding="utf-8") for name in ("viewer.css", "viewer.js"))
+    path.write_text(Environment().from_string(PAGE).render(css=css, js=js, views=made), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("viewed")
+    study = Study(folder, volumes=["a", "b", HOSTILE])
+    return write_page(folder / "page.html", volume_views(study.scores, study.shards, study.design))
+
+
+@pytest.fixture
+def page(visit: Callable[..., Visit], page_file: Path) -> Page:
+    opened = visit(page_file).page
+    ready(opened)
+    return opened
+
+
+def ready(page: Page) -> None:
+    """Wait until the chosen volume is unpacked and drawn."""
+    page.wait_for_selector(".viewer-root[data-ready=true][data-drawn]")
+    drawn(page)
+
+
+def drawn(page: Page) -> None:
+    """Wait for the next frame, in which what was asked for is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def state(page: Page, name: str) -> str:
+    return str(page.evaluate(f"document.querySelector('.viewer-root').dataset.{name}"))
+
+
+def picture(page: Page, which: str = ".viewer-canvas") -> str:
+    """The pixels of a canvas, once drawn."""
+    drawn(page)
+    return str(page.evaluate(f"document.querySelector('{which}').toDataURL()"))
+
+
+def pixels(page: Page, which: str = ".viewer-canvas") -> np.ndarray:
+    """The pixels of a canvas, once drawn: int (y, x, 4), red, green, blue and opacity."""
+    text = picture(page, which)
+    picture_file = io.BytesIO(base64.b64decode(text.split(",")[1]))
+    return np.asarray(Image.open(picture_file).convert("RGBA")).astype(int)
+
+
+def blue(found: np.ndarray) -> np.ndarray:
+    """Where pixels are about the femur's colour."""
+    return (found[..., 2] - found[..., 0] > 40) & (found[..., 2] > found[..., 1] + 15) & (found[..., 3] > 250)
+
+
+def orange(found: np.ndarray) -> np.ndarray:
+    """Where pixels are about the tibia's colour."""
+    return (found[..., 0] - found[..., 2] > 40) & (found[..., 3] > 250)
+
+
+def test_the_first_configurations_worst_volume_is_shown(page: Page) -> None:
+    assert state(page, "volume") == HOSTILE
+    assert page.locator(".viewer-title strong").inner_text() == HOSTILE
+    assert page.locator(".viewer-root img").count() == 0
+    assert state(page, "role") == "worst"
+    names = [text.strip() for text in page.locator("[data-role]:is(button)").all_inner_texts()]
+    assert names == ["Worst 0.900", "Median 0.950", "Best 1.000"]
+    assert blue(pixels(page)).sum() > 1000
+    assert orange(pixels(page)).sum() > 1000
+
+
+def test_volumes_and_configurations_are_chosen(page: Page) -> None:
+    page.get_by_role("button", name="Best").click()
+    page.wait_for_function("document.querySelector('.viewer-root').dataset.volume === 'a'")
+    ready(page)
+    assert page.get_by_role("button", name="Best").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Tab")  # the focus stays where it was, though the buttons were made anew
+    assert page.evaluate("document.activeElement.className").startswith("viewer-canvas")
+    first = picture(page)
+    page.locator(".viewer-range").fill("3")
+    page.locator("select").select_option(label="m, clicks")
+    page.wait_for_function("document.querySelector('.viewer-root').dataset.configuration === '1'")
+    ready(page)
+    assert state(page, "volume") == "a"
+    assert state(page, "role") == "best"
+    assert state(page, "slice") == "6"  # the same volume keeps its slice: the fourth from 3
+    assert picture(page) != first
+
+
+def test_the_wheel_moves_through_slices_and_lets_the_page_scroll_on_at_the_end(page: Page) -> None:
+    before, shown = int(state(page, "slice")), picture(page)
+    page.locator(".viewer-canvas").first.hover()
+    page.mouse.wheel(0, 100)
+    page.wait_for_function(f"document.querySelector('.viewer-root').dataset.slice === '{before + 1}'")
+    assert picture(page) != shown
+    page.mouse.wheel(0, -100)
+    page.wait_for_function(f"document.querySelector('.viewer-root').dataset.slice === '{before}'")
+    assert page.evaluate("scrollY") == 0
+    page.locator(".viewer-range").fill("1000")
+    page.locator(".viewer-canvas").first.hover()
+    page.mouse.wheel(0, 300)
+    page.wait_for_function("scrollY > 0")
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("ArrowDown", 8),
+        ("ArrowRight", 8),
+        ("ArrowUp", 6),
+        ("ArrowLeft", 6),
+        ("PageDown", 12),
+        ("PageUp", 2),
+        ("Home", 0),
+        ("End", 13),
+    ],
+)
+def test_keys_move_through_slices(page: Page, key: str, place: int) -> None:
+    page.locator(".viewer-range").fill("7")
+    page.locator(".viewer-canvas").first.focus()
+    page.keyboard.press(key)
+    assert page.locator(".viewer-range").input_value() == str(place)
+    assert page.evaluate("scrollY") == 0
+
+
+def test_slider_strip_and_buttons_move_through_slices(page: Page) -> None:
+    page.locator(".viewer-range").focus()
+    page.keyboard.press("Home")
+    assert state(page, "slice") == "3"
+    assert "Slice 3 of 0 to 19" in str(page.locator(".viewer-range").get_attribute("aria-valuetext"))
+    page.get_by_role("button", name="Next slice").click()
+    assert state(page, "slice") == "4"
+    box = page.locator(".viewer-strip").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] - 8, box["y"] + 10)
+    assert state(page, "slice") == "16"
+
+
+def test_the_prompted_slice_is_marked_and_found(page: Page) -> None:
+    assert page.get_by_role("button", name="Prompted slice").is_hidden()  # boxes are given on every slice
+    page.locator("select").select_option(label="m, clicks")
+    page.wait_for_function("document.querySelector('.viewer-root').dataset.configuration === '1'")
+    ready(page)
+    page.locator(".viewer-range").fill("2")
+    page.get_by_role("button", name="Prompted slice").click()
+    assert state(page, "slice") == "10"
+    assert "prompted" in page.locator(".viewer-caption").first.inner_text()
+    page.keyboard.press("Tab")
+    page.locator(".viewer-range").fill("2")
+    page.locator(".viewer-canvas").first.focus()
+    page.keyboard.press("j")
+    assert state(page, "slice") == "10"
+
+
+def test_scores_of_volume_and_slice(page: Page) -> None:
+    # Volume number 2 is predicted 2 of 24 (femur) and 20 (tibia) pixels off: on each slice with both,
+    # femur 22 / 24, tibia 18 / 20, together (16 * 22 + 20 * 18) / (16 * 24 + 20 * 20).
+    page.locator(".viewer-range").fill("7")
+    cells = page.locator(".viewer-table tbody tr")
+    rows = [row.split() for row in cells.all_inner_texts()]
+    assert rows == [["Combined", "0.900", "0.908"], ["femur", "0.900", "0.917"], ["tibia", "0.900", "0.900"]]
+    page.locator(".viewer-range").fill("0")  # nothing there
+    assert [row.split()[-1] for row in cells.all_inner_texts()] == ["\N{EN DASH}"] * 3
+
+
+@pytest.mark.parametrize(("label", "key"), [("Reference", "r"), ("Prediction", "p"), ("Prompts", "c")])
+def test_switches(page: Page, label: str, key: str) -> None:
+    whole = picture(page)
+    box = page.get_by_label(label, exact=True)
+    box.uncheck()
+    without = picture(page)
+    assert without != whole
+    page.locator(".viewer-canvas").first.focus()
+    page.keyboard.press(key)
+    assert box.is_checked()
+    assert picture(page) == whole
+
+
+def test_structures_are_switched_in_both_views(page: Page) -> None:
+    page.get_by_label("Prompts", exact=True).uncheck()
+    for which in (".viewer-canvas", ".viewer-solid"):
+        assert orange(pixels(page, which)).sum() > 500
+    page.get_by_label("tibia").uncheck()
+    for which in (".viewer-canvas", ".viewer-solid"):
+        assert orange(pixels(page, which)).sum() == 0
+        assert blue(pixels(page, which)).sum() > 500
+    page.locator(".viewer-canvas").first.focus()
+    page.keyboard.press("2")
+    assert page.get_by_label("tibia").is_checked()
+
+
+def test_surfaces_turn_and_grow(page: Page) -> None:
+    first, turn = picture(page, ".viewer-solid"), state(page, "turn")
+    solid = page.locator(".viewer-solid")
+    box = solid.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 180, box["y"] + 130, steps=3)
+    page.mouse.up()
+    assert state(page, "turn") != turn
+    assert picture(page, ".viewer-solid") != first
+    solid.focus()
+    page.keyboard.press("0")
+    assert state(page, "turn") == turn
+    assert picture(page, ".viewer-solid") == first
+    page.keyboard.press("ArrowRight")
+    assert state(page, "turn") != turn
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("+")
+    assert float(state(page, "zoom")) == 1.25
+    page.keyboard.press("-")
+    solid.hover()
+    page.mouse.wheel(0, -100)
+    page.wait_for_function("Number(document.querySelector('.viewer-root').dataset.zoom) > 1.1")
+    page.get_by_role("button", name="Turn back").click()
+    assert state(page, "zoom") == "1.000"
+
+
+def test_surfaces_are_in_millimetres(page: Page) -> None:
+    page.get_by_label("Reference", exact=True).uncheck()
+    page.get_by_label("tibia").uncheck()
+    found = pixels(page, ".viewer-solid")
+    height, width, _ = found.shape
+    # The shown region: 38 x 1.5 mm along x, 52 x 1 along y, 14 x 3 along the slices. Its diagonal is 1.35 times the
+    # shorter side of the canvas. The femur measures 24 x 1.5, 16 x 1 and 10 x 3 mm; its corners are cut a little.
+    unit = 1.35 * min(width, height) / np.linalg.norm([57, 52, 42])
+    turn = np.reshape([float(value) for value in state(page, "turn").split()], (3, 3))
+    expected = unit * np.abs(turn) @ [36, 16, 30]
+    rows, columns = np.nonzero(blue(found))
+    assert 0.92 * expected[0] < np.ptp(columns) < expected[0]
+    assert 0.92 * expected[1] < np.ptp(rows) < expected[1]
+
+
+def test_colours_by_distance(page: Page) -> None:
+    assert page.locator(".viewer-scale").is_hidden()
+    page.get_by_label("Reference", exact=True).uncheck()
+    page.get_by_label("tibia").uncheck()
+    assert orange(pixels(page, ".viewer-solid")).sum() == 0
+    page.get_by_label("Colour by distance").check()
+    drawn(page)
+    assert page.locator(".viewer-scale").is_visible()
+    # Shifted by 2 pixels of 1.5 mm: one side lies 3 mm outside and is red, the others agree and are grey.
+    found = pixels(page, ".viewer-solid")
+    red = orange(found)
+    grey = (np.ptp(found[..., :3], axis=2) < 12) & (found[..., :3].min(axis=2) > 40) & (found[..., 3] > 250)
+    assert red.sum() > 500
+    assert grey.sum() > 500
+    assert np.nonzero(red)[1].mean() > np.nonzero(grey)[1].mean()  # towards x, to the right
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_the_window(visit: Callable[..., Visit], page_file: Path, width: int) -> None:
+    page = visit(page_file, width).page
+    ready(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for canvas in page.locator("canvas").all():
+        box = canvas.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["height"] > 30
+
+
+def test_pixels_that_are_not_square(page: Page) -> None:
+    # The shown region is 38 pixels of 1.5 mm wide (24 and the shift of 2, a margin of 6 to each side), 52 of 1 mm high.
+    opaque = pixels(page)[..., 3] == 255
+    # Letters at the edges are opaque too, but fill no row or column.
+    width = (opaque.mean(axis=0) > 0.5).sum()
+    height = (opaque.mean(axis=1) > 0.5).sum()
+    assert width / height == pytest.approx(57 / 52, rel=0.01)
+
+
+def test_touch(browser: Browser, page_file: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    ready(page)
+    before = state(page, "slice")
+    page.get_by_role("button", name="Next slice").tap()
+    assert int(state(page, "slice")) == int(before) + 1
+    session = context.new_cdp_session(page)
+    for which, name in ((".viewer-canvas", "slice"), (".viewer-solid", "turn")):
+        canvas = page.locator(which).first
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        assert box is not None
+        was, y = state(page, name), box["y"] + box["height"] / 2
+        for kind, x in (("touchStart", 150), ("touchMove", 190), ("touchMove", 240), ("touchEnd", None)):
+            points = [] if x is None else [{"x": box["x"] + x, "y": y}]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        assert state(page, name) != was
+    context.close()
+
+
+def test_nothing_to_show(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    page = visit(write_page(tmp_path / "none.html", None)).page
+    assert page.locator("#viewer").inner_text() == "No volume has masks that could be shown."
+
+
+def test_a_hidden_viewer_is_drawn_when_it_is_shown(page: Page) -> None:
+    shown = picture(page)
+    page.evaluate("document.getElementById('viewer').style.display = 'none'")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    drawn(page)
+    page.evaluate("document.getElementById('viewer').style.display = ''")
+    drawn(page)
+    assert picture(page) == shown
+
+
+def test_a_prediction_that_runs_on_is_pointed_out(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    study = Study(tmp_path, volumes=["a"], overrun=2)
+    page = visit(write_page(tmp_path / "page.html", volume_views(study.scores, study.shards, study.design))).page
+    ready(page)
+    # The tibia's last slice is 13; two more are predicted. The femur's last is 14; 15 and 16 are predicted too.
+    texts = {}
+    for place in range(int(page.locator(".viewer-range").get_attribute("max") or 0) + 1):
+        page.locator(".viewer-range").fill(str(place))
+        texts[int(state(page, "slice"))] = page.locator(".viewer-caption").first.inner_text().partition(": ")[2]
+    assert texts[13] == "prompted"
+    assert texts[14] == "prompted, tibia predicted, not in the reference"
+    assert texts[15] == "femur, tibia predicted, not in the reference"
+    assert texts[16] == "femur predicted, not in the reference"
+    assert texts[17] == ""
+
+
+def test_print(page: Page) -> None:
+    page.emulate_media(media="print")
+    assert page.locator(".viewer-canvas").first.is_visible()
+    assert page.locator("select").is_hidden()
+    # The choice is hidden, so the title names the configuration.
+    assert (
+        page.locator(".viewer-title")
+        .inner_text()
+        .endswith("of 3 scored volumes by combined Dice; experiment e, m, box")
+    )

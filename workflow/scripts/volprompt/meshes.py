@@ -1,0 +1,114 @@
+"""Masks as triangle surfaces in millimetres, coarse enough for a page.
+
+Coordinates are (slice, y, x) in millimetres: the index of a voxel's centre times the spacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A closed surface: vertices float64 (n, 3) in millimetres; triangles int64 (m, 3), counter-clockwise from outside
+    in a right-handed system of (slice, y, x)."""
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+
+
+def block_means(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """Share of set voxels in blocks of `factors` voxels along (slice, y, x): float32.
+
+    The last block of an axis counts what lies beyond the mask as not set.
+    """
+    total = np.pad(mask, [(0, -size % factor) for size, factor in zip(mask.shape, factors, strict=True)])
+    total = total.astype(np.uint16)
+    for axis, factor in enumerate(factors):
+        # Sums of strided views: far faster than a sum over a short last axis.
+        index: list[slice] = [slice(None)] * 3
+        parts = []
+        for start in range(factor):
+            index[axis] = slice(start, None, factor)
+            parts.append(total[tuple(index)])
+        total = parts[0].copy()
+        for part in parts[1:]:
+            total += part
+    return total.astype(np.float32) / float(np.prod(factors))
+
+
+def surface(mask: np.ndarray, spacing: Sequence[float], cell_mm: float) -> Mesh | None:
+    """The surface of a mask, bool (slice, y, x), by marching cubes (Lewiner 2003, scikit-image).
+
+    spacing: millimetres along (slice, y, x). Voxels are first averaged in blocks of about `cell_mm`, so that the
+    surface follows what share of a block is filled, not its corners. None for an empty mask, and for one that is too
+    thin to fill half of any block.
+    """
+    from skimage.measure import marching_cubes
+
+    size = np.array(spacing, dtype=np.float64)
+    factors = np.maximum(1, np.rint(cell_mm / size)).astype(int)
+    filled = np.pad(block_means(mask, factors.tolist()), 1)
+    if not filled.max() > 0.5:
+        return None
+    corners, triangles, _, _ = marching_cubes(filled, 0.5)
+    # Block k holds the voxels k f to k f + f - 1, so its centre is k f + (f - 1) / 2; the padding shifts it by one.
+    vertices = ((corners.astype(np.float64) - 1) * factors + (factors - 1) / 2) * size
+    return _outwards(Mesh(vertices, triangles.astype(np.int64)))
+
+
+def simplify(whole: Mesh, cell_mm: float) -> Mesh:
+    """Merge the vertices in each cell of a grid into their mean, and drop triangles that collapse.
+
+    Vertex clustering (Rossignac and Borrel 1993). Vertices are in the order of their cells.
+    """
+    cells = np.floor((whole.vertices - whole.vertices.min(axis=0)) / cell_mm).astype(np.int64)
+    _, owner, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    owner = owner.ravel()
+    means = np.stack([np.bincount(owner, whole.vertices[:, axis]) / count for axis in range(3)], axis=1)
+    triangles = owner[whole.triangles]
+    kept = (
+        (triangles[:, 0] != triangles[:, 1])
+        & (triangles[:, 1] != triangles[:, 2])
+        & (triangles[:, 2] != triangles[:, 0])
+    )
+    triangles = triangles[kept]
+    # The smallest vertex first, without turning the triangle over: equal triangles become equal rows.
+    turn = triangles.argmin(axis=1)
+    triangles = np.take_along_axis(triangles, (turn[:, None] + np.arange(3)) % 3, axis=1)
+    return Mesh(means, np.unique(triangles, axis=0))
+
+
+def normals(whole: Mesh) -> np.ndarray:
+    """Outward unit normals of the vertices, float64 (n, 3): the mean of their triangles' weighted by area."""
+    a, b, c = (whole.vertices[whole.triangles[:, corner]] for corner in range(3))
+    facing = np.cross(b - a, c - a)
+    total = np.stack(
+        [np.bincount(whole.triangles.ravel(), np.repeat(facing[:, axis], 3), len(whole.vertices)) for axis in range(3)],
+        axis=1,
+    )
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.divide(total, length, out=np.zeros_like(total), where=length > 0)
+
+
+def signed_distances(points: np.ndarray, other: Mesh, near_mm: float) -> np.ndarray:
+    """Distances of points, (n, 3) in millimetres, to a surface: positive outside, negative inside.
+
+    Up to `near_mm` from the surface's next vertex it is the distance to the plane through that vertex, which does not
+    depend on how densely the vertices lie; further away the distance to the vertex.
+    """
+    apart, nearest = cKDTree(other.vertices).query(points)
+    along = np.einsum("ij,ij->i", points - other.vertices[nearest], normals(other)[nearest])
+    return np.where(apart <= near_mm, along, np.copysign(apart, along))
+
+
+def _outwards(whole: Mesh) -> Mesh:
+    """The same surface with triangles counter-clockwise from outside: its enclosed volume is positive."""
+    a, b, c = (whole.vertices[whole.triangles[:, corner]] for corner in range(3))
+    if np.einsum("ij,ij->", a, np.cross(b, c)) < 0:
+        return Mesh(whole.vertices, whole.triangles[:, ::-1])
+    return whole

@@ -1,0 +1,618 @@
+"""Volumes to look through in the report: the worst, the median and the best of each configuration.
+
+All of them go into one HTML file, so each volume is cropped to what there is to see, shown on some of its slices in
+fewer pixels, and made coarser until it fits its share of the page. Volumes that several configurations show are there
+once.
+
+Places on the shown crop are given as shares of its width and height, from its upper left corner: pixel x of the frame,
+whose centre is at x, covers x - 0.5 to x + 0.5, so its centre lies at (x + 0.5 - left) / width.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from volprompt.figures import COLOURS
+from volprompt.logs import logger
+from volprompt.masks import mask_path, read_mask, unpack_bits
+from volprompt.meshes import Mesh, signed_distances, simplify, surface
+from volprompt.prompts import read_prompts
+from volprompt.schemes import ObjectPrompt, scheme_prompts
+from volprompt.scores import dice
+from volprompt.shards import ShardFiles, StudyDesign, converted_rows
+from volprompt.volumes import Grid, grid_of_row, read_frames, read_reference, structure_mask
+
+# Characters that all views together may take in the page.
+BUDGET = 9_000_000
+# Share of the shown structures' extent that is shown around them, along y and x; and slices before and after.
+MARGIN, MARGIN_SLICES = 0.15, 2
+# Characters for what only joins the parts of an entry: keys, brackets, numbers of volumes and views.
+ENTRY = 200
+# Vertices are rounded to this many millimetres, distances between surfaces too, up to 12.7 mm.
+STEP_MM = 0.1
+
+Configuration = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Level:
+    """How finely a volume is shown: pixels along the longer side, slices at most, WebP's quality, and surface cells
+    along the longest side (0: no surfaces)."""
+
+    pixels: int
+    slices: int
+    quality: int
+    cells: int
+
+
+LEVELS = (
+    Level(384, 200, 65, 48),
+    Level(320, 160, 60, 44),
+    Level(288, 120, 55, 40),
+    Level(256, 96, 50, 36),
+    Level(224, 72, 45, 32),
+    Level(208, 56, 40, 28),
+    Level(192, 48, 40, 24),
+    Level(176, 40, 38, 24),
+    Level(160, 32, 35, 22),
+    Level(128, 24, 35, 20),
+    Level(96, 16, 30, 16),
+    Level(64, 8, 30, 0),
+)
+# Characters per shown pixel of a frame: an estimate on the low side, to leave out levels that will hardly fit.
+CHARACTERS_PER_PIXEL = 0.065
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a volume that is shown: first and one past the last index along slice, y and x."""
+
+    slices: tuple[int, int]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """A place (x, y) in pixels of the frame, pixel centres at whole numbers, as shares of the region's sides."""
+        left, right = self.columns
+        top, bottom = self.rows
+        return (x + 0.5 - left) / (right - left), (y + 0.5 - top) / (bottom - top)
+
+    def crop(self, frames: np.ndarray) -> np.ndarray:
+        """The region's rows and columns of (slice, y, x)."""
+        return frames[:, slice(*self.rows), slice(*self.columns)]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Frames as one picture: each has `size` pixels (y, x), `columns` lie side by side; data: WebP in base64."""
+
+    size: tuple[int, int]
+    columns: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A volume at full resolution, with all that its configurations show of it.
+
+    frames: uint8 (slice, y, x); reference and each configuration's predicted masks by structure as bits, uint8
+    (slice, y, ceil(x / 8)); prompts by scheme; video: the schemes that prompt an object on one slice only.
+    """
+
+    name: str
+    grid: Grid
+    frames: np.ndarray
+    reference: Mapping[str, np.ndarray]
+    predicted: Mapping[Configuration, Mapping[str, np.ndarray]]
+    prompts: Mapping[str, Sequence[ObjectPrompt]]
+    video: frozenset[str]
+
+
+def volume_views(
+    scores: pd.DataFrame, shards: Sequence[ShardFiles], design: StudyDesign, budget: int = BUDGET
+) -> dict[str, Any] | None:
+    """What the page's viewer shows, as JSON values; None where there is nothing.
+
+    scores: the study's score table; budget: characters that the JSON text may have. A volume that cannot fit is left
+    out, and so is one whose masks are not there.
+
+    `structures` (name, colour) gives the order of all lists by structure. `volumes`: name, depth, axes, the shown
+    slices, their size in pixels, the region's size in millimetres, the frames, and masks and surfaces of the
+    reference. `configurations`: experiment, model, scheme, the number of ranked volumes, `views` (number of the volume,
+    Dice, masks, surfaces, prompts, Dice by slice, where to start), and which view each of the `roles` has.
+    """
+    chosen = chosen_volumes(scores)
+    wanted: dict[str, list[Configuration]] = {}
+    for configuration, roles in chosen.items():
+        for volume in dict.fromkeys(roles.values()):
+            wanted.setdefault(volume, []).append(configuration)
+    names = shown_structures(design)
+    dices = _dices(scores[scores["volume"].isin(list(wanted))])
+    views: dict[str, Any] = {
+        "structures": [{"name": name, "colour": colour} for name, colour in zip(names, cycle(COLOURS), strict=False)],
+        "step": STEP_MM,
+        "volumes": [],
+        "configurations": [],
+    }
+    left = budget - characters(views) - sum(characters(key) + ENTRY for key in chosen)
+    weight = sum(_weight(own) for own in wanted.values())
+    made: dict[tuple[Configuration, str], dict[str, Any]] = {}
+    for shard in shards:
+        rows = converted_rows(shard)
+        here = [volume for volume in wanted if volume in rows]
+        if not here:
+            continue
+        table = read_prompts(shard.prompts)
+        for volume in here:
+            own = wanted[volume]
+            share = int(left * _weight(own) / weight)
+            weight -= _weight(own)
+            shown = _read(volume, rows[volume], shard, own, table[table["volume"] == volume], design, names)
+            own_dices = {key: dices.get((*key, volume), {}) for key in own}
+            fitted = _fitted(shown, names, own_dices, share) if shown else None
+            if fitted is None:
+                continue
+            picture, seen, size = fitted
+            left -= size
+            for configuration, view in seen.items():
+                made[configuration, volume] = {"volume": len(views["volumes"]), **view}
+            views["volumes"].append(picture)
+    for configuration, roles in chosen.items():
+        found = {role: made[configuration, volume] for role, volume in roles.items() if (configuration, volume) in made}
+        if found:
+            views["configurations"].append(_configuration(configuration, found, scores))
+    return views if views["configurations"] else None
+
+
+def chosen_volumes(scores: pd.DataFrame) -> dict[Configuration, dict[str, str]]:
+    """The volumes shown of each (experiment, model, scheme): `worst`, `median` and `best` by combined Dice.
+
+    Of equal Dice the first by name; the median of an even number is the lower one. A configuration that has masks but
+    no Dice, since nothing has a reference, shows its first volume by name as `example`; one without masks is left out.
+    """
+    chosen: dict[Configuration, dict[str, str]] = {}
+    combined = scores[(scores["structure"] == "combined") & (scores["status"] != "failed")]
+    for key, table in combined.groupby(["experiment", "model", "scheme"], sort=False):
+        ranked = table.dropna(subset="dice").sort_values(["dice", "volume"])
+        configuration = str(key[0]), str(key[1]), str(key[2])
+        if len(ranked):
+            best = ranked.loc[ranked["dice"] == ranked["dice"].max(), "volume"].min()
+            volumes = ranked["volume"].tolist()
+            chosen[configuration] = {
+                "worst": str(volumes[0]),
+                "median": str(volumes[(len(volumes) - 1) // 2]),
+                "best": str(best),
+            }
+        else:
+            chosen[configuration] = {"example": str(table["volume"].min())}
+    return chosen
+
+
+def shown_structures(design: StudyDesign) -> list[str]:
+    """The scored structures and those that only a scheme names, in order; their colours follow from it."""
+    return list(dict.fromkeys([*design.scored, *(n for s in design.schemes.values() for n in s.structures or [])]))
+
+
+def _weight(configurations: Sequence[Configuration]) -> float:
+    """What a volume takes of the page: its frames and reference, and the masks of its configurations."""
+    return 3.0 + len(configurations)
+
+
+def _dices(scores: pd.DataFrame) -> dict[tuple[str, str, str, str], dict[str, float]]:
+    """The defined Dice values by experiment, model, scheme and volume, then structure."""
+    found: dict[tuple[str, str, str, str], dict[str, float]] = {}
+    for row in scores.dropna(subset="dice").itertuples():
+        key = row.experiment, row.model, row.scheme, row.volume
+        found.setdefault(key, {})[row.structure] = round(float(row.dice), 4)
+    return found
+
+
+def _configuration(key: Configuration, found: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+    """One configuration's entry; roles of one volume share its view."""
+    of = (scores["experiment"] == key[0]) & (scores["model"] == key[1]) & (scores["scheme"] == key[2])
+    ranked = of & (scores["structure"] == "combined") & scores["dice"].notna()
+    views = list({id(view): view for view in found.values()}.values())
+    return {
+        "experiment": key[0],
+        "model": key[1],
+        "scheme": key[2],
+        "ranked": int(ranked.sum()),
+        "views": views,
+        "roles": {role: next(i for i, view in enumerate(views) if view is own) for role, own in found.items()},
+    }
+
+
+def _read(
+    volume: str,
+    row: Any,
+    shard: ShardFiles,
+    configurations: Sequence[Configuration],
+    table: pd.DataFrame,
+    design: StudyDesign,
+    names: Sequence[str],
+) -> Shown | None:
+    """Read a volume once for all its configurations; None where none of them has masks."""
+    grid = grid_of_row(row)
+    predicted: dict[Configuration, dict[str, np.ndarray]] = {}
+    for configuration in configurations:
+        experiment, model, scheme = configuration
+        paths = {name: mask_path(shard.masks[experiment, model], scheme, volume, name) for name in names}
+        masks = {name: np.packbits(read_mask(path, grid), axis=-1) for name, path in paths.items() if path.exists()}
+        if masks:
+            predicted[configuration] = masks
+    if not predicted:
+        logger.warning("%s: its masks are not there; the report's viewer leaves it out", volume)
+        return None
+    labels = read_reference(shard.volumes, volume)
+    reference = (
+        {}
+        if labels is None
+        else {name: np.packbits(structure_mask(labels, design.structures[name]), axis=-1) for name in names}
+    )
+    schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
+    prompts = {
+        scheme: scheme_prompts(
+            design.schemes[scheme], table, list(design.structures), design.scored, grid.frames_shape[0]
+        )
+        for scheme in schemes
+    }
+    video = frozenset(scheme for scheme in schemes if design.schemes[scheme].predictor == "video")
+    return Shown(volume, grid, read_frames(shard.volumes, volume), reference, predicted, prompts, video)
+
+
+def _fitted(
+    shown: Shown, names: Sequence[str], dices: Mapping[Configuration, Mapping[str, float]], share: int
+) -> tuple[dict[str, Any], dict[Configuration, dict[str, Any]], int] | None:
+    """The volume at the finest level whose JSON text has at most `share` characters; None where none has."""
+    region = shown_region(shown)
+    height, width = region.rows[1] - region.rows[0], region.columns[1] - region.columns[0]
+    per_pixel = CHARACTERS_PER_PIXEL
+    for level in LEVELS:
+        rows, columns = shown_size(height, width, shown.grid.spacing[1:], level.pixels)
+        slices = shown_slices(region.slices, prompted_slices(shown), level.slices)
+        pixels = rows * columns * len(slices)
+        if pixels * per_pixel > share and level is not LEVELS[-1]:
+            continue
+        sheet = frames_sheet(region.crop(shown.frames[slices]), (rows, columns), level.quality)
+        if len(sheet.data) > share:
+            per_pixel = 0.9 * len(sheet.data) / pixels
+            continue
+        picture, views = encoded(shown, names, region, slices, sheet, level)
+        views = {key: {"dice": dict(dices[key]), **view} for key, view in views.items()}
+        size = characters([picture, list(views.values())]) + ENTRY * len(views)
+        if size <= share:
+            return picture, views, size
+        per_pixel = 0.9 * size / pixels
+    logger.warning("%s: does not fit the report's viewer and is left out of it", shown.name)
+    return None
+
+
+def characters(value: Any) -> int:
+    """Length of a value's JSON text within HTML, where each of < > & ' takes six characters."""
+    text = json.dumps(value)
+    return len(text) + 5 * sum(text.count(character) for character in "<>&'")
+
+
+def shown_region(shown: Shown) -> Region:
+    """The box around all masks and prompts with a margin, within the volume; the whole volume where all are empty."""
+    depth, height, width = shown.frames.shape
+    found = np.zeros((depth, height, (width + 7) // 8), dtype=np.uint8)
+    for masks in (shown.reference, *shown.predicted.values()):
+        for bits in masks.values():
+            found |= bits
+    slices = np.flatnonzero(found.any(axis=(1, 2))).tolist()
+    rows = np.flatnonzero(found.any(axis=(0, 2))).tolist()
+    columns = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(found, axis=(0, 1)), count=width)).tolist()
+    for prompt in (prompt for prompts in shown.prompts.values() for prompt in prompts):
+        slices.append(prompt.slice)
+        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
+        for x, y in [*prompt.points, *corners]:
+            columns.append(min(max(round(float(x)), 0), width - 1))
+            rows.append(min(max(round(float(y)), 0), height - 1))
+    margin = round(MARGIN * max(max(side) - min(side) + 1 for side in (rows, columns))) if rows and columns else 0
+    return Region(_around(slices, MARGIN_SLICES, depth), _around(rows, margin, height), _around(columns, margin, width))
+
+
+def _around(indices: Sequence[int], margin: int, size: int) -> tuple[int, int]:
+    if not indices:
+        return 0, size
+    return max(0, min(indices) - margin), min(size, max(indices) + 1 + margin)
+
+
+def shown_size(height: int, width: int, spacing: Sequence[float], pixels: int) -> tuple[int, int]:
+    """Rows and columns of the shown pictures: the longer side, in millimetres, has at most `pixels`.
+
+    height, width: pixels of the crop; spacing: millimetres along (y, x). Pixels become square where they are coarser
+    than the frame's, and no axis gets more pixels than the frame has.
+    """
+    size_mm = height * spacing[0], width * spacing[1]
+    pixel_mm = max(size_mm) / pixels
+    rows = min(height, max(1, round(size_mm[0] / pixel_mm)))
+    columns = min(width, max(1, round(size_mm[1] / pixel_mm)))
+    return rows, columns
+
+
+def prompted_slices(shown: Shown) -> list[int]:
+    """The slices that video schemes prompt: they are always among those shown."""
+    return sorted({prompt.slice for scheme in shown.video for prompt in shown.prompts[scheme]})
+
+
+def shown_slices(extent: tuple[int, int], needed: Sequence[int], most: int) -> list[int]:
+    """At most `most` slices from first to one past the last, evenly spaced, and all that are needed among them.
+
+    Where the even ones are too many with the needed, they are fewer.
+    """
+    first, stop = extent
+    if stop - first <= most:
+        return list(range(first, stop))
+    even = np.rint(np.linspace(first, stop - 1, max(1, most - len(needed)))).astype(int)
+    return sorted({*even.tolist(), *needed})
+
+
+def encoded(
+    shown: Shown,
+    names: Sequence[str],
+    region: Region,
+    slices: Sequence[int],
+    sheet: Sheet,
+    level: Level,
+) -> tuple[dict[str, Any], dict[Configuration, dict[str, Any]]]:
+    """The picture of a volume and what each configuration adds to it."""
+    spacing = shown.grid.spacing
+    longest = max(np.ptp(side) * mm for side, mm in zip(_sides(region), spacing, strict=True))
+    cell = longest / level.cells if level.cells else 0.0
+    origin = [side[0] * mm for side, mm in zip(_sides(region), spacing, strict=True)]
+    solid = {name: _solid(bits, spacing, cell) for name, bits in shown.reference.items()} if cell else {}
+    size = sheet.size
+    picture = {
+        "name": shown.name,
+        "depth": len(shown.frames),
+        "axes": shown.grid.axes,
+        "mirrored": mirrored(shown.grid.axes),
+        "slices": list(slices),
+        "size": list(size),
+        "width_mm": round((region.columns[1] - region.columns[0]) * spacing[2], 3),
+        "height_mm": round((region.rows[1] - region.rows[0]) * spacing[1], 3),
+        "first": region.slices[0],
+        "extent_slices": region.slices[1] - region.slices[0],
+        "extent_mm": [round(float(np.ptp(side) * mm), 3) for side, mm in zip(_sides(region), spacing, strict=True)],
+        "columns": sheet.columns,
+        "frames": sheet.data,
+        "reference": _coded_masks(shown.reference, names, slices, region, size),
+        "present": _present(shown.reference, names, slices),
+        "surfaces": _coded_surfaces(solid, {}, names, origin, cell),
+    }
+    views = {}
+    for configuration, masks in shown.predicted.items():
+        own = {name: _solid(bits, spacing, cell) for name, bits in masks.items()} if cell else {}
+        prompts = [p for p in shown.prompts[configuration[2]] if p.slice in slices]
+        views[configuration] = {
+            "masks": _coded_masks(masks, names, slices, region, size),
+            "present": _present(masks, names, slices),
+            "surfaces": _coded_surfaces(own, solid, names, origin, cell),
+            "slice_dice": slice_dices(masks, shown.reference, names, slices),
+            "prompts": [_prompt(prompt, names, region) for prompt in prompts],
+            "start": _start(prompts if configuration[2] in shown.video else [], shown.reference or masks, slices),
+        }
+    return picture, views
+
+
+def _sides(region: Region) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    return region.slices, region.rows, region.columns
+
+
+def _start(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:
+    """Place among the shown slices to begin with: the first prompted one (of a video scheme), else the middle one of
+    those that show most of the structures."""
+    prompted = sorted({prompt.slice for prompt in prompts})
+    if prompted:
+        return list(slices).index(prompted[0])
+    count = np.sum([bits[list(slices)].any(axis=(1, 2)) for bits in masks.values()], axis=0)
+    most = np.flatnonzero(count == count.max())
+    return int(most[len(most) // 2])
+
+
+def slice_dices(
+    predicted: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    slices: Sequence[int],
+) -> list[list[float | None]]:
+    """Dice of each shown slice at full resolution: combined, then by structure; None where it is undefined."""
+    if not reference:
+        return []
+    index = list(slices)
+    counts = {}
+    for name in names:
+        if name in predicted:
+            own, other = predicted[name][index], reference[name][index]
+            counts[name] = np.stack([_set_bits(own & other), _set_bits(own), _set_bits(other)], axis=1)
+    total = np.sum(list(counts.values()), axis=0)
+    columns = [total, *(counts.get(name, np.zeros_like(total)) for name in names)]
+    return [[_rounded(dice(*column[place].tolist())) for column in columns] for place in range(len(index))]
+
+
+def _set_bits(bits: np.ndarray) -> np.ndarray:
+    """Number of set bits of each slice, int64."""
+    return np.bitwise_count(bits).sum(axis=(1, 2), dtype=np.int64)
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 3)
+
+
+def _present(masks: Mapping[str, np.ndarray], names: Sequence[str], slices: Sequence[int]) -> list[int]:
+    """For each shown slice the structures that have pixels on it: bit k for structure k."""
+    index = list(slices)
+    found = np.zeros(len(index), dtype=np.int64)
+    for place, name in enumerate(names):
+        if name in masks:
+            found |= masks[name][index].any(axis=(1, 2)).astype(np.int64) << place
+    return found.tolist()
+
+
+def _prompt(prompt: ObjectPrompt, names: Sequence[str], region: Region) -> dict[str, Any]:
+    """A prompt for the page: the structure's number, the slice, points with their label, and the box's corners."""
+    points = [
+        [*(round(float(share), 4) for share in region.place(x, y)), int(label)]
+        for (x, y), label in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True)
+    ]
+    made: dict[str, Any] = {"structure": names.index(prompt.structure), "slice": prompt.slice, "points": points}
+    if prompt.box is not None:
+        left, top, right, bottom = prompt.box.tolist()
+        # The box's last pixels belong to it: it is drawn around their outer edges.
+        corners = (*region.place(left - 0.5, top - 0.5), *region.place(right + 0.5, bottom + 0.5))
+        made["box"] = [round(float(share), 4) for share in corners]
+    return made
+
+
+def mirrored(axes: str) -> bool:
+    """Whether slices grow away from the eye that sees x to the right and y down.
+
+    axes: the directions in which (slice, y, x) grow. A surface that is shown with slices growing towards the eye would
+    then be a mirror image.
+    """
+    directions = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+    along, down, right = (np.array(directions[letter]) for letter in axes)
+    towards_the_eye = np.cross(right, -down)
+    return bool(towards_the_eye @ along < 0)
+
+
+def frames_sheet(frames: np.ndarray, size: tuple[int, int], quality: int) -> Sheet:
+    """Put frames, uint8 (slice, y, x), into one about square picture, each in `size` pixels (y, x)."""
+    from PIL import Image
+
+    height, width = size
+    columns = int(np.ceil(np.sqrt(len(frames) * height / width)))
+    rows = -(-len(frames) // columns)
+    whole = Image.new("L", (columns * width, rows * height))
+    for place, frame in enumerate(frames):
+        small = Image.fromarray(np.ascontiguousarray(frame))
+        if small.size != (width, height):
+            small = small.resize((width, height), Image.Resampling.BOX)
+        whole.paste(small, (place % columns * width, place // columns * height))
+    stream = io.BytesIO()
+    whole.convert("RGB").save(stream, format="WEBP", quality=quality, method=2)
+    return Sheet(size, columns, base64.b64encode(stream.getvalue()).decode())
+
+
+def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask, bool (slice, y, x), in fewer pixels: set where at least half of a pixel's area is set."""
+    from PIL import Image
+
+    if mask.shape[1:] == tuple(size):
+        return mask
+    small = np.empty((len(mask), *size), dtype=bool)
+    for place, own in enumerate(mask):
+        picture = Image.fromarray(own.astype(np.uint8) * 255)
+        small[place] = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX)) >= 128
+    return small
+
+
+def coded_mask(mask: np.ndarray) -> str:
+    """A mask, bool of any shape, as run lengths: zeros, ones, zeros and so on in reading order.
+
+    uint32, the lowest bytes of all first, then the next; deflated (zlib), in base64.
+    """
+    flat = mask.ravel().view(np.int8)
+    changes = np.flatnonzero(np.diff(flat, prepend=np.int8(0)))
+    runs = np.diff(np.append(changes, flat.size), prepend=0).astype(np.uint32)
+    return _deflated(_planes(runs))
+
+
+def _planes(values: np.ndarray) -> bytes:
+    """The lowest bytes of all values, then the next ones: alike bytes side by side deflate best."""
+    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
+    return little.view(np.uint8).reshape(values.size, -1).T.tobytes()
+
+
+def _deflated(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def _coded_masks(
+    masks: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    slices: Sequence[int],
+    region: Region,
+    size: tuple[int, int],
+) -> list[str | None]:
+    index = list(slices)
+    return [
+        coded_mask(shrunk(_unpacked(masks[name], index, region), size)) if name in masks else None for name in names
+    ]
+
+
+def _unpacked(bits: np.ndarray, slices: Sequence[int] | slice, region: Region) -> np.ndarray:
+    """Some slices of a mask in bits, cropped to the region's rows and columns: bool."""
+    left, right = region.columns
+    byte = left // 8  # only the bytes that hold the region's columns are unpacked
+    part = bits[:, slice(*region.rows), byte : -(-right // 8)][slices]
+    return unpack_bits(part, right - 8 * byte)[..., left - 8 * byte :]
+
+
+def _solid(bits: np.ndarray, spacing: Sequence[float], cell: float) -> Mesh | None:
+    """The surface of a mask in bits, in millimetres from the volume's first voxel, finer than it is shown."""
+    sides = [np.flatnonzero(bits.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not len(sides[0]):
+        return None
+    (first, stop), rows, (byte, last) = ((int(side[0]), int(side[-1]) + 1) for side in sides)
+    box = Region((first, stop), rows, (8 * byte, 8 * last))
+    found = surface(_unpacked(bits, slice(first, stop), box), spacing, 0.6 * cell)
+    if found is None:
+        return None
+    return Mesh(found.vertices + np.array([side[0] for side in _sides(box)]) * np.array(spacing), found.triangles)
+
+
+def _coded_surfaces(
+    own: Mapping[str, Mesh | None],
+    reference: Mapping[str, Mesh | None],
+    names: Sequence[str],
+    origin: Sequence[float],
+    cell: float,
+) -> list[dict[str, Any] | None]:
+    made: list[dict[str, Any] | None] = []
+    for name in names:
+        whole = own.get(name)
+        made.append(None if whole is None else coded_surface(whole, reference.get(name), origin, cell))
+    return made
+
+
+def coded_surface(whole: Mesh, reference: Mesh | None, origin: Sequence[float], cell: float) -> dict[str, Any] | None:
+    """A surface for the page: the number of vertices and triangles, and one deflated block of data in base64.
+
+    The block holds three planes of uint16 vertex coordinates in steps of STEP_MM from `origin` (slice, y, x; mm), each
+    as differences from the vertex before; the triangles' first corners as differences, then their second and third
+    less the first; and, with a reference, each vertex' signed distance to it as int8 in steps of STEP_MM.
+    """
+    small = simplify(whole, cell)
+    if not len(small.triangles) or len(small.vertices) > 1 << 16:
+        return None
+    steps = np.clip(np.rint((small.vertices - np.array(origin)) / STEP_MM), 0, (1 << 16) - 1).astype(np.int64)
+    first = small.triangles[:, 0]
+    numbers = [
+        *np.diff(steps, axis=0, prepend=0).T,
+        np.diff(first, prepend=0),
+        small.triangles[:, 1] - first,
+        small.triangles[:, 2] - first,
+    ]
+    content = b"".join(_planes(values.astype(np.uint16)) for values in numbers)
+    if reference is not None:
+        apart = signed_distances(small.vertices, reference, near_mm=1.5 * cell)
+        content += np.clip(np.rint(apart / STEP_MM), -127, 127).astype(np.int8).tobytes()
+    return {
+        "vertices": len(small.vertices),
+        "triangles": len(small.triangles),
+        "distances": reference is not None,
+        "data": _deflated(content),
+    }
