@@ -10,5 +10,5 @@ METHOD_VERSION = {
     "segment": 1,
     "score": 1,
     "aggregate": 1,
-    "report": 1,
+    "report": 2,
 }

@@ -1,0 +1,53 @@
+"""What the report knows of a study besides its tables: its files, and the settings that made its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from volprompt.config import Frames, Inference, Scheme, Scores
+from volprompt.volumes import read_volume_table
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """Where a shard's volumes, prompts and masks lie; masks by experiment and model."""
+
+    volumes: str
+    prompts: str
+    masks: Mapping[tuple[str, str], str]
+
+    def converted(self) -> dict[str, Any]:
+        """Rows of the shard's volume table by volume, of those that were converted."""
+        table = read_volume_table(self.volumes)
+        return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
+
+
+@dataclass(frozen=True)
+class StudyDesign:
+    """What the report has to know of the configuration.
+
+    structures: label numbers by structure; scored: the scored ones in order; schemes by name; experiments: their models
+    and schemes; models: what identifies each (family, architecture, digest).
+    """
+
+    structures: Mapping[str, Sequence[int]]
+    scored: Sequence[str]
+    schemes: Mapping[str, Scheme]
+    experiments: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    frames: Frames = field(default_factory=Frames)
+    inference: Inference = field(default_factory=Inference)
+    scores: Scores = field(default_factory=Scores)
+
+
+def group_by_shard(volumes: Sequence[str], prompts: Sequence[str], masks: Sequence[str]) -> list[ShardFiles]:
+    """Group the folders of volumes, prompt tables and mask folders (.../experiment/model/shard) by their shard."""
+    found = []
+    for folder, table in zip(volumes, prompts, strict=True):
+        own = [Path(path) for path in masks if Path(path).name == Path(folder).name]
+        by_job = {(path.parent.parent.name, path.parent.name): str(path) for path in own}
+        found.append(ShardFiles(folder, table, by_job))
+    return found
