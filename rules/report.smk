@@ -10,14 +10,14 @@ rule report:
             "<results>/report/index.html",
             category="Report",
             labels={"part": "the whole page"},
-            caption="../workflow/report/page.rst",
+            caption="captions/page.rst",
         ),
         figures=report(
             directory("<results>/report/figures"),
             patterns=["{figure}.svg"],
             category="Figures",
             labels={"figure": "{figure}"},
-            caption="../workflow/report/figures.rst",
+            caption="captions/figures.rst",
         ),
     log:
         "<logs>/report.log",

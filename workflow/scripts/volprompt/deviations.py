@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from volprompt.config import Frames, Scheme, SliceAt
-from volprompt.design import StudyDesign
+from volprompt.shards import StudyDesign
 
 PAPER_ARCHITECTURES = {
     *("vit_b", "vit_l", "vit_h"),

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from volprompt import figures
 from volprompt.config import Scheme
-from volprompt.design import ShardFiles, StudyDesign
 from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask
 from volprompt.prompts import read_prompts
 from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts
+from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
 
 
@@ -37,7 +37,7 @@ def median_volume(scores: pd.DataFrame) -> str | None:
 
 def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> Iterator[Overlay]:
     """For each experiment a figure of one slice of `volume`; none where the volume was not converted."""
-    shard = next((shard for shard in shards if volume in shard.converted()), None)
+    shard = next((shard for shard in shards if volume in converted_rows(shard)), None)
     if shard is None:
         return
     example = Example(volume, shard, design)
@@ -54,7 +54,7 @@ class Example:
         self.volume = volume
         self.shard = shard
         self.design = design
-        row = shard.converted()[volume]
+        row = converted_rows(shard)[volume]
         self.grid = grid_of_row(row)
         self.depth = int(row.shape[0])
         table = read_prompts(shard.prompts)

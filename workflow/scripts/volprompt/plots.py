@@ -217,14 +217,12 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
         for value, (marker, colour, face, size, _) in zip(marks, FAILURE_MARKS, strict=True):
             axes.plot(value, position, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
         right.plot([row["over_propagation"], row["over_propagation_worst"]], [position] * 2, color="#c3cad1", zorder=1)
-        right.plot(row["over_propagation"], position, "o", color=COLOURS[1], markersize=5)
+        right.plot(row["over_propagation"], position, "o", color=COLOURS[1], markersize=5, clip_on=False)
         right.plot(row["over_propagation_worst"], position, "|", color=COLOURS[1], markersize=7, markeredgewidth=1.5)
     axes.set_xlabel(f"Median Dice, {plain(structure)}")
     right.set_xlabel("Over-propagation: median (dot)\nand worst (bar)")
     right.set_xlim(left=0, right=max(0.01, right.get_xlim()[1]))
     right.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    for marks in right.lines:
-        marks.set_clip_on(False)
     handles = [
         Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="", label=label)
         for marker, colour, face, _, label in FAILURE_MARKS
@@ -243,7 +241,7 @@ FAILURE_MARKS = (
 @styled
 def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
     """Rank of each configuration with its bootstrap interval, the best on top."""
-    ordered = table.sort_values("rank", kind="stable")
+    ordered = table.dropna(subset=["rank"]).sort_values("rank", kind="stable")
     order = [(str(model), str(scheme)) for model, scheme in ordered[["model", "scheme"]].itertuples(index=False)]
     figure, axes = _rows(order, "Rank by median combined Dice (1 is best)", separators=False)
     for position, row in enumerate(ordered.itertuples()):

@@ -20,14 +20,12 @@ from markupsafe import Markup, escape
 
 from volprompt import METHOD_VERSION, __version__, figures, plots, tables
 from volprompt.config import Scheme
-from volprompt.design import ShardFiles, StudyDesign, group_by_shard
 from volprompt.deviations import deviations, prompts_in_words
 from volprompt.files import write_text
 from volprompt.logs import logger
 from volprompt.overlays import median_volume, overlays
+from volprompt.shards import ShardFiles, StudyDesign
 from volprompt.volumes import read_volume_table
-
-__all__ = ["ShardFiles", "StudyDesign", "group_by_shard", "write_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_ROWS = 200
@@ -55,6 +53,7 @@ def write_report(
     page: str | Path,
     description: str = "",
     figures_folder: str | Path | None = None,
+    show_volumes: bool = True,
     stamp: str = "",
     today: datetime.date | None = None,
 ) -> None:
@@ -62,8 +61,9 @@ def write_report(
 
     aggregated: folder of the study's tables; example: the volume of the overlay figures, or None for the volume whose
     combined Dice, averaged over the configurations, is the median; description: a paragraph below the title;
-    figures_folder: where the figures go (default: `figures` beside the page); stamp: a word on every page and figure,
-    such as SIMULATED; today: the date on the page. A table that is missing or empty leaves one sentence in its section.
+    figures_folder: where the figures go (default: `figures` beside the page); show_volumes: whether there are frames
+    and masks to show; stamp: a word on every page and figure, such as SIMULATED; today: the date on the page. A table
+    that is missing or empty leaves one sentence in its section.
     """
     found = Tables(Path(aggregated))
     page = Path(page)
@@ -71,7 +71,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     runs = tables.read_runs([path for shard in shards for path in shard.masks.values()])
     volumes = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
-    chosen = example or median_volume(found.scores)
+    chosen = (example or median_volume(found.scores)) if show_volumes else None
     drawn = Gallery(folder, page.parent, stamp)
     draw_plots(drawn, found, design)
     draw_overlays(drawn, chosen, shards, design)
@@ -180,7 +180,7 @@ def draw_plots(gallery: Gallery, found: Tables, design: StudyDesign) -> None:
     if len(found.failure_modes):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
         gallery.add("failure_modes", plots.failure_modes(found.failure_modes, order), label)
-    if len(found.ranks):
+    if len(found.ranks) and found.ranks["rank"].notna().any():
         gallery.add("ranks", plots.ranks(found.ranks, schemes), "Ranks of the configurations with bootstrap intervals")
     if "dice" in found.cost and found.cost[["dice", "seconds_per_volume"]].notna().all(axis=1).any():
         gallery.add("cost", plots.cost(found.cost, schemes), "Median combined Dice against seconds per volume")
@@ -211,7 +211,7 @@ def study_facts(
     return [
         (
             "Volumes",
-            f"{len(volumes)}{subjects}; {len(converted)} converted, {scored} scored in at least one configuration",
+            f"{len(volumes)}{subjects}; {len(converted)} converted, {scored} scored",
         ),
         ("Data", common_folder(converted["source"])),
         ("Grid", "; ".join(grids(converted))),
@@ -377,7 +377,14 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-    environment.filters |= {"fixed": fixed, "signed": signed, "share": share, "p": p_value, "millions": millions}
+    environment.filters |= {
+        "fixed": fixed,
+        "signed": signed,
+        "share": share,
+        "p": p_value,
+        "rank": rank,
+        "millions": millions,
+    }
     environment.filters["heading"] = lambda name: str(name).replace("_", " ").capitalize()
     return environment
 
@@ -400,6 +407,11 @@ def share(value: float | None, digits: int = 1) -> str:
 def p_value(value: float | None) -> str:
     """`0.012`, `< 0.001`, or a dash."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def rank(value: float | None) -> str:
+    """`3`, or `2.5` for a shared rank, or a dash."""
+    return "–" if value is None else f"{value:g}"
 
 
 def millions(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What the report knows of a study besides its tables: its files, and the settings that made its masks."""
+"""Where a study's files lie, shard by shard, and what the pages about them have to know of the configuration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ class ShardFiles:
     prompts: str
     masks: Mapping[tuple[str, str], str]
 
-    def converted(self) -> dict[str, Any]:
-        """Rows of the shard's volume table by volume, of those that were converted."""
-        table = read_volume_table(self.volumes)
-        return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
-
 
 @dataclass(frozen=True)
 class StudyDesign:
@@ -41,6 +36,12 @@ class StudyDesign:
     frames: Frames = field(default_factory=Frames)
     inference: Inference = field(default_factory=Inference)
     scores: Scores = field(default_factory=Scores)
+
+
+def converted_rows(shard: ShardFiles) -> dict[str, Any]:
+    """The rows of the shard's volume table by volume, without those that could not be converted."""
+    table = read_volume_table(shard.volumes)
+    return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
 
 
 def group_by_shard(volumes: Sequence[str], prompts: Sequence[str], masks: Sequence[str]) -> list[ShardFiles]:
