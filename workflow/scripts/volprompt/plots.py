@@ -128,30 +128,33 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
 
 
 @styled
-def differences(comparisons: pd.DataFrame, structure: str = "combined") -> Figure:
-    """Median paired differences of Dice with their intervals; schemes within a model above models within a scheme."""
-    chosen = comparisons[comparisons["structure"] == structure]
-    kinds = [("schemes", "Schemes within a model"), ("models", "Models within a scheme")]
-    parts = [(title, chosen[chosen["kind"] == kind]) for kind, title in kinds]
-    parts = [(title, part) for title, part in parts if len(part)]
-    heights = [len(part) for _, part in parts]
-    figure = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.55 * len(parts) + 0.5), layout="constrained")
-    grid = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=[n + 0.6 for n in heights])
-    for axes, (title, part) in zip(grid[:, 0], parts, strict=True):
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.axvline(0, color="#1c2530", linewidth=0.9)
-        for position, row in enumerate(part.itertuples()):
-            certain = not (np.isnan(row.low) or row.low <= 0 <= row.high)
-            if not np.isnan(row.low):
-                axes.plot([row.low, row.high], [position, position], color=COLOURS[0], linewidth=1.4)
-            face = COLOURS[0] if certain else "white"
-            axes.plot(row.median_difference, position, "o", color=COLOURS[0], markerfacecolor=face, markersize=4)
-        axes.set_yticks(range(len(part)), [plain(difference_name(row)) for row in part.itertuples()])
-        axes.set_ylim(len(part) - 0.4, -0.6)
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
-    grid[-1, 0].set_xlabel(f"Median difference of Dice, {plain(structure)} (first named minus second named)")
+def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined") -> Figure:
+    """Median paired differences of Dice with their intervals.
+
+    kind: `schemes` for those within a model, `models` for those within a scheme.
+    """
+    chosen = comparisons[(comparisons["structure"] == structure) & (comparisons["kind"] == kind)]
+    part = chosen.sort_values("model" if kind == "schemes" else "scheme", key=_order, kind="stable")
+    figure = Figure(figsize=(WIDTH, ROW * len(part) + 0.7), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="#1c2530", linewidth=0.9)
+    for position, row in enumerate(part.itertuples()):
+        certain = not (np.isnan(row.low) or row.low <= 0 <= row.high)
+        if not np.isnan(row.low):
+            axes.plot([row.low, row.high], [position, position], color=COLOURS[0], linewidth=1.4)
+        face = COLOURS[0] if certain else "white"
+        axes.plot(row.median_difference, position, "o", color=COLOURS[0], markerfacecolor=face, markersize=4)
+    axes.set_yticks(range(len(part)), [plain(difference_name(row)) for row in part.itertuples()])
+    axes.set_ylim(len(part) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"Median difference of Dice, {plain(structure)} (first − second)")
     return figure
+
+
+def _order(names: pd.Series) -> pd.Series:
+    """Each name's place in the order of first appearance."""
+    return pd.Series(pd.factorize(names)[0], index=names.index)
 
 
 def difference_name(row: Any) -> str:
@@ -222,7 +225,8 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
     axes.set_xlabel(f"Median Dice, {plain(structure)}")
     right.set_xlabel("Over-propagation: median (dot)\nand worst (bar)")
     right.set_xlim(left=0, right=max(0.01, right.get_xlim()[1]))
-    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    right.xaxis.set_major_locator(MaxNLocator(4))
+    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     handles = [
         Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="", label=label)
         for marker, colour, face, _, label in FAILURE_MARKS
@@ -278,7 +282,7 @@ def cost(table: pd.DataFrame, schemes: Look) -> Figure:
     for row in known.itertuples():
         colour, marker = schemes.of[row.scheme]["color"], models.of[row.model]["marker"]
         axes.plot(
-            row.seconds_per_volume, row.dice, marker, color=colour, markersize=6, markeredgecolor="white", zorder=3
+            row.seconds_per_volume, row.dice, marker, color=colour, markersize=7, markeredgecolor="white", zorder=3
         )
     if len(known) and known["seconds_per_volume"].max() > 3 * known["seconds_per_volume"].min():
         axes.set_xscale("log")

@@ -171,9 +171,9 @@ def draw_plots(gallery: Gallery, found: Tables, design: StudyDesign) -> None:
     for name in ["combined", *design.scored] if len(done) else []:
         figure = plots.distributions(done, name, order, schemes)
         gallery.add(f"distributions_{name}", figure, f"Dice of every volume by configuration, {name}")
-    if len(found.comparisons) and "kind" in found.comparisons:
-        label = "Median paired differences of combined Dice between configurations, with intervals"
-        gallery.add("differences", plots.differences(found.comparisons), label)
+    for kind in found.comparisons["kind"].unique() if len(found.comparisons) else []:
+        label = f"Median paired differences of combined Dice between {kind}, with intervals"
+        gallery.add(f"differences_{kind}", plots.differences(found.comparisons, kind), label)
     if len(found.decay):
         label = "Pooled Dice by distance from the prompted slice, by structure, scheme and model"
         gallery.add("decay", plots.decay(found.decay, design.scored), label)
@@ -202,9 +202,7 @@ def study_facts(
     groups = converted["group"].replace("", np.nan).nunique() if "group" in converted else 0
     subjects = f" of {groups} subjects" if 0 < groups < len(converted) else ""
     structures = [
-        f"{name} (labels {', '.join(map(str, labels)) or 'none'}"
-        + ("" if name in design.scored else ", not scored")
-        + ")"
+        f"{name} ({label_text(labels)}{'' if name in design.scored else ', not scored'})"
         for name, labels in design.structures.items()
     ]
     devices = runs[["device", "precision"]].dropna().drop_duplicates()
@@ -221,6 +219,12 @@ def study_facts(
         ("Ran on", "; ".join(f"{device}, {precision}" for device, precision in devices.itertuples(index=False))),
         ("volprompt", f"{__version__}; methods " + ", ".join(f"{key} {n}" for key, n in METHOD_VERSION.items())),
     ]
+
+
+def label_text(labels: Sequence[int]) -> str:
+    """`label 1`, `labels 1, 2`, or `no label` for a structure that is only clicked on."""
+    kind = "no label" if not labels else "label" if len(labels) == 1 else "labels"
+    return f"{kind} {', '.join(map(str, labels))}".strip()
 
 
 def common_folder(sources: pd.Series) -> str:

@@ -105,6 +105,7 @@
   columns.forEach((column, index) => {
     const cell = document.createElement("th");
     cell.scope = "col";
+    cell.dataset.heading = column.heading;
     if (!column.numeric) cell.className = "text";
     const button = document.createElement("button");
     button.type = "button";
@@ -131,16 +132,14 @@
   select();
 })();
 
-// A print shows what the screen folds away.
+// A print shows what the screen folds away; newer browsers need only the style sheet for it.
 (() => {
-  const print = matchMedia("print");
   let opened = [];
-  print.addEventListener("change", () => {
-    if (print.matches) {
-      opened = [...document.querySelectorAll("details:not([open])")];
-      for (const details of opened) details.open = true;
-    } else {
-      for (const details of opened) details.open = false;
-    }
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const details of opened) details.open = false;
   });
 })();
