@@ -245,7 +245,10 @@ def grids(converted: pd.DataFrame) -> list[str]:
         for row in converted.itertuples()
     ]
     counts = pd.Series(texts).value_counts(sort=True)
-    shown = [f"{text} ({count} volumes)" if len(counts) > 1 else text for text, count in counts.head(3).items()]
+    shown = [
+        f"{text} ({count} volume{'s' if count > 1 else ''})" if len(counts) > 1 else text
+        for text, count in counts.head(3).items()
+    ]
     return shown + ([f"and {len(counts) - 3} others"] if len(counts) > 3 else [])
 
 
