@@ -1,4 +1,4 @@
-# One page for people: the median table, and prompts and masks on an example volume. One short job, like the tables.
+# One page for people, and its figures for print. One short job, like the tables.
 rule report:
     input:
         tables=rules.aggregate.output,
@@ -6,7 +6,19 @@ rule report:
         prompts=expand("<results>/prompts/{shard}.parquet", shard=STUDY.shards),
         masks=rules.aggregate.input.masks,
     output:
-        "<results>/report/index.html",
+        page=report(
+            "<results>/report/index.html",
+            category="Report",
+            labels={"part": "the whole page"},
+            caption="captions/page.rst",
+        ),
+        figures=report(
+            directory("<results>/report/figures"),
+            patterns=["{figure}.svg"],
+            category="Figures",
+            labels={"figure": "{figure}"},
+            caption="captions/figures.rst",
+        ),
     log:
         "<logs>/report.log",
     benchmark:
@@ -28,6 +40,13 @@ rule report:
             name: (parts.models, parts.schemes)
             for name, parts in STUDY.experiments.items()
         },
+        models={
+            model: checkpoint.identity()
+            for model, checkpoint in STUDY.checkpoints.items()
+        },
+        frames=STUDY.settings.frames.model_dump(mode="json"),
+        inference=STUDY.settings.inference.model_dump(mode="json"),
+        scores=STUDY.settings.scores.model_dump(mode="json"),
         settings=STUDY.settings.report.model_dump(mode="json"),
         method_version=METHOD_VERSION["report"],
     script:

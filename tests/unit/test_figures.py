@@ -8,11 +8,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from volprompt.figures import COLOURS, Panel, draw_panel, draw_prompt, overlay, png
+from volprompt.figures import COLOURS, Panel, draw_box, draw_panel, draw_points, overlay, png
 from volprompt.schemes import ObjectPrompt
 
 SIZE = (20, 30)
@@ -40,22 +41,42 @@ def axes() -> matplotlib.axes.Axes:
 
 def test_points_are_marked_where_they_are() -> None:
     drawn = axes()
-    draw_prompt(drawn, prompt((7.5, 4.0, 1), (8.0, 15.0, 0)), "red")
+    given = prompt((7.5, 4.0, 1), (8.0, 15.0, 0))
+    draw_points(drawn, given, "red", positive=True, size=100)
+    draw_points(drawn, given, "red", positive=False, size=100)
     positive, negative = drawn.collections
     assert positive.get_offsets().tolist() == [[7.5, 4.0]]
     assert negative.get_offsets().tolist() == [[8.0, 15.0]]
     assert len(positive.get_paths()[0].vertices) != len(negative.get_paths()[0].vertices)  # two kinds of mark
-    assert not drawn.patches
+
+
+def test_no_negative_point_lies_over_a_positive_one() -> None:
+    femur, tibia = (7.5, 4.0), (8.0, 15.0)
+    prompts = [
+        ObjectPrompt("femur", 5, np.array([femur, tibia], dtype=np.float32), np.array([1, 0])),
+        ObjectPrompt("tibia", 5, np.array([tibia, femur], dtype=np.float32), np.array([1, 0])),
+    ]
+    drawn = axes()
+    colours = {"femur": COLOURS[0], "tibia": COLOURS[1]}
+    draw_panel(drawn, FRAME, {"femur": FEMUR, "tibia": TIBIA}, Panel("m", {}, prompts), colours, 1.0)
+    marks = [mark for mark in drawn.collections if isinstance(mark, PathCollection)]
+    places = [tuple(mark.get_offsets()[0]) for mark in marks]
+    on_top = dict(zip(places, marks, strict=True))
+    assert places == [tibia, femur, femur, tibia]
+    assert to_rgb(on_top[femur].get_facecolor()[0][:3]) == to_rgb(COLOURS[0])
+    assert to_rgb(on_top[tibia].get_facecolor()[0][:3]) == to_rgb(COLOURS[1])
+    assert min(mark.get_zorder() for mark in marks[2:]) > max(mark.get_zorder() for mark in marks[:2])
 
 
 def test_a_box_runs_around_its_outermost_pixels() -> None:
     drawn = axes()
-    draw_prompt(drawn, prompt(box=(3, 2, 11, 7)), "red")
+    draw_box(drawn, prompt(box=(3, 2, 11, 7)), "red")
     # Pixel centres at whole numbers: the box of pixels 3 to 11 and 2 to 7 reaches half a pixel further.
     (rectangle,) = drawn.patches
     assert rectangle.get_bbox().extents.tolist() == [2.5, 1.5, 11.5, 7.5]
     assert not rectangle.get_fill()
-    assert not drawn.collections
+    draw_box(drawn, prompt((7.5, 4.0, 1)), "red")
+    assert len(drawn.patches) == 1
 
 
 def test_masks_are_filled_in_the_colour_of_their_structure() -> None:

@@ -57,7 +57,7 @@ def make_results() -> None:
         [results.joinpath("masks", *job, "run.parquet") for job in jobs],
         [results.joinpath("scores", e, m, s + end) for e, m, s in jobs for end in (".parquet", "_slices.parquet")],
         [results / "tables" / name for name in tables],
-        [results / "report" / "index.html"],
+        [results / "report" / "index.html", results / "report" / "figures" / "cost.svg"],
         [results / "complete.txt"],
     ):
         time.sleep(0.05)

@@ -37,7 +37,8 @@ def test_first_run_makes_everything(finished: Study) -> None:
             mask = nib.load(path)
             assert mask.shape == image.shape
             assert np.allclose(mask.affine, image.affine)
-    assert (results / "report" / "index.html").read_text().count("data:image/png;base64,") == 2
+    assert (results / "report" / "index.html").read_text().count("<img ") == 2
+    assert {path.suffix for path in (results / "report" / "figures").iterdir()} >= {".svg", ".pdf"}
 
 
 def test_nothing_changed(study: Study) -> None:

@@ -1,11 +1,11 @@
-"""The report."""
+"""The report and its figures."""
 
 from pathlib import Path
 
-from volprompt.config import Scheme
+from volprompt.config import Frames, Inference, Scheme, Scores
 from volprompt.logs import logging_to
-from volprompt.report import group_by_shard, write_report
-from volprompt.shards import StudyDesign
+from volprompt.report import write_report
+from volprompt.shards import StudyDesign, group_by_shard
 
 params = snakemake.params
 
@@ -18,8 +18,12 @@ with logging_to(snakemake.log[0], "report"):
             scored=params.scored,
             schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
             experiments=params.experiments,
+            models=params.models,
+            frames=Frames(**params.frames),
+            inference=Inference(**params.inference),
+            scores=Scores(**params.scores),
         ),
-        title=params.settings["title"],
-        example=params.settings["example"],
-        page=snakemake.output[0],
+        **params.settings,
+        page=snakemake.output.page,
+        figures_folder=snakemake.output.figures,
     )

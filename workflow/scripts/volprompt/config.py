@@ -186,6 +186,7 @@ class Report(Section):
     """Settings of the report; a change reruns the report alone."""
 
     title: str = "Zero-shot segmentation study"
+    description: str = Field("", description="A paragraph below the title: what was studied, on which data.")
     example: str | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
 
 

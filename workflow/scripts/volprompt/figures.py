@@ -79,23 +79,41 @@ def draw_panel(
         if mask.any() and not mask.all():
             axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
     for prompt in panel.prompts:
-        draw_prompt(axes, prompt, colours.get(prompt.structure, "white"))
+        draw_box(axes, prompt, colours.get(prompt.structure, "white"))
+    # One object's negative point lies on another's positive one, and on other negatives: all negatives first, each
+    # object's smaller than the last one's, then the positive points, so that every mark is seen.
+    for order, prompt in enumerate(panel.prompts):
+        draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=False, size=190 / (1 + order))
+    for prompt in panel.prompts:
+        draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=True, size=100)
 
 
-def draw_prompt(axes: Axes, prompt: ObjectPrompt, colour: str) -> None:
-    """Mark positive points by a star, negative ones by a cross, a box by its outline."""
-    for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
-        if label:
-            axes.scatter([x], [y], color=colour, marker="*", s=120, edgecolors="white", linewidths=1.0, zorder=3)
-        else:
-            axes.scatter([x], [y], color=colour, marker="x", s=28, linewidths=1.4, zorder=3)
-    if prompt.box is not None:
-        left, top, right, bottom = prompt.box
-        axes.add_patch(
-            Rectangle(
-                (left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.2
-            )
+def draw_points(axes: Axes, prompt: ObjectPrompt, colour: str, *, positive: bool, size: float) -> None:
+    """Mark the positive points by stars, or the negative ones by crosses, in the colour of the object.
+
+    size: area of a mark in square points, as matplotlib's `scatter` takes it.
+    """
+    points = prompt.points[prompt.labels == int(positive)]
+    if not len(points):
+        return
+    if positive:
+        axes.scatter(
+            points[:, 0], points[:, 1], color=colour, marker="*", s=size, edgecolors="white", linewidths=0.9, zorder=4
         )
+    else:
+        axes.scatter(points[:, 0], points[:, 1], color=colour, marker="x", s=size, linewidths=1.5, zorder=3)
+
+
+def draw_box(axes: Axes, prompt: ObjectPrompt, colour: str) -> None:
+    """Outline the box, if there is one: around its outermost pixels, which are part of it."""
+    if prompt.box is None:
+        return
+    left, top, right, bottom = prompt.box
+    axes.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.2
+        )
+    )
 
 
 def png(figure: Figure, dots_per_inch: int = 130) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from volprompt.config import Scheme
+from volprompt.config import Frames, Inference, Scheme, Scores
 from volprompt.volumes import read_volume_table
 
 
@@ -21,15 +22,33 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class StudyDesign:
-    """What the report has to know of the configuration: label numbers by structure, schemes, and their experiments."""
+    """What the report has to know of the configuration.
+
+    structures: label numbers by structure; scored: the scored ones in order; schemes by name; experiments: their models
+    and schemes; models: what identifies each (family, architecture, digest).
+    """
 
     structures: Mapping[str, Sequence[int]]
     scored: Sequence[str]
     schemes: Mapping[str, Scheme]
     experiments: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    frames: Frames = field(default_factory=Frames)
+    inference: Inference = field(default_factory=Inference)
+    scores: Scores = field(default_factory=Scores)
 
 
 def converted_rows(shard: ShardFiles) -> dict[str, Any]:
     """The rows of the shard's volume table by volume, without those that could not be converted."""
     table = read_volume_table(shard.volumes)
     return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
+
+
+def group_by_shard(volumes: Sequence[str], prompts: Sequence[str], masks: Sequence[str]) -> list[ShardFiles]:
+    """Group the folders of volumes, prompt tables and mask folders (.../experiment/model/shard) by their shard."""
+    found = []
+    for folder, table in zip(volumes, prompts, strict=True):
+        own = [Path(path) for path in masks if Path(path).name == Path(folder).name]
+        by_job = {(path.parent.parent.name, path.parent.name): str(path) for path in own}
+        found.append(ShardFiles(folder, table, by_job))
+    return found

@@ -1,0 +1,230 @@
+"""The report's page in a browser: a small simulated study, opened as a reader would."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect
+from tests.browser.conftest import Visit
+from tests.workflow.simulated_study import STAMP, Simulated, simulate
+
+from volprompt.files import write_table
+
+VOLUMES = 40
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>$x_1$"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    simulated = simulate(tmp_path_factory.mktemp("simulated"), volumes=VOLUMES, shards=2)
+    simulated.aggregate()
+    return simulated
+
+
+@pytest.fixture(scope="module")
+def report(study: Simulated) -> Path:
+    return study.report()
+
+
+@pytest.fixture(scope="module")
+def combined(study: Simulated) -> pd.DataFrame:
+    """The rows that the table shows at first, the worst on top."""
+    scores = pd.read_parquet(study.folder / "tables" / "scores.parquet")
+    return scores[scores["structure"] == "combined"].sort_values("dice", na_position="last", kind="stable")
+
+
+Open = Callable[..., Visit]
+
+
+def column(page: Page, number: int) -> list[str]:
+    return page.locator(f"#scores-table tbody tr > :nth-child({number})").all_inner_texts()
+
+
+def heading(page: Page, name: str):
+    return page.locator("#scores-table thead th").filter(has=page.get_by_role("button", name=name, exact=True))
+
+
+def test_every_section_has_a_place_in_the_navigation(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    targets = [link.get_attribute("href") for link in page.locator("nav.sections a").all()]
+    sections = [f"#{section.get_attribute('id')}" for section in page.locator("main > section").all()]
+    assert targets == sections
+    levels = [int(tag[1]) for tag in page.locator("h1, h2, h3").evaluate_all("all => all.map(e => e.tagName)")]
+    assert levels[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_pictures_have_descriptions(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    pictures = page.locator("figure svg, figure img").all()
+    # Three distributions, two of differences, decay, failure modes, ranks, cost.
+    assert len(pictures) == 9
+    assert all(picture.get_attribute("aria-label") or picture.get_attribute("alt") for picture in pictures)
+    identifiers = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_the_table_starts_with_the_worst_volumes(report: Path, visit: Open, combined: pd.DataFrame) -> None:
+    page = visit(report).page
+    assert column(page, 1)[0] == combined["volume"].iloc[0]
+    assert column(page, 5) == [f"{value:.4f}" for value in combined["dice"][:50]]
+    expect(heading(page, "Dice")).to_have_attribute("aria-sort", "ascending")
+    expect(page.locator("#scores-count")).to_have_text(f"Rows 1 to 50 of {len(combined)}")
+
+
+def test_sorting_by_click_and_by_keyboard(report: Path, visit: Open, combined: pd.DataFrame) -> None:
+    page = visit(report).page
+    heading(page, "Dice").get_by_role("button").click()
+    expect(heading(page, "Dice")).to_have_attribute("aria-sort", "descending")
+    best = combined.sort_values("dice", ascending=False, na_position="last", kind="stable")
+    assert column(page, 5)[0] == f"{best['dice'].iloc[0]:.4f}"
+    heading(page, "Volume").get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(heading(page, "Volume")).to_have_attribute("aria-sort", "ascending")
+    expect(heading(page, "Dice")).to_have_attribute("aria-sort", "none")
+    assert column(page, 1) == sorted(combined["volume"])[:50]
+    page.keyboard.press("Space")
+    assert column(page, 1) == sorted(combined["volume"], reverse=True)[:50]
+
+
+def test_missing_values_come_last_in_both_directions(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    for _ in range(2):
+        heading(page, "Dice, prompted slice").get_by_role("button").click()
+        assert column(page, 7)[0] != "–"
+        page.locator("#page-last").click()
+        assert column(page, 7)[-1] == "–"
+        page.locator("#page-first").click()
+
+
+def test_filters(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    page.locator("#filter-text").fill("KNEE_0007")
+    expect(page.locator("#scores-count")).to_have_text("Rows 1 to 18 of 18")
+    page.locator("#filter-model").select_option("sam_vit_b")
+    page.locator("#filter-structure").select_option("")
+    assert sorted(zip(column(page, 3), column(page, 4), strict=True)) == [
+        (scheme, structure) for scheme in ("box", "point") for structure in ("combined", "femur", "tibia")
+    ]
+    page.locator("#filter-scheme").select_option("point_video")
+    expect(page.locator("#scores-count")).to_have_text("No row matches.")
+    page.locator("#filter-reset").click()
+    expect(page.locator("#scores-count")).to_have_text(f"Rows 1 to 50 of {18 * VOLUMES}")
+
+
+def test_pages_of_the_table(report: Path, visit: Open, combined: pd.DataFrame) -> None:
+    page = visit(report).page
+    expect(page.locator("#page-previous")).to_be_disabled()
+    page.locator("#page-next").click()
+    assert column(page, 5) == [f"{value:.4f}" for value in combined["dice"][50:100]]
+    page.locator("#page-last").click()
+    rest = len(combined) % 50 or 50
+    assert len(column(page, 1)) == rest
+    expect(page.locator("#page-next")).to_be_disabled()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_does_not_scroll_sideways(report: Path, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    for details in page.locator("details").all():
+        details.evaluate("e => { e.open = true; }")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # What is wider than the page can be scrolled to with the keyboard.
+    wide = page.locator(".scroll").evaluate_all(
+        "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.tabIndex)"
+    )
+    assert set(wide) <= {0}
+    assert wide or width > 390
+
+
+def test_the_keyboard_reaches_the_content(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#run"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#run")
+
+
+def test_print(report: Path, visit: Open, tmp_path: Path) -> None:
+    page = visit(report).page
+    page.emulate_media(media="print")
+    expect(page.locator("nav.sections")).to_be_hidden()
+    expect(page.locator("#filters")).to_be_hidden()
+    assert all(section.is_visible() for section in page.locator("main > section").all())
+    # Tables that the screen folds away are printed.
+    expect(page.get_by_role("group", name="All comparisons").locator("table")).to_be_visible()
+    assert page.locator(".stamp").evaluate("e => getComputedStyle(e).position") == "fixed"  # so on every sheet
+    expect(page.locator(".stamp")).to_have_text(STAMP)
+    printed = page.pdf(format="A4")
+    assert printed.startswith(b"%PDF")
+
+
+def test_figures_for_print_are_the_same_every_time(study: Simulated, report: Path, tmp_path: Path) -> None:
+    folder = report.parent / "figures"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {Path(name).suffix for name in first} == {".svg", ".pdf"}
+    assert len(first) == 2 * 9
+    study.report(page=tmp_path / "index.html")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
+    assert all(STAMP.encode() in content for name, content in first.items() if name.endswith(".svg"))
+
+
+def test_names_from_outside_are_only_shown(tmp_path: Path, visit: Open) -> None:
+    simulated = simulate(tmp_path, volumes=12, shards=1)
+    for path in [*tmp_path.rglob("*.parquet")]:
+        table = pd.read_parquet(path)
+        table["volume"] = table["volume"].replace("knee_0003", HOSTILE)
+        if "source" in table:
+            table["source"] = f"data/{HOSTILE}/" + table["volume"] + ".nii.gz"
+        if "reason" in table:
+            fails = (table["volume"] == HOSTILE) & (table.get("scheme", "point") == "point")
+            table.loc[fails, ["status", "reason"]] = "failed", f"cannot read {HOSTILE}"
+        write_table(table, path)
+    simulated.aggregate()
+    page = visit(simulated.report(title=f"Study {HOSTILE}", description=HOSTILE)).page
+    assert page.locator("h1").inner_text() == f"Study {HOSTILE}"
+    page.locator("#filter-text").fill("alert(1)")
+    assert set(column(page, 1)) == {HOSTILE}
+    assert HOSTILE in page.locator("#failed").inner_text()
+    assert page.locator("img").count() == 0
+    assert page.locator("script:not([type])").count() == 1
+
+
+def test_a_small_study_says_what_is_missing(tmp_path: Path, visit: Open) -> None:
+    simulated = simulate(tmp_path, volumes=2, shards=1)
+    simulated.aggregate()
+    tables = tmp_path / "tables"
+    for name in ("ranks", "decay", "failure_modes"):
+        (tables / f"{name}.csv").unlink()
+    empty = pd.read_csv(tables / "comparisons.csv").head(0)
+    empty.to_csv(tables / "comparisons.csv", index=False)
+    page = visit(simulated.report(stamp="")).page
+    said = {
+        name: page.locator(f"#{name} > p").first.inner_text() for name in ("differences", "ranks", "decay", "masks")
+    }
+    assert said == {
+        "differences": "There is no pair of configurations to compare.",
+        "ranks": "Ranks need at least two configurations that share volumes; there are none here.",
+        "decay": "No video scheme was scored, so there is no propagation to follow.",
+        "masks": "There is no volume with masks to show.",
+    }
+    assert page.locator(".stamp").count() == 0
+    # Two volumes give no interval.
+    assert not re.search(r"\[0\.\d", page.locator("#medians table").first.inner_text())
+
+
+def test_published_figures_are_marked(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    rows = page.locator("#medians tfoot tr").all_inner_texts()
+    assert len(rows) == 2
+    assert all("not measured here" in row for row in rows)
+    assert "0.9196" in rows[0]
+    assert "0.9643" in rows[1]

@@ -1,0 +1,134 @@
+"""Where a study departs from the paper: its authors' code beside the settings that made these masks.
+
+Paper: Yu et al., arXiv 2408.04762; the authors' code is their public fork of SAM 2 (asy51/sam2, commit d9aa4d1).
+docs/methods.md has the whole comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from volprompt.config import Frames, Scheme, SliceAt
+from volprompt.shards import StudyDesign
+
+PAPER_ARCHITECTURES = {
+    *("vit_b", "vit_l", "vit_h"),
+    *(f"configs/sam2/sam2_hiera_{size}.yaml" for size in ("t", "s", "b+", "l")),
+}
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One setting: what the authors' code does, what was done here, and what is known of its effect."""
+
+    setting: str
+    paper: str
+    here: str
+    effect: str = ""
+
+
+def deviations(design: StudyDesign, volumes: int, precisions: Sequence[str]) -> list[Deviation]:
+    """The deviations of a study. volumes: how many it has; precisions: those of its runs."""
+    used = {name for _, schemes in design.experiments.values() for name in schemes}
+    schemes = {name: scheme for name, scheme in design.schemes.items() if name in used}
+    found = [
+        Deviation(
+            "Volumes", "488 knees of the Osteoarthritis Initiative with OAI-ZIB masks", f"{volumes} of this study"
+        )
+    ]
+    found += _of_frames(design.frames)
+    for name, scheme in schemes.items():
+        found += _of_scheme(name, scheme, design)
+    if any(scheme.predictor == "video" for scheme in schemes.values()):
+        found += _of_tracking(design.inference.reset_between_directions)
+    other = [precision for precision in precisions if precision != "bfloat16"]
+    if other:
+        found.append(Deviation("Precision", "bfloat16 autocast and TF32", ", ".join(dict.fromkeys(other))))
+    for name, model in design.models.items():
+        if model.get("architecture") not in PAPER_ARCHITECTURES:
+            here = f"{model.get('family')}, {model.get('architecture')}"
+            found.append(Deviation(f"Model of {name}", "SAM ViT-B, L, H; SAM 2.0 tiny, small, base+, large", here))
+    return merged(found)
+
+
+def merged(found: Sequence[Deviation]) -> list[Deviation]:
+    """Rows that differ only in the scheme or the model become one that names them all."""
+    names: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in found:
+        what, _, name = row.setting.partition(" of ")
+        names.setdefault((what, row.paper, row.here, row.effect), []).append(name)
+    return [
+        Deviation(f"{what} of {', '.join(given)}" if given[0] else what, paper, here, effect)
+        for (what, paper, here, effect), given in names.items()
+    ]
+
+
+def _of_frames(frames: Frames) -> Iterator[Deviation]:
+    if frames.coding == "lossless":
+        yield Deviation("Frame coding", "JPEG at quality 75", "lossless")
+    if frames.axis != "sagittal":
+        yield Deviation("Slice axis", "sagittal", str(frames.axis))
+    if frames.intensity_percentiles != (0.5, 99.5):
+        low, high = frames.intensity_percentiles
+        yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
+
+
+def _of_scheme(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Deviation]:
+    if scheme.multimask:
+        yield Deviation(f"Masks of {name}", "one mask", "the best of three by predicted IoU")
+    if scheme.predictor == "image":
+        if scheme.origins and scheme.origins != ("centroid",):
+            yield Deviation(f"Point of {name}", "centroid of the reference", ", else ".join(scheme.origins))
+        return
+    if scheme.origins and scheme.origins != ("click",):
+        here = ", else ".join(scheme.origins)
+        yield Deviation(f"Points of {name}", "human clicks (the paper's text says centroids)", here)
+    if scheme.slice not in (None, "middle", SliceAt(index=80)):
+        yield Deviation(f"Prompted slice of {name}", "index 80 of 160, the middle", prompted_slice(scheme))
+    objects = scheme.structures or design.scored
+    untracked = [structure for structure in design.structures if structure not in objects]
+    if untracked:
+        here = f"{', '.join(objects)}; not {', '.join(untracked)}"
+        effect = "none: objects have separate memories and do not change each other's masks"
+        yield Deviation(f"Tracked objects of {name}", "every structure, the patella included", here, effect)
+
+
+def _of_tracking(reset: bool) -> Iterator[Deviation]:
+    measured = "measured on one real knee: Dice against the reference moves by less than 0.001"
+    yield Deviation(
+        "Resize before the video encoder",
+        "PIL bicubic on 8 bit",
+        "bilinear with antialias, as in the image predictor",
+        measured,
+    )
+    yield Deviation("Hole filling", "up to 8 pixels, only where a CUDA extension is built", "none, on any machine")
+    if reset:
+        yield Deviation("Directions", "the reverse pass remembers the forward pass", "independent of each other")
+
+
+def prompted_slice(scheme: Scheme) -> str:
+    """The prompted slice of a video scheme in words."""
+    if isinstance(scheme.slice, SliceAt):
+        given = scheme.slice
+        return f"index {given.index}" if given.index is not None else f"{given.fraction:g} of the way through"
+    words = {
+        "middle": "the middle slice",
+        "nearest": "the slice nearest the middle with every needed prompt",
+        "largest": "for each structure the slice with its largest area",
+    }
+    return words[scheme.slice or "middle"]
+
+
+def prompts_in_words(scheme: Scheme) -> str:
+    """What a scheme gives a model, and where."""
+    given = [f"one positive point ({', else '.join(scheme.origins)})"] if scheme.origins else []
+    given += ["a tight box of the reference"] if scheme.box else []
+    if scheme.negatives == "others":
+        given.append("the other structures' points as negatives")
+    where = (
+        "on every slice that shows the structure in the reference; each slice by itself"
+        if scheme.predictor == "image"
+        else f"on {prompted_slice(scheme)}; memory carries it both ways"
+    )
+    return f"Per structure {', '.join(given)}, {where}."

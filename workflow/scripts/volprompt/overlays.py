@@ -1,0 +1,97 @@
+"""Prompts and masks on one slice of an example volume: one figure per experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from volprompt import figures
+from volprompt.config import Scheme
+from volprompt.logs import logger
+from volprompt.masks import mask_path, read_mask
+from volprompt.prompts import read_prompts
+from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts
+from volprompt.shards import ShardFiles, StudyDesign, converted_rows
+from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The figure of an experiment: models in rows, schemes in columns, all on one slice."""
+
+    experiment: str
+    slice: int
+    figure: Figure
+
+
+def median_volume(scores: pd.DataFrame) -> str | None:
+    """The volume in the middle of the ranking by combined Dice, averaged over the configurations."""
+    combined = scores[(scores["structure"] == "combined") & (scores["status"] == "ok")]
+    ranked = combined.groupby("volume")["dice"].mean().dropna().sort_values(kind="stable")
+    return str(ranked.index[(len(ranked) - 1) // 2]) if len(ranked) else None
+
+
+def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> Iterator[Overlay]:
+    """For each experiment a figure of one slice of `volume`; none where the volume was not converted."""
+    shard = next((shard for shard in shards if volume in converted_rows(shard)), None)
+    if shard is None:
+        return
+    example = Example(volume, shard, design)
+    for experiment, (models, schemes) in design.experiments.items():
+        panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
+        drawn = figures.overlay(example.frame, example.reference, panels, example.pixel_aspect)
+        yield Overlay(experiment, example.slice, drawn)
+
+
+class Example:
+    """The slice of a volume that is shown, with its reference and each configuration's prompts and masks."""
+
+    def __init__(self, volume: str, shard: ShardFiles, design: StudyDesign) -> None:
+        self.volume = volume
+        self.shard = shard
+        self.design = design
+        row = converted_rows(shard)[volume]
+        self.grid = grid_of_row(row)
+        self.depth = int(row.shape[0])
+        table = read_prompts(shard.prompts)
+        self.table = table[table["volume"] == volume]
+        self.given = {name: self._prompts(scheme) for name, scheme in design.schemes.items()}
+        labels = read_reference(shard.volumes, volume)
+        masks = {} if labels is None else {n: structure_mask(labels, design.structures[n]) for n in design.scored}
+        self.slice = self._shown_slice(masks)
+        self.frame = read_frames(shard.volumes, volume)[self.slice]
+        empty = np.zeros(self.frame.shape, dtype=bool)
+        self.reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
+        _, height, width = self.grid.spacing
+        self.pixel_aspect = height / width
+
+    def panel(self, experiment: str, model: str, scheme: str) -> figures.Panel:
+        """The panel of one configuration; without masks where the volume failed there."""
+        folder = self.shard.masks[experiment, model]
+        predicted = {}
+        for name in self.design.scored:
+            path = mask_path(folder, scheme, self.volume, name)
+            if path.exists():
+                predicted[name] = read_mask(path, self.grid)[self.slice]
+        prompts = [prompt for prompt in self.given[scheme] if prompt.slice == self.slice]
+        return figures.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
+
+    def _prompts(self, scheme: Scheme) -> list[ObjectPrompt]:
+        try:
+            return scheme_prompts(scheme, self.table, list(self.design.structures), self.design.scored, self.depth)
+        except MissingPrompt as error:  # the volume failed under this scheme; the panel says so
+            logger.info("%s: %s", self.volume, error)
+            return []
+
+    def _shown_slice(self, masks: Mapping[str, np.ndarray]) -> int:
+        """The prompted slice of a video scheme, else the slice nearest the middle that shows every structure."""
+        for name, scheme in self.design.schemes.items():
+            if scheme.predictor == "video" and self.given[name]:
+                return self.given[name][0].slice
+        shown = [i for i in range(self.depth) if masks and all(mask[i].any() for mask in masks.values())]
+        middle = middle_slice(self.depth)
+        return min(shown, key=lambda index: abs(index - middle), default=middle)
