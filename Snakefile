@@ -38,7 +38,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        report=rules.report.output,
+        report=rules.report.output.page,
         scores=rules.aggregate.output.scores,
         failures=rules.aggregate.output.failures,
     output:

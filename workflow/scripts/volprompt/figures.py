@@ -83,7 +83,7 @@ def draw_panel(
     # One object's negative point lies on another's positive one, and on other negatives: all negatives first, each
     # object's smaller than the last one's, then the positive points, so that every mark is seen.
     for order, prompt in enumerate(panel.prompts):
-        draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=False, size=190 / (1 + order))
+        draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=False, size=260 / (1 + order))
     for prompt in panel.prompts:
         draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=True, size=100)
 
