@@ -73,7 +73,8 @@ def source_files(wildcards):
 def check_before(jobs):
     """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
     shards = {job.wildcards.shard for job in jobs if job.rule.name == "convert"}
-    volumes = [row for shard in sorted(shards) for row in STUDY.shards[shard]]
+    ours = {row.volume for shard in shards for row in STUDY.shards[shard]}
+    volumes = [row for row in STUDY.volumes if row.volume in ours]
     if not volumes:
         return
     lacking = [

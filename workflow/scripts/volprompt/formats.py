@@ -67,6 +67,7 @@ def open_image(path: str, series: str = "") -> Iterator[Image]:
 
 def read_voxels(image: Image) -> np.ndarray:
     """Read the voxels as float32 on the stored grid. Raises VolumeError for a broken file, NaN or infinite values."""
+    image.verify()
     try:
         voxels = np.asarray(image.load(), dtype=np.float32)
     except BROKEN as error:
