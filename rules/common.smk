@@ -1,6 +1,5 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -14,6 +13,7 @@ from volprompt.checkpoints import read_catalogue
 from volprompt.study import read_study
 from volprompt.devices import visible_gpus
 from volprompt.errors import VolpromptError
+from volprompt.logs import logging_to_console
 from volprompt.sources import data_file
 
 try:
@@ -54,7 +54,8 @@ def sources_of(volumes):
     """Images and references, with the data file of a detached header. Where `on_invalid: skip`, only those that exist:
     the conversion records what is missing."""
     paths = [path for row in volumes for path in (row.image, row.reference) if path]
-    paths += [str(file) for file in map(data_file, paths) if file is not None]
+    beside = [data_file(path) for path in paths]
+    paths += [str(file) for file in beside if file is not None and file.exists()]
     if STUDY.settings.on_invalid == "skip":
         paths = [path for path in paths if Path(path).exists()]
     return list(dict.fromkeys(paths))
@@ -77,18 +78,11 @@ def check_before(jobs):
     volumes = [row for row in STUDY.volumes if row.volume in ours]
     if not volumes:
         return
-    lacking = [
-        name
-        for name in ("nibabel", "SimpleITK", "pydicom", "pyarrow")
-        if find_spec(name) is None
-    ]
-    if lacking:
-        logger.warning(
-            f"Headers are not checked before the start: {', '.join(lacking)} not installed here."
-        )
+    try:
+        from volprompt.check import check_volumes, report_faults
+    except ImportError as error:
+        logger.warning(f"Headers are not checked before the start: {error}")
         return
-    from volprompt.check import check_volumes, report_faults
-    from volprompt.logs import logging_to_console
 
     settings = STUDY.settings
     table = f"{settings.results}/check/faults.tsv"

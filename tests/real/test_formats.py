@@ -6,11 +6,15 @@ import gzip
 import re
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tests.unit.image_files import pack
+from tests.workflow.small_study import new_study
 
 from volprompt.check import check_volumes
+from volprompt.formats import open_image
 from volprompt.prompts import extract_shard, read_prompts
 from volprompt.volumes import convert_shard, read_volume_table
 
@@ -86,3 +90,34 @@ def test_headers_of_all_real_files(shared_data: Path, tmp_path: Path) -> None:
     assert "512 x 512 x 80 voxels" in fault.finding
     assert "384 x 384 x 160 voxels" in fault.finding
     assert pd.read_csv(tmp_path / "faults.tsv", sep="\t")["volume"].tolist() == ["v3"]
+
+
+def test_a_dicom_series_with_clicks_and_no_reference(shared_data: Path, tmp_path: Path) -> None:
+    """The workflow on the archive of a real DESS series: one click on one slice."""
+    study = new_study(tmp_path)
+    archive = pack(shared_data / "dess_dicom", tmp_path / "9000001_10000001.tar.gz")
+    (tmp_path / "volumes.tsv").write_text(f"volume\timage\treference\tseries\nknee\t{archive}\t\tsag dess*\n")
+    (tmp_path / "clicks.csv").write_text("volume,structure,slice,x,y\nknee,femur,40,250,150\n")
+    study.configure(
+        clicks="clicks.csv",
+        shards=1,
+        structures={"femur": {"labels": [1]}},
+        schemes={"clicked": {"predictor": "image", "point": "click"}},
+        experiments={"sam1": {"models": ["small_sam"], "schemes": ["clicked"]}},
+    )
+    run = study.run()
+    assert run.code == 0, run.text
+    scores = pd.read_parquet(tmp_path / "results" / "tables" / "scores.parquet")
+    assert set(scores["status"]) == {"no_reference"}
+    (mask,) = (tmp_path / "results" / "masks").rglob("knee_label-femur_mask.nii.gz")
+    written = nib.load(mask)
+    with open_image(archive) as image:
+        assert written.shape == image.shape == (512, 512, 80)
+        np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)
+    # The click's frame is the one stored slice with a mask, and the mask is where the frames say.
+    voxels = np.asarray(written.dataobj)
+    assert np.flatnonzero(voxels.any(axis=(0, 1))).tolist() == [40]
+    texts = [path for path in (tmp_path / "results").rglob("*") if path.suffix in (".log", ".csv", ".tsv", ".html")]
+    assert len(texts) > 10
+    # The description of the series stands in the sheet alone; the header's own words are nowhere.
+    assert not [path for path in texts if "HiRes thk1p5" in path.read_text()]

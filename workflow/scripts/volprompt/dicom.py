@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def read_series(members: Sequence[Member], path: str, series: str) -> Image:
     """
     slices = [found for member in members if (found := _read_header(member, path)) is not None]
     if not slices:
-        kind = "folder" if all(member.path.name == member.name.rpartition("/")[2] for member in members) else "archive"
+        kind = "folder" if Path(path).is_dir() else "archive"
         detail = f"the {kind} holds {len(members)} files and no DICOM image"
         raise VolumeError(path, f"cannot be read as an image ({detail})", FORMATS)
     chosen = _choose(_stacks(slices), path, series)
@@ -197,7 +198,7 @@ def _stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 def _choose(stacks: list[list[Slice]], path: str, series: str) -> list[Slice]:
     found = [stack for stack in stacks if _is_called(stack[0], series)] if series else stacks
-    if series and not found:
+    if "@" in series and not found:
         name, _, echo = series.rpartition("@")
         found = [stack for stack in stacks if _is_called(stack[0], name) and str(stack[0].echo) == echo]
     if len(found) == 1:
@@ -222,7 +223,8 @@ def _choose(stacks: list[list[Slice]], path: str, series: str) -> list[Slice]:
 def _is_called(one: Slice, name: str) -> bool:
     if name in (one.series, str(one.number)) or (len(name) >= 6 and one.series.endswith(name)):
         return True
-    return bool(one.description) and fnmatch.fnmatchcase(one.description.casefold(), name.strip().casefold())
+    description, wanted = one.description.casefold(), name.strip().casefold()
+    return bool(description) and (description == wanted or fnmatch.fnmatchcase(description, wanted))
 
 
 def _describe(stack: Sequence[Slice]) -> str:
