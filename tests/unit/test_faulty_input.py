@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zipfile
 from collections.abc import Callable
@@ -138,6 +139,24 @@ def cut_nifti(folder: Path) -> Input:
 
 def cut_compressed_nifti(folder: Path) -> Input:
     return Input(cut(nifti(folder, name="image.nii.gz"), 100))
+
+
+def wrong_checksum(folder: Path) -> Input:
+    """A bit of a stored block turned over: the stream unpacks, and only its sum tells."""
+    path = folder / "image.nii.gz"
+    with gzip.GzipFile(path, "wb", compresslevel=0) as stream:
+        stream.write(nifti(folder).read_bytes())
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    return Input(written(path, content))
+
+
+def broken_stream(folder: Path) -> Input:
+    """A stretch in the middle of the compressed voxels written over."""
+    path = nifti(folder, name="image.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[-200:-150] = b"\xff" * 50
+    return Input(written(path, content))
 
 
 def cut_raw_data(folder: Path) -> Input:
@@ -336,6 +355,8 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("has N dimensions (...); expected a 3D volume", two_dimensions, True),
     ("the file is damaged or cut off (N bytes, N expected)", cut_nifti, True),
     ("the file is damaged or cut off (...)", cut_compressed_nifti, True),
+    ("the file is damaged or cut off (CRC check failed ...)", wrong_checksum, False),
+    ("the file is damaged or cut off (...)", broken_stream, False),
     ("the file is damaged or cut off (N bytes, N expected)", cut_raw_data, True),
     ("the file is damaged or cut off (its voxels cannot be read)", cut_compressed_nrrd, False),
     ("its data file ... is missing", no_data_file, True),
