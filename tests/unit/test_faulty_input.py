@@ -153,9 +153,9 @@ def wrong_checksum(folder: Path) -> Input:
 
 def broken_stream(folder: Path) -> Input:
     """A stretch in the middle of the compressed voxels written over."""
-    path = nifti(folder, name="image.nii.gz")
+    path = nifti(folder, np.random.default_rng(5).integers(0, 900, (40, 50, 60)).astype(np.int16), "image.nii.gz")
     content = bytearray(path.read_bytes())
-    content[-200:-150] = b"\xff" * 50
+    content[-1200:-1000] = b"\xff" * 200
     return Input(written(path, content))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -32,6 +32,7 @@ from volprompt.images import (
 )
 from volprompt.sources import HEADER_BYTES, data_file, is_archive
 
+BROKEN_GZIP: Any = (*BROKEN, igzip_lib.IsalError)
 ITK_READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 # The lines by which a header says where its axes point, in spaces that ITK turns into L, P, S.
 ORIENTED = {
@@ -149,7 +150,7 @@ def _unpacked_size(path: str) -> int:
         with igzip.open(path) as stream:
             while chunk := stream.read(2**22):
                 size += len(chunk)
-    except (*BROKEN, isal_zlib.error) as error:
+    except BROKEN_GZIP as error:
         raise damaged(path, error) from None
     return size
 
