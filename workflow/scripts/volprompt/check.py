@@ -49,6 +49,7 @@ def check_volumes(
     rows: volume, image, reference and series of the sample sheet; axis: of the frames; resample: whether references may
     lie on other grids. Returns the faults in the order of the rows.
     """
+    logger.info("Reading the headers of %d volumes", len(rows))
     with ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1))) as pool:
         found = list(pool.map(lambda row: _check_volume(row, axis, resample), rows))
     faults = [fault for of_volume in found for fault in of_volume]
