@@ -26,12 +26,18 @@ wildcard_constraints:
     model=r"[^/]+",
 
 
+include: "rules/check.smk"
 include: "rules/checkpoints.smk"
 include: "rules/convert.smk"
 include: "rules/prompts.smk"
 include: "rules/segment.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
+
+
+# Faulty files are told together, before the first job: a run that converts nothing checks nothing.
+onstart:
+    check_before(workflow.dag.needrun_jobs())
 
 
 # The whole study. Ends with an error, after everything else is done, where more failed than the configuration allows.
@@ -50,5 +56,6 @@ rule all:
         "envs/imaging.yaml"
     params:
         allowed=STUDY.settings.max_failed_fraction,
+        on_invalid=STUDY.settings.on_invalid,
     script:
         "workflow/scripts/complete.py"

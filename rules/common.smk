@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW / "workflow" / "scripts"))
@@ -12,6 +13,8 @@ from volprompt.checkpoints import read_catalogue
 from volprompt.study import read_study
 from volprompt.devices import visible_gpus
 from volprompt.errors import VolpromptError
+from volprompt.logs import logging_to_console
+from volprompt.sources import data_file
 
 try:
     CATALOGUE = read_catalogue(WORKFLOW / "config" / "checkpoints.yaml")
@@ -39,27 +42,67 @@ EVERY_JOB = [
 ]
 
 
-def sheet_rows(wildcards):
-    """The shard's rows of the sample sheet."""
+def rows_of(volumes):
+    """Rows of the sample sheet as plain values; `series` only where one is chosen."""
     return [
         {
             "volume": row.volume,
             "image": row.image,
             "reference": row.reference,
             "group": row.group,
+            **({"series": row.series} if row.series else {}),
         }
-        for row in STUDY.shards[wildcards.shard]
+        for row in volumes
     ]
+
+
+def sources_of(volumes):
+    """Images and references, with the data file of a detached header. Where `on_invalid: skip`, only those that exist:
+    the conversion records what is missing."""
+    paths = [path for row in volumes for path in (row.image, row.reference) if path]
+    beside = [data_file(path) for path in paths]
+    paths += [str(file) for file in beside if file is not None and file.exists()]
+    if STUDY.settings.on_invalid == "skip":
+        paths = [path for path in paths if Path(path).exists()]
+    return list(dict.fromkeys(paths))
+
+
+def sheet_rows(wildcards):
+    """The shard's rows of the sample sheet."""
+    return rows_of(STUDY.shards[wildcards.shard])
 
 
 def source_files(wildcards):
-    """Images and references of the shard."""
-    return [
-        path
-        for row in STUDY.shards[wildcards.shard]
-        for path in (row.image, row.reference)
-        if path
-    ]
+    """Files and folders that the shard's volumes are read from."""
+    return sources_of(STUDY.shards[wildcards.shard])
+
+
+def check_before(jobs):
+    """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
+    shards = {job.wildcards.shard for job in jobs if job.rule.name == "convert"}
+    ours = {row.volume for shard in shards for row in STUDY.shards[shard]}
+    volumes = [row for row in STUDY.volumes if row.volume in ours]
+    if not volumes:
+        return
+    try:
+        from volprompt.check import check_volumes, report_faults
+    except ImportError as error:
+        logger.warning(f"Headers are not checked before the start: {error}")
+        return
+
+    settings = STUDY.settings
+    table = f"{settings.results}/check/faults.tsv"
+    try:
+        with logging_to_console("check"):
+            faults = check_volumes(
+                rows_of(volumes),
+                settings.frames.axis,
+                settings.references.resample,
+                table,
+            )
+            report_faults(faults, len(volumes), settings.on_invalid, table)
+    except VolpromptError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def shard_clicks(wildcards):

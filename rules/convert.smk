@@ -17,6 +17,7 @@ rule convert:
         rows=sheet_rows,
         frames=STUDY.settings.frames.model_dump(mode="json"),
         structures=LABELS,
+        resample=STUDY.settings.references.resample,
         method_version=METHOD_VERSION["convert"],
     script:
         "../workflow/scripts/convert.py"

@@ -246,6 +246,20 @@ def test_every_column_of_the_sheet() -> None:
     assert (click.volume, click.structure, click.slice, click.x, click.y) == ("b", "femur", 3, 4.5, 6.0)
 
 
+def test_a_series_is_chosen_in_the_sheet() -> None:
+    write_sheet("a\timage.nii\timage.nii\tSag DESS@1", "b\timage.nii\t\t", head="volume\timage\treference\tseries")
+    assert [volume.series for volume in read(SMALL).volumes] == ["Sag DESS@1", ""]
+
+
+def test_missing_files_are_left_to_the_conversion_where_they_are_skipped() -> None:
+    write_sheet("a\timage.nii\timage.nii", "b\tnone.nii\timage.nii", "c\timage.nii\tnone.nii")
+    assert len(faults(SMALL)) == 2
+    assert [volume.volume for volume in read(changed(on_invalid="skip")).volumes] == ["a", "b", "c"]
+    write_sheet("a\t\timage.nii")
+    (fault,) = faults(changed(on_invalid="skip"))
+    assert fault == "volumes.tsv line 2: image '' of volume 'a' does not exist"
+
+
 def test_a_sheet_in_csv() -> None:
     write_sheet("a,image.nii,image.nii", head="volume,image,reference", path="volumes.csv")
     assert [volume.volume for volume in read(changed(volumes="volumes.csv")).volumes] == ["a"]

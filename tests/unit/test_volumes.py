@@ -330,7 +330,7 @@ def test_structure_mask_of_several_labels() -> None:
 
 def test_a_missing_file(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "none.nii.gz"
-    assert failure(folder, path) == f"{path}: no such file"
+    assert failure(folder, path) == f"{path}: no such file. Correct the path in the sample sheet"
 
 
 @pytest.mark.parametrize("name", ["image.nii", "image.nii.gz", "image.txt"])

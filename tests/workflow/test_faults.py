@@ -28,9 +28,10 @@ def test_all_faults_of_a_configuration_at_once_and_no_job(tmp_path: Path) -> Non
 
 
 def break_volume(study: Study, volume: str) -> None:
-    """Cut an image off in the middle, as a broken copy does."""
+    """Damage an image in the middle, as a broken copy does: neither its header nor its size shows it."""
     image = study.folder / "volumes" / f"{volume}_image.nii.gz"
-    image.write_bytes(image.read_bytes()[:2000])
+    content = image.read_bytes()
+    image.write_bytes(content[:2000] + bytes(len(content) - 2500) + content[-500:])
 
 
 @pytest.fixture(scope="module")

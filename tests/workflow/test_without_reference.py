@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from tests.workflow.small_study import VOLUMES, Study, new_study
 
-from volprompt.volumes import grid_of, load_image
+from volprompt.formats import open_image, read_voxels
+from volprompt.volumes import grid_of
 
 # The middle of 12 slices, on which the phantoms show all three structures.
 CLICKED = 6
@@ -19,11 +20,16 @@ SCHEMES = {
 }
 
 
+def frames_of(path: str, image: str) -> np.ndarray:
+    """The voxels of a file as sagittal frames of the image whose grid it lies on."""
+    with open_image(path) as voxels, open_image(image) as grid:
+        return grid_of(grid, "sagittal").to_frames(read_voxels(voxels))
+
+
 def click_where_a_person_would(study: Study, volume: str) -> list[str]:
     """A click near the middle of each structure, from the phantom's labels, which the study is not told."""
     path = str(study.folder / "volumes" / f"{volume}_labels.nii.gz")
-    image = load_image(path)
-    labels = grid_of(image, "sagittal", path).to_frames(np.asarray(image.dataobj))[CLICKED]
+    labels = frames_of(path, path)[CLICKED]
     rows = []
     for structure, label in (("femur", 1), ("tibia", 3), ("patella", 5)):
         y, x = np.nonzero(labels == label)
@@ -79,8 +85,7 @@ def test_an_image_scheme_is_prompted_where_the_clicks_are(clicked: Study) -> Non
     for path in clicked.folder.glob("results/masks/sam2/small_sam2/*/point/*_mask.nii.gz"):
         volume = path.name.split("_label-")[0]
         source = str(clicked.folder / "volumes" / f"{volume}_image.nii.gz")
-        frames = grid_of(load_image(source), "sagittal", source).to_frames(np.asarray(load_image(str(path)).dataobj))
-        assert set(np.flatnonzero(frames.any(axis=(1, 2)))) <= {CLICKED}
+        assert set(np.flatnonzero(frames_of(str(path), source).any(axis=(1, 2)))) <= {CLICKED}
 
 
 def test_the_report_is_there(clicked: Study) -> None:

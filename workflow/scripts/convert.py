@@ -9,4 +9,5 @@ with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
         frames=snakemake.params.frames,
         structures=snakemake.params.structures,
         folder=snakemake.output[0],
+        resample=snakemake.params.resample,
     )

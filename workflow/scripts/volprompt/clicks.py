@@ -226,7 +226,7 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
     are. Raises ConfigurationError for a faulty sheet and ClickTableError where no volume matches.
     """
     faults: list[str] = []
-    sheet = read_volumes(volumes, faults)
+    sheet = read_volumes(volumes, True, faults)
     if faults:
         raise ConfigurationError(faults)
     series = read_authors_table(table)

@@ -33,9 +33,10 @@ from PIL import Image
 from volprompt.clicks import ClickTable
 from volprompt.config import ConfigurationError, Settings, hint, read_valid_part
 from volprompt.errors import VolpromptError
+from volprompt.formats import open_image, read_voxels
 from volprompt.schemes import middle_slice, wanted_clicks
 from volprompt.study import Click, Volume, read_click_table, read_volumes, shard_of
-from volprompt.volumes import FRAME_AXES, grid_of, load_image, read_frames, read_volume_table, read_voxels, window
+from volprompt.volumes import FRAME_AXES, grid_of, read_frames, read_volume_table, window
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = {
@@ -124,7 +125,8 @@ def source_of(row: Volume, settings: Settings) -> Source:
             depth, height, width = (int(size) for size in found.iloc[0]["shape"])
             _, y_mm, x_mm = (float(size) for size in found.iloc[0]["spacing"])
             return Source(row, (depth, height, width), (y_mm, x_mm), folder)
-    grid = grid_of(load_image(row.image), settings.frames.axis, row.image)
+    with open_image(row.image, row.series) as image:
+        grid = grid_of(image, settings.frames.axis)
     return Source(row, grid.frames_shape, grid.spacing[1:])
 
 
@@ -132,10 +134,9 @@ def frames_of(source: Source, settings: Settings) -> np.ndarray:
     """A volume's frames: uint8 (slice, y, x), as the models see them. Raises VolumeError."""
     if source.converted:
         return read_frames(source.converted, source.row.volume)
-    path = source.row.image
-    image = load_image(path)
-    grey, _, _ = window(read_voxels(image, path), settings.frames.intensity_percentiles, path)
-    return np.ascontiguousarray(grid_of(image, settings.frames.axis, path).to_frames(grey))
+    with open_image(source.row.image, source.row.series) as image:
+        grey, _, _ = window(read_voxels(image), settings.frames.intensity_percentiles, image.path)
+        return np.ascontiguousarray(grid_of(image, settings.frames.axis).to_frames(grey))
 
 
 def pages_of(
@@ -449,7 +450,7 @@ def collect(
     settings, faults = read_valid_part(config)
     if settings is None:
         raise ConfigurationError(faults)
-    volumes = read_volumes(settings.volumes, faults)
+    volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
     for name in structures or ():
         if name not in settings.structures:
             faults.append(f"--structures: there is no structure '{name}'{hint(name, settings.structures)}")

@@ -61,6 +61,16 @@ class Frames(Section):
         return self
 
 
+class References(Section):
+    """How reference label maps are taken."""
+
+    resample: Literal["nearest"] | None = Field(
+        None,
+        description="nearest: a reference on another grid than its image is resampled onto it, with a warning; null: "
+        "it is refused.",
+    )
+
+
 class Structure(Section):
     """A structure of the reference label map."""
 
@@ -195,13 +205,21 @@ class Settings(Section):
 
     results: str = Field("results", description="Folder of everything that the workflow makes.")
     checkpoints: str = Field("checkpoints", description="Folder of downloaded checkpoints.")
-    volumes: str = Field("config/volumes.tsv", description="Sample sheet: volume, image, reference, group, clicks.")
+    volumes: str = Field(
+        "config/volumes.tsv", description="Sample sheet: volume, image, reference, group, clicks, series."
+    )
     clicks: str | None = Field(None, description="Table of clicks: volume, structure, slice, x, y.")
     shards: int = Field(16, ge=1, description="Jobs per stage and model.")
     max_failed_fraction: float = Field(
         0.0, ge=0, le=1, description="Share of failed volume-configuration pairs above which the run ends in an error."
     )
+    on_invalid: Literal["stop", "skip"] = Field(
+        "stop",
+        description="stop: nothing starts while a volume's files have faults; skip: such volumes are recorded as "
+        "failed, and do not count towards max_failed_fraction.",
+    )
     frames: Frames = Frames()
+    references: References = References()
     structures: dict[Name, Structure] = Field(min_length=1)
     schemes: dict[Name, Scheme] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
@@ -305,6 +323,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
     """The keys allowed where an unknown one was found."""
     sections: dict[str, type[Section]] = {
         "frames": Frames,
+        "references": References,
         "structures": Structure,
         "schemes": Scheme,
         "models": Model,

@@ -54,6 +54,23 @@ def logging_to(path: str | Path, label: str = "") -> Iterator[None]:
         to_file.close()
 
 
+@contextmanager
+def logging_to_console(label: str) -> Iterator[None]:
+    """Send the library's log to the console, `label` before each line; for what runs outside of a job."""
+    to_console = logging.StreamHandler(sys.stderr)
+    to_console.setFormatter(logging.Formatter(f"[{label}] %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(to_console)
+    try:
+        yield
+    finally:
+        logger.removeHandler(to_console)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
 class Progress:
     """Counts the volumes of a job and logs, after each, the rate and the time left."""
 

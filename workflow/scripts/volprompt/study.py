@@ -36,6 +36,7 @@ class Volume:
     reference: str = ""
     group: str = ""
     clicks: str = ""
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     settings, faults = read_valid_part(config)
     if settings is None:
         raise ConfigurationError(faults)
-    volumes = read_volumes(settings.volumes, faults)
+    volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
     clicks = _read_clicks(settings, volumes, faults)
     checkpoints, expanded = _resolve_models(settings, catalogue, digests, faults)
     experiments = _resolve_experiments(settings, expanded, faults)
@@ -324,10 +325,13 @@ def read_rows(path: str, delimiter: str, required: set[str], optional: set[str],
         return [{**{k: v or "" for k, v in row.items()}, "line": reader.line_num} for row in reader]
 
 
-def read_volumes(path: str, faults: list[str]) -> list[Volume]:
-    """Read the sample sheet; what is wrong with it is added to `faults`."""
-    delimiter = "," if path.endswith(".csv") else "\t"
-    rows = read_rows(path, delimiter, {"volume", "image"}, {"reference", "clicks", "group"}, faults)
+def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Volume]:
+    """Read the sample sheet; what is wrong with it is added to `faults`.
+
+    skip_missing: whether a file that does not exist is left for the conversion to record.
+    """
+    delimiter = "," if path.endswith(".csv") else "	"
+    rows = read_rows(path, delimiter, {"volume", "image"}, {"reference", "clicks", "group", "series"}, faults)
     volumes: list[Volume] = []
     lines: dict[str, int] = {}
     for row in rows:
@@ -341,10 +345,11 @@ def read_volumes(path: str, faults: list[str]) -> list[Volume]:
             continue
         lines[name] = row["line"]
         for column in ("image", "reference"):
-            missing = not row.get(column) or not Path(row[column]).exists()
+            missing = not row.get(column) or not (skip_missing or Path(row[column]).exists())
             if missing and (row.get(column) or column == "image"):
                 faults.append(f"{place}: {column} '{row[column]}' of volume '{name}' does not exist")
-        volumes.append(Volume(name, row["image"], *(row.get(key, "") for key in ("reference", "group", "clicks"))))
+        rest = (row.get(key, "") for key in ("reference", "group", "clicks", "series"))
+        volumes.append(Volume(name, row["image"], *rest))
     if not rows and Path(path).is_file() and not any(fault.startswith(path) for fault in faults):
         faults.append(f"{path}: lists no volume")
     return volumes

@@ -8,7 +8,6 @@ for a volume stored with axes R, A, S is `frames[slice] = volume[slice, ::-1, ::
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel import orientations
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
-from volprompt.errors import VolpromptError
-from volprompt.files import atomic, sha256_of, write_table
+from volprompt.files import atomic, write_table
+from volprompt.formats import open_image, read_voxels
+from volprompt.images import Image, VolumeError
 from volprompt.logs import Progress, logger
+from volprompt.sources import sha256_of_source
 
 # Directions in which (slice, y, x) grow, as the eye expects the plane: the patient's front or head up or to the left.
 FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}
@@ -31,12 +30,6 @@ FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}
 GRID_TOLERANCE = 0.1
 # Distance from the next whole number up to which a stored label value counts as one.
 LABEL_TOLERANCE = 1e-3
-# What reading the voxels of a damaged file raises.
-BROKEN = (OSError, EOFError, ValueError, zlib.error)
-
-
-class VolumeError(VolpromptError):
-    """A volume that cannot be used: the file, what was found, what was expected, what to do."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +83,15 @@ def _wanted(axes: str) -> np.ndarray:
     return orientations.axcodes2ornt(tuple(axes))
 
 
-def grid_of(image: nib.spatialimages.SpatialImage, axis: str | int, path: str) -> Grid:
+def grid_of(image: Image, axis: str | int) -> Grid:
     """Describe the grid of a 3D image. `axis` is a plane's name or the number of a stored axis.
 
     A stored axis gives the frames of the anatomical plane that it is closest to. Raises VolumeError for an affine that
     does not span a volume.
     """
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise VolumeError(
-            f"{path}: the affine does not span a volume:\n{affine}\nSet a valid orientation in the header."
-        )
+    _require_span(image)
     if isinstance(axis, int):
-        code = orientations.aff2axcodes(affine)[axis]
+        code = orientations.aff2axcodes(image.affine)[axis]
         axis = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}.get(code, "axial")
     header = nib.Nifti1Header.from_header(image.header, check=False)
     header.extensions.clear()
@@ -110,54 +99,13 @@ def grid_of(image: nib.spatialimages.SpatialImage, axis: str | int, path: str) -
         header[text] = b""  # may hold what identifies a patient
     stream = io.BytesIO()
     header.write_to(stream)
-    shape = image.shape[0], image.shape[1], image.shape[2]
-    return Grid(shape, affine, FRAME_AXES[axis], stream.getvalue())
+    return Grid(image.shape, image.affine, FRAME_AXES[axis], stream.getvalue())
 
 
-def load_image(path: str) -> nib.spatialimages.SpatialImage:
-    """Open a 3D image without reading its voxels. Raises VolumeError for anything that is not one."""
-    try:
-        image: Any = nib.load(path)
-    except FileNotFoundError:
-        raise VolumeError(f"{path}: no such file") from None
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise VolumeError(f"{path}: cannot be read as an image ({error}); expected NIfTI (.nii, .nii.gz)") from None
-    if not isinstance(image, nib.spatialimages.SpatialImage):
-        raise VolumeError(f"{path}: is no image but {type(image).__name__}; expected NIfTI (.nii, .nii.gz)")
-    if image.get_data_dtype().kind not in "iufb":
-        raise VolumeError(f"{path}: holds colours or complex numbers; expected one real number per voxel")
-    if len(image.shape) == 4 and image.shape[3] == 1:
-        try:
-            image = nib.funcs.squeeze_image(image)  # reads the voxels
-        except BROKEN as error:
-            raise _damaged(path, error) from None
-    if len(image.shape) != 3:
-        raise VolumeError(
-            f"{path}: has {len(image.shape)} dimensions {image.shape}; expected a 3D volume. Choose one volume of a "
-            "series and store it by itself."
-        )
-    return image
-
-
-def _damaged(path: str, error: Exception) -> VolumeError:
-    return VolumeError(f"{path}: the file is damaged or cut off ({error}); copy it again")
-
-
-def read_voxels(image: nib.spatialimages.SpatialImage, path: str) -> np.ndarray:
-    """Read the voxels as float32 on the stored grid. Raises VolumeError for a broken file, NaN or infinite values."""
-    try:
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except BROKEN as error:
-        raise _damaged(path, error) from None
-    finite = np.isfinite(voxels)
-    if not finite.all():
-        count = int(voxels.size - finite.sum())
-        first = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise VolumeError(
-            f"{path}: {count} voxels are NaN or infinite, the first at {first}; expected numbers. Replace them, for "
-            "example by the background's value."
-        )
-    return voxels
+def _require_span(image: Image) -> None:
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        finding = f"the affine does not span a volume:\n{image.affine}\n"
+        raise VolumeError(image.path, finding, remedy="Set a valid orientation in the header")
 
 
 def window(voxels: np.ndarray, percentiles: Sequence[float], path: str) -> tuple[np.ndarray, float, float]:
@@ -169,9 +117,10 @@ def window(voxels: np.ndarray, percentiles: Sequence[float], path: str) -> tuple
     low, high = (float(value) for value in np.percentile(voxels, percentiles))
     if not high > low:
         raise VolumeError(
-            f"{path}: the {percentiles[0]} and {percentiles[1]} percentiles of the intensities are both {low:g} "
-            f"(range {voxels.min():g} to {voxels.max():g}): no contrast is left. Use another image or wider "
-            "frames.intensity_percentiles."
+            path,
+            f"the {percentiles[0]} and {percentiles[1]} percentiles of the intensities are both {low:g} "
+            f"(range {voxels.min():g} to {voxels.max():g}): no contrast is left",
+            remedy="Use another image or wider frames.intensity_percentiles",
         )
     scaled = np.clip(voxels, low, high)
     scaled -= low
@@ -191,44 +140,74 @@ def jpeg75(frames: np.ndarray) -> np.ndarray:
     return decoded
 
 
-def read_labels(path: str, image: nib.spatialimages.SpatialImage, image_path: str) -> np.ndarray:
-    """Read a reference label map as integers on the image's stored grid.
+def read_labels(reference: Image, image: Image, resample: str | None = None) -> tuple[np.ndarray, list[str]]:
+    """Read a reference label map as integers on the image's stored grid. Returns it and warnings.
 
-    Raises VolumeError where the grid is another than the image's (shape, or a corner that lies off by more than a tenth
-    of a voxel), and for values that are no whole numbers >= 0.
+    resample: `nearest` gives each voxel of the image the label of the reference's nearest voxel, and 0 outside of it,
+    where the grids differ. Raises VolumeError where they differ otherwise (shape, or a corner that lies off by more
+    than a tenth of a voxel), and for values that are no whole numbers >= 0.
     """
-    reference = load_image(path)
-    _require_same_grid(reference, path, image, image_path)
-    voxels = read_voxels(reference, path)
+    require_reference_grid(reference, image, resample)
+    voxels = read_voxels(reference)
     labels = np.rint(voxels)
     off = np.abs(voxels - labels) > LABEL_TOLERANCE
     if off.any() or labels.min() < 0:
         found = voxels[off][0] if off.any() else voxels.min()
-        raise VolumeError(f"{path}: holds the value {found:g}; expected label numbers, whole and not negative")
+        raise VolumeError(reference.path, f"holds the value {found:g}", "label numbers, whole and not negative")
     if labels.max() > np.iinfo(np.uint16).max:
-        raise VolumeError(f"{path}: holds the label {labels.max():.0f}; expected at most 65535")
-    return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
+        raise VolumeError(reference.path, f"holds the label {labels.max():.0f}", "at most 65535")
+    labels = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
+    if _corners_apart(reference, image) is None:
+        return labels, []
+    warning = (
+        f"{reference.path}: resampled to the nearest voxel of {image.path}: from {_describe(reference)} "
+        f"to {_describe(image)}"
+    )
+    return _nearest(labels, reference, image), [warning]
 
 
-def _require_same_grid(
-    reference: nib.spatialimages.SpatialImage, path: str, image: nib.spatialimages.SpatialImage, image_path: str
-) -> None:
-    smallest = float(np.min(nib.affines.voxel_sizes(image.affine)))
+def _nearest(labels: np.ndarray, reference: Image, image: Image) -> np.ndarray:
+    from scipy import ndimage
+
+    to_reference = np.linalg.inv(reference.affine) @ image.affine
+    return ndimage.affine_transform(
+        labels, to_reference[:3, :3], to_reference[:3, 3], image.shape, order=0, mode="grid-constant", cval=0
+    )
+
+
+def _corners_apart(reference: Image, image: Image) -> float | None:
+    """Millimetres between the corners of two grids, or None where they count as one grid."""
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in image.shape])).reshape(3, -1).T
     apart = np.linalg.norm(
         nib.affines.apply_affine(image.affine, corners) - nib.affines.apply_affine(reference.affine, corners), axis=1
     ).max()
-    if reference.shape == image.shape and apart <= GRID_TOLERANCE * smallest:
+    return None if reference.shape == image.shape and apart <= _tolerance(image) else float(apart)
+
+
+def _tolerance(image: Image) -> float:
+    """Millimetres by which a corner of the reference's grid may lie off the image's."""
+    return GRID_TOLERANCE * float(np.min(nib.affines.voxel_sizes(image.affine)))
+
+
+def require_reference_grid(reference: Image, image: Image, resample: str | None = None) -> None:
+    """Raise VolumeError, with both grids, where a reference can neither be taken as it is nor be resampled."""
+    if resample is not None:
+        _require_span(reference)
+        return
+    apart = _corners_apart(reference, image)
+    if apart is None:
         return
     raise VolumeError(
-        f"{path}: lies on another grid than {image_path}\n"
+        reference.path,
+        f"lies on another grid than {image.path}\n"
         f"  image:     {_describe(image)}\n  reference: {_describe(reference)}\n"
-        f"  corners differ by up to {apart:.3g} mm; expected the same shape and at most "
-        f"{GRID_TOLERANCE * smallest:.3g} mm. Resample the reference onto the image's grid (nearest neighbour)."
+        f"  corners differ by up to {apart:.3g} mm",
+        f"the same shape and at most {_tolerance(image):.3g} mm",
+        "Resample the reference onto the image's grid (nearest neighbour), or set references: {resample: nearest}",
     )
 
 
-def _describe(image: nib.spatialimages.SpatialImage) -> str:
+def _describe(image: Image) -> str:
     spacing = " x ".join(f"{size:.4g}" for size in nib.affines.voxel_sizes(image.affine))
     origin = ", ".join(f"{value:.4g}" for value in image.affine[:3, 3])
     axes = "".join(orientations.aff2axcodes(image.affine))
@@ -244,8 +223,9 @@ def keep_structures(labels: np.ndarray, structures: Mapping[str, Sequence[int]],
     wanted = {label for numbers in structures.values() for label in numbers}
     if not present & wanted:
         raise VolumeError(
-            f"{path}: holds the labels {sorted(present)}, none of the configured {sorted(wanted)}; "
-            "correct structures.*.labels or the reference"
+            path,
+            f"holds the labels {sorted(present)}, none of the configured {sorted(wanted)}",
+            remedy="Correct structures.*.labels or the reference",
         )
     warnings = []
     if others := sorted(present - wanted):
@@ -261,35 +241,33 @@ def convert_volume(
     frames: Mapping[str, Any],
     structures: Mapping[str, Sequence[int]],
     folder: Path,
+    resample: str | None = None,
 ) -> dict[str, Any]:
     """Write a volume's frames and reference into `folder`; return its row of the volume table.
 
-    row: volume, image, reference, group; frames: axis, intensity_percentiles, coding; structures: name -> labels.
-    Raises VolumeError.
+    row: volume, image, reference, group, and series where the image's DICOM files hold several; frames: axis,
+    intensity_percentiles, coding; structures: name -> labels; resample: `nearest` for references on other grids, which
+    are refused without it. Raises VolumeError.
     """
-    image = load_image(row["image"])
-    warnings = []
-    if isinstance(image, nib.Nifti1Image) and not (image.header["qform_code"] or image.header["sform_code"]):
-        warnings.append(
-            f"{row['image']}: the header says nothing about orientation; the stored axes are taken as R, A, S"
-        )
-    grid = grid_of(image, frames["axis"], row["image"])
-    grey, low, high = window(read_voxels(image, row["image"]), frames["intensity_percentiles"], row["image"])
+    with open_image(row["image"], row.get("series", "")) as image:
+        warnings = list(image.warnings)
+        grid = grid_of(image, frames["axis"])
+        grey, low, high = window(read_voxels(image), frames["intensity_percentiles"], image.path)
     shown = grid.to_frames(grey)
     if frames["coding"] == "jpeg75":
         shown = jpeg75(shown)
     reference_sha256 = ""
     if row["reference"]:
-        labels, found = keep_structures(
-            read_labels(row["reference"], image, row["image"]), structures, row["reference"]
-        )
-        warnings += found
-        reference_sha256 = sha256_of(row["reference"])
+        with open_image(row["reference"]) as reference:
+            labels, resampled = read_labels(reference, image, resample)
+        labels, found = keep_structures(labels, structures, row["reference"])
+        warnings += resampled + found
+        reference_sha256 = sha256_of_source(row["reference"])
         save_nifti(grid.to_frames(labels), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
     save_nifti(shown, grid.frames_affine, folder / f"{row['volume']}_frames.nii")
     return {
         "status": "ok",
-        "sha256": sha256_of(row["image"]),
+        "sha256": sha256_of_source(row["image"]),
         "reference_sha256": reference_sha256,
         "shape": list(grid.frames_shape),
         "spacing": list(grid.spacing),
@@ -332,8 +310,9 @@ def convert_shard(
     frames: Mapping[str, Any],
     structures: Mapping[str, Sequence[int]],
     folder: str | Path,
+    resample: str | None = None,
 ) -> None:
-    """Convert a shard's volumes into `folder` and write its `volumes.parquet`.
+    """Convert a shard's volumes into `folder` and write its `volumes.parquet`; arguments as in `convert_volume`.
 
     A volume that fails keeps its row, with status `failed` and the reason; the others are converted.
     """
@@ -349,7 +328,7 @@ def convert_shard(
             "group": row["group"] or row["volume"],
         }
         try:
-            made = convert_volume(row, frames, structures, folder)
+            made = convert_volume(row, frames, structures, folder, resample)
             for warning in made["warnings"]:
                 logger.warning("%s", warning)
             what = f"{' x '.join(map(str, made['shape']))} frames"

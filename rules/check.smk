@@ -1,0 +1,19 @@
+# The headers of everything in the sample sheet: `snakemake check`. Part of no other target: a run does the same for the
+# shards that it is about to convert, before its first job (onstart).
+rule check:
+    input:
+        sources_of(STUDY.volumes),
+    output:
+        "<results>/check/passed.txt",
+    log:
+        "<logs>/check.log",
+    localrule: True
+    conda:
+        "../envs/imaging.yaml"
+    params:
+        rows=rows_of(STUDY.volumes),
+        axis=STUDY.settings.frames.axis,
+        resample=STUDY.settings.references.resample,
+        table=f"{STUDY.settings.results}/check/faults.tsv",
+    script:
+        "../workflow/scripts/check.py"

@@ -1,0 +1,98 @@
+"""Headers are checked before the first job: faults stop the run, or their volumes are skipped."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.workflow.small_study import Study, new_study
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Study:
+    """One model, one scheme, three volumes."""
+    study = new_study(tmp_path)
+    study.configure(experiments={"sam1": {"models": ["small_sam"], "schemes": ["point"]}})
+    return study
+
+
+def break_headers(study: Study) -> None:
+    """Two faults: an image cut off, and a reference that is another volume's and another grid."""
+    volumes = study.folder / "volumes"
+    image = volumes / "knee_a_image.nii.gz"
+    image.write_bytes(image.read_bytes()[:2000])
+    (volumes / "knee_d_labels.nii.gz").write_text("not an image at all")
+
+
+def faults_of(study: Study) -> pd.DataFrame:
+    return pd.read_csv(study.folder / "results" / "check" / "faults.tsv", sep="\t")
+
+
+def test_faults_stop_the_run_before_its_first_job(small: Study) -> None:
+    break_headers(small)
+    run = small.run()
+    assert run.code != 0
+    assert (
+        "The files of the sample sheet have 2 faults in 2 of 3 volumes (table: results/check/faults.tsv):" in run.text
+    )
+    assert "- knee_a: volumes/knee_a_image.nii.gz: the file is damaged or cut off" in run.text
+    assert "- knee_d: volumes/knee_d_labels.nii.gz: cannot be read as an image" in run.text
+    assert "Traceback" not in run.text
+    table = faults_of(small)
+    assert list(table.columns) == ["volume", "file", "finding", "expected", "remedy"]
+    assert table["volume"].tolist() == ["knee_a", "knee_d"]
+    assert table["remedy"][0] == "Copy it again"
+    assert not (small.folder / "results" / "volumes").exists()
+
+
+def test_the_target_check_alone(small: Study) -> None:
+    whole = small.run("--", "check")
+    assert whole.code == 0, whole.text
+    assert "The headers of 3 volumes have no fault" in whole.text
+    assert faults_of(small).empty
+    assert "Nothing to be done" in small.run("--", "check").text
+    assert not (small.folder / "results" / "volumes").exists()
+    break_headers(small)
+    broken = small.run("--", "check")
+    assert broken.code != 0
+    assert "2 faults in 2 of 3 volumes" in broken.text
+    assert len(faults_of(small)) == 2
+
+
+def test_faulty_and_missing_volumes_are_skipped_where_asked(small: Study) -> None:
+    small.configure(on_invalid="skip")
+    break_headers(small)
+    with (small.folder / "volumes.tsv").open("a") as sheet:
+        sheet.write("gone\tvolumes/gone.nii.gz\tvolumes/gone_labels.nii.gz\n")
+    run = small.run()
+    assert run.code == 0, run.text
+    assert "These volumes are skipped (on_invalid: skip)." in run.text
+    results = small.folder / "results"
+    assert (results / "complete.txt").read_text().startswith("1 volume, 1 configuration, 0.0%")
+    assert "3 more skipped as invalid" in (results / "complete.txt").read_text()
+    failures = pd.read_csv(results / "tables" / "failures.csv").set_index("volume")
+    assert set(failures.index) == {"knee_a", "knee_d", "gone"}
+    assert set(failures["stage"]) == {"convert"}
+    assert failures.loc["gone", "reason"].startswith("volumes/gone.nii.gz: no such file")
+    report = (results / "report" / "index.html").read_text()
+    assert "volumes/knee_a_image.nii.gz: the file is damaged or cut off" in report
+    assert small.plan() == {}
+    small.add_volume("gone", seed=4)  # its second row is taken out again
+    sheet = small.folder / "volumes.tsv"
+    rows = sheet.read_text().splitlines()
+    sheet.write_text("\n".join(row for row in rows if not row.endswith("gone_labels.nii.gz")) + "\n" + rows[-1] + "\n")
+    assert small.plan()["convert"] == 1
+
+
+def test_only_what_is_to_be_converted_is_checked(finished: Study, tmp_path: Path) -> None:
+    study = finished.copy_to(tmp_path)
+    study.add_volume("knee_e", seed=5)  # falls into the shard of knee_d
+    (study.folder / "volumes" / "knee_e_image.nii.gz").write_text("not an image")
+    run = study.run()
+    assert run.code != 0
+    assert "1 fault in 1 of 2 volumes" in run.text
+    assert "Traceback" not in run.text
+    study.add_volume("knee_e", seed=5)
+    sheet = study.folder / "volumes.tsv"
+    sheet.write_text("\n".join(dict.fromkeys(sheet.read_text().splitlines())) + "\n")
+    # What stopped has cost nothing: the other shard and its masks are as they were.
+    assert study.plan()["convert"] == 1
