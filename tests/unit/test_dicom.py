@@ -20,7 +20,6 @@ from volprompt import archives
 from volprompt.archives import members_of
 from volprompt.formats import open_image, read_voxels
 from volprompt.images import VolumeError
-from volprompt.logs import logging_to
 from volprompt.volumes import convert_shard, read_frames
 
 SHAPE, SPACING = (5, 4, 6), (2.0, 1.0, 3.0)
@@ -247,19 +246,23 @@ def test_an_archive_is_unpacked_up_to_a_limit(tmp_path: Path, monkeypatch: pytes
 # No patient data
 
 
-def test_no_header_text_in_any_output(tmp_path: Path, series: Path) -> None:
+def test_no_header_text_in_any_output(
+    tmp_path: Path, series: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
     write_dicom(tmp_path / "mixed", voxels(), AFFINE)
     write_dicom(tmp_path / "mixed", voxels(), AFFINE, EchoNumbers=2)
     change(series / "IM0001", ImageComments="Jane Doe, 4711", AccessionNumber="4711")
     rows = [
         {"volume": name, "image": str(tmp_path / name), "reference": "", "group": ""} for name in ("series", "mixed")
     ]
-    with logging_to(tmp_path / "log.txt"):
+    with caplog.at_level("DEBUG"):
         convert_shard(rows, FRAMES, {"femur": [1]}, tmp_path / "000")
+    assert "mixed: FAILED" in caplog.text
     table = pd.read_parquet(tmp_path / "000" / "volumes.parquet")
     assert table["status"].tolist() == ["ok", "failed"]
-    written = [path.read_bytes() for path in (tmp_path / "000").iterdir()] + [(tmp_path / "log.txt").read_bytes()]
-    for content in [*written, table.to_csv().encode()]:
+    written = [path.read_bytes() for path in (tmp_path / "000").iterdir()]
+    said = caplog.text + "".join(str(warning.message) for warning in recwarn)
+    for content in [*written, table.to_csv().encode(), said.encode()]:
         for secret in (b"Doe", b"Jane", b"4711", b"19500101", b"Sag DESS"):
             assert secret not in content
 

@@ -1,0 +1,39 @@
+"""Sources that are more than one file: a change of any part converts its shard again."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from tests.unit.image_files import write_dicom, write_itk
+from tests.workflow.small_study import new_study
+
+from volprompt.phantom import make_phantom
+from volprompt.volumes import read_volume_table
+
+
+def test_dicom_folders_and_detached_headers(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    made = make_phantom(3, shape=(10, 24, 32), spacing=(9.0, 2.9, 2.5), contrast="dess", noise=5)
+    image, labels = made.image.astype(np.int16), made.labels.astype(np.uint8)
+    write_dicom(tmp_path / "series", image, made.affine)
+    write_dicom(tmp_path / "series", image, made.affine, EchoNumbers=2)
+    write_itk(tmp_path / "labels.mhd", labels, made.affine)
+    sheet = tmp_path / "volumes.tsv"
+    sheet.write_text("volume\timage\treference\tseries\nknee_d\tseries\tlabels.mhd\t\n")
+    assert "holds 2 stacks of slices" in study.run().text
+    sheet.write_text("volume\timage\treference\tseries\nknee_d\tseries\tlabels.mhd\t4@2\n")
+    converted = study.run("--", "results/volumes/000")
+    assert converted.code == 0, converted.text
+    (row,) = read_volume_table(tmp_path / "results" / "volumes" / "000").itertuples()
+    assert (row.status, list(row.shape)) == ("ok", [10, 32, 24])
+    assert "convert" not in study.plan()
+    later = time.time() + 10
+    os.utime(tmp_path / "series", (later, later))
+    assert study.plan()["convert"] == 1
+    os.utime(tmp_path / "series", (later - 1000, later - 1000))
+    assert "convert" not in study.plan()
+    raw = tmp_path / "labels.raw"  # small files count as changed by their content
+    raw.write_bytes(raw.read_bytes()[::-1])
+    os.utime(raw, (later, later))
+    assert study.plan()["convert"] == 1
