@@ -170,7 +170,10 @@ def _check_sources_of_prompts(
         sources = {origin: clicked if origin == "click" else masked for origin in scheme.origins}
         without = [key for key in pointed if sources and not any(key in found for found in sources.values())]
         lacking = [f"a point ({' or '.join(sources)}) of '{key}'" for key in without]
-        lacking += [f"a box of '{key}'" for key in objects if scheme.box and key not in masked]
+        for kind in [kind for kind in ("box", "mask") if getattr(scheme, kind)]:
+            lacking += [f"a {kind} of '{key}'" for key in objects if key not in masked]
+        if scheme.presence:
+            lacking += [f"a reference of '{key}'" for key in objects if key not in masked]
         if lacking:
             faults.append(
                 f"schemes.{name}: needs {', '.join(lacking)}, and no volume has one; give labels and references, or "
