@@ -126,7 +126,7 @@ class _Work:
         if encode_twice:
             # Features for tracking, and features for image schemes.
             self.features = SliceFeatures(self._encode_for_video, order, depth, batch_size)
-            self.still = SliceFeatures(self._encode, self.decoded, depth, batch_size)
+            self.still = SliceFeatures(self._encode, list(self.decoded), depth, batch_size)
         else:
             self.features = self.still = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size)
         self.slices = self._left()
