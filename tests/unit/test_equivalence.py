@@ -519,6 +519,20 @@ def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path:
     assert (ours == official).all()
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_another_image_size_equals_video_predictor(official: None, sam2_checkpoint: Path, frames: np.ndarray) -> None:
+    """Half the size that the architecture's file gives, on the same weights."""
+    settings = {"family": "sam2", "architecture": str(DEMO / "sam2_demo.yaml"), "image_size": 128}
+    model = load_model(settings, str(sam2_checkpoint), CPU)
+    half = ["++model.image_size=128"]
+    predictor = build_sam2_video_predictor("sam2_demo", str(sam2_checkpoint), device="cpu", hydra_overrides_extra=half)
+    predictor.fill_hole_area = 0
+    (ours,) = tracked(model, frames, [POINT[0]], batch_size=1)
+    official = official_mask(predictor, resized(model, frames), POINT[0], reset=False)
+    assert_same(ours, official)
+    assert (ours == official).all()
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
     model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))

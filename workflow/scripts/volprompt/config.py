@@ -181,11 +181,16 @@ class Model(Section):
         None, description="File name in the checkpoint folder, or a path with at least one slash."
     )
     checkpoints: str | None = Field(None, description="Glob of checkpoint files: one model per file.")
+    image_size: int | None = Field(
+        None, ge=64, multiple_of=32, description="Family sam2: pixels of the model's image, if not the architecture's."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
         if (self.checkpoint is None) == (self.checkpoints is None):
             raise ValueError("give either checkpoint or checkpoints")
+        if self.family == "sam" and self.image_size:
+            raise ValueError("image_size belongs to family sam2; weights of SAM hold its positions for one size")
         return self
 
 

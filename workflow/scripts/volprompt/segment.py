@@ -291,7 +291,7 @@ def segment_shard(
     volumes: str | Path,
     prompts: str | Path,
     checkpoint: str,
-    model: Mapping[str, str],
+    model: Mapping[str, Any],
     schemes: Mapping[str, Mapping[str, Any]],
     structures: Mapping[str, Sequence[int]],
     scored: Sequence[str],
@@ -325,7 +325,7 @@ def segment_shard(
 
 
 def _prepare(
-    model: Mapping[str, str], checkpoint: str, inference: Inference, threads: int | None
+    model: Mapping[str, Any], checkpoint: str, inference: Inference, threads: int | None
 ) -> tuple[PromptableModel, dict[str, Any]]:
     """Choose the device, verify the checkpoint and load the model; also what every row of the run table repeats."""
     watch = Stopwatch()

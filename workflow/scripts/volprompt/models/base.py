@@ -39,8 +39,8 @@ class PromptableModel(ABC):
 
     @staticmethod
     @abstractmethod
-    def build(architecture: str) -> torch.nn.Module:
-        """Build the package's model without its weights. Raises ArchitectureError."""
+    def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
+        """Build the package's model without its weights, for another image size if given. Raises ArchitectureError."""
 
     @property
     def parameters(self) -> int:

@@ -49,12 +49,13 @@ class Sam2Model(PromptableModel):
         self.normalize = Normalize(MEAN, STD)
 
     @staticmethod
-    def build(architecture: str) -> torch.nn.Module:
+    def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
         """A `sam2.modeling.sam2_base.SAM2Base`, of a YAML file or the package."""
         path = Path(architecture)
         if not path.is_file():
             path = Path(sam2.__path__[0]) / architecture
-        return build_from_yaml(path, BUILD_SETTINGS)
+        size = {} if image_size is None else {"image_size": image_size}
+        return build_from_yaml(path, {**BUILD_SETTINGS, **size})
 
     @property
     def image_size(self) -> int:
