@@ -88,7 +88,7 @@ class Case:
             checkpoint=self.checkpoint,
             model=self.model,
             schemes=self.definitions,
-            structures=list(LABELS),
+            structures=LABELS,
             scored=SCORED,
             inference={"device": self.device, "precision": self.precision},
             masks=masks,

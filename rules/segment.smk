@@ -20,7 +20,7 @@ rule segment:
     params:
         model=model_settings,
         schemes=experiment_schemes,
-        structures=list(LABELS),
+        structures=LABELS,
         scored=STUDY.scored_structures,
         inference=STUDY.settings.inference.model_dump(mode="json"),
         method_version=METHOD_VERSION["segment"],

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from volprompt.models.base import ArchitectureError
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 
@@ -26,6 +27,7 @@ REAL = {
     "sam2.1_hiera_small": "configs/sam2.1/sam2.1_hiera_s.yaml",
     "sam2.1_hiera_base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "sam2.1_hiera_large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+    "MedSAM2_pretrain": "configs/sam2/sam2_hiera_t.yaml",  # with images of 512 pixels
 }
 
 
@@ -57,3 +59,17 @@ def test_sam2_has_three_tensors_fewer_than_sam2_1() -> None:
     newer = set(built("configs/sam2.1/sam2.1_hiera_t.yaml").state_dict())
     assert newer - older == {"no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias"}
     assert not older - newer
+
+
+def test_another_image_size_has_the_same_tensors() -> None:
+    """As MedSAM2's: SAM 2 tiny on images of 512 pixels."""
+    usual, small = (Sam2Model.build(REAL["MedSAM2_pretrain"], image_size=size) for size in (None, 512))
+    assert (usual.image_size, small.image_size) == (1024, 512)
+    assert small.sam_prompt_encoder.image_embedding_size == (32, 32)
+    shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (usual, small)]
+    assert shapes[0] == shapes[1]
+
+
+def test_sam_has_one_image_size() -> None:
+    with pytest.raises(ArchitectureError, match="leave image_size out"):
+        SamModel.build("vit_b", image_size=512)

@@ -93,6 +93,11 @@ def test_shipped_configurations_fit_the_schema(name: str) -> None:
         ("schemes.point.boxes", True, "schemes.point.boxes: unknown key; did you mean 'box'?"),
         ("schemes.point.wild", True, "schemes.point.wild: unknown key; known: predictor, point, box, "),
         ("schemes.point_video.slice", {"indx": 3}, "schemes.point_video.slice.indx: unknown key; did you mean 'index'"),
+        (
+            "schemes.point.noise",
+            {"point_mm": 3},
+            "schemes.point.noise.point_mm: unknown key; did you mean 'points_mm'?",
+        ),
         ("models.tiny.checkpont", "x.pt", "models.tiny.checkpont: unknown key; did you mean 'checkpoint'?"),
         ("experiments.all.model", ["tiny"], "experiments.all.model: unknown key; did you mean 'models'?"),
         ("inference.devices", "cpu", "inference.devices: unknown key; did you mean 'device'?"),
@@ -122,9 +127,16 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("structures.femur.labels", ["one"], "structures.femur.labels.0", "found 'one'"),
         ("schemes.point.predictor", "memory", "schemes.point.predictor", "found 'memory'"),
         ("schemes.point.point", "centre", "schemes.point.point", "found 'centre'"),
-        ("schemes.point.point", None, "schemes.point", "gives no prompt: set point, box or both"),
+        ("schemes.point.point", None, "schemes.point", "gives no prompt: set point, box or mask"),
         ("schemes.point.slice", "middle", "schemes.point", "slice belongs to video schemes"),
         ("schemes.point_video.multimask", True, "schemes.point_video", "multimask belongs to image schemes"),
+        ("schemes.point_video.mask", True, "schemes.point_video", "a mask is a prompt by itself"),
+        ("schemes.seen", {"predictor": "image", "mask": True}, "schemes.seen", "mask belongs to video schemes"),
+        ("schemes.point.noise", {"points_mm": -1}, "schemes.point.noise.points_mm", "found -1"),
+        ("schemes.point.noise", {"boxes_mm": 3}, "schemes.point", "noise moves nothing"),
+        ("schemes.point.noise", {"points_mm": 3, "repetitions": 0}, "schemes.point.noise.repetitions", "found 0"),
+        ("schemes.point_video.slice", [], "schemes.point_video.slice", "at least 1"),
+        ("schemes.point_video.slice", ["middle", {"fraction": 2}], "schemes.point_video.slice.1.fraction", "found 2"),
         ("schemes.point_video.slice", "first", "schemes.point_video.slice", "found 'first'"),
         ("schemes.point_video.slice", {"index": -1}, "schemes.point_video.slice.index", "found -1"),
         ("schemes.point_video.slice", {"fraction": 1.1}, "schemes.point_video.slice.fraction", "found 1.1"),
@@ -161,6 +173,27 @@ def test_names_that_cannot_be_part_of_a_path(section: str, name: str) -> None:
     config = copy.deepcopy(SMALL)
     config[section][name] = next(iter(config[section].values()))
     assert any("becomes part of file names" in fault for fault in faults(config))
+
+
+def test_repetitions_are_schemes_of_their_own() -> None:
+    """Each with its seed, in the order of their numbers, wherever an experiment names the scheme."""
+    config = changed("schemes.point.noise", {"points_mm": 3, "seed": 5, "repetitions": 3})
+    settings = read_settings(config)
+    assert list(settings.schemes) == ["point_1", "point_2", "point_3", "point_video"]
+    assert settings.experiments["all"].schemes == ["point_1", "point_2", "point_3", "point_video"]
+    found = [scheme.noise for name, scheme in settings.schemes.items() if name != "point_video"]
+    assert [(noise.seed, noise.points_mm, noise.repetitions) for noise in found if noise] == [
+        (5, 3, None),
+        (6, 3, None),
+        (7, 3, None),
+    ]
+
+
+def test_a_scheme_named_like_a_repetition() -> None:
+    config = changed("schemes.point.noise", {"points_mm": 3, "repetitions": 2})
+    config["schemes"]["point_2"] = config["schemes"]["point_video"]
+    (fault,) = faults(config)
+    assert fault.startswith("schemes.point.noise.repetitions: a repetition would be named 'point_2'")
 
 
 def test_required_keys() -> None:

@@ -6,8 +6,10 @@ predictor in every voxel, while the rounding of a batch of objects is compared o
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,14 +22,17 @@ from sam2.build_sam import build_sam2 as official_sam2
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.utils import misc as video_utilities
 from segment_anything import SamPredictor
+from skimage import measure
 
 from volprompt.config import Scheme
 from volprompt.devices import Device
 from volprompt.masks import unpack_bits
-from volprompt.models import load_model
+from volprompt.models import load_model, tracking
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
 from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.holes import fill_holes
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 from volprompt.phantom import make_phantom
@@ -38,6 +43,8 @@ DEMO = Path(__file__).parents[2] / "demo"
 CPU = Device("cpu", "float32", "CPU")
 SIZE = (72, 96)  # not square: a swap of height and width must show
 DEPTH = 12
+# An object's prompt, or its prompts on several slices.
+Given = ObjectPrompt | list[ObjectPrompt]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +141,12 @@ def video_predictor(official: None, sam2_checkpoint: Path) -> SAM2VideoPredictor
 
 
 def prompt(
-    structure: str, index: int, points: list[tuple[float, float]], labels: list[int], box: list[float] | None = None
+    structure: str,
+    index: int,
+    points: list[tuple[float, float]],
+    labels: list[int],
+    box: list[float] | None = None,
+    mask: np.ndarray | None = None,
 ) -> ObjectPrompt:
     return ObjectPrompt(
         structure,
@@ -142,7 +154,15 @@ def prompt(
         np.array(points, dtype=np.float32).reshape(-1, 2),
         np.array(labels, dtype=np.int32),
         None if box is None else np.array(box, dtype=np.float32),
+        mask,
     )
+
+
+def ring(centre: tuple[int, int], outer: float, inner: float) -> np.ndarray:
+    """A mask with a hole, bool (y, x)."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    distance = np.hypot(y - centre[0], x - centre[1])
+    return (distance <= outer) & (distance >= inner)
 
 
 POINT = [prompt("femur", 5, [(40.25, 20.5)], [1]), prompt("tibia", 5, [(52.0, 55.75)], [1])]
@@ -158,21 +178,22 @@ IMAGE_PROMPTS = {"point": POINT, "points": POINTS, "box": BOX, "box and point": 
 def masks_of(
     model: PromptableModel,
     frames: np.ndarray,
-    prompts: list[ObjectPrompt],
+    prompts: Sequence[Given],
     predictor: str,
     *,
     batch_size: int = 4,
     multimask: bool = False,
     reset: bool = False,
+    **settings: Any,
 ) -> list[np.ndarray]:
-    """A mask, bool (slice, y, x), per prompt; each prompt is a scheme of its own, and all of them are run together."""
+    """A mask, bool (slice, y, x), per object; each is a scheme of its own, and all of them are run together."""
     schemes = {str(n): Scheme(predictor=predictor, point="centroid", multimask=multimask) for n in range(len(prompts))}
-    given = {str(number): [each] for number, each in enumerate(prompts)}
+    given = {str(number): each if isinstance(each, list) else [each] for number, each in enumerate(prompts)}
     volume = Volume("knee", model.prepare(frames), frames.shape[1:], given)
-    (segmented,) = segment_volumes(model, [volume], schemes, batch_size, reset)
+    (segmented,) = segment_volumes(model, [volume], schemes, batch_size, reset, **settings)
     return [
-        unpack_bits(segmented.masks[str(number)][each.structure], frames.shape[2])
-        for number, each in enumerate(prompts)
+        unpack_bits(segmented.masks[number][of_object[0].structure], frames.shape[2])
+        for number, of_object in given.items()
     ]
 
 
@@ -189,10 +210,15 @@ def decoded(
 
 
 def tracked(
-    model: PromptableModel, frames: np.ndarray, prompts: list[ObjectPrompt], reset: bool = False, batch_size: int = 4
+    model: PromptableModel,
+    frames: np.ndarray,
+    prompts: Sequence[Given],
+    reset: bool = False,
+    batch_size: int = 4,
+    **settings: Any,
 ) -> list[np.ndarray]:
-    """Each prompt's mask, bool (slice, y, x), all objects in lockstep."""
-    return masks_of(model, frames, prompts, "video", reset=reset, batch_size=batch_size)
+    """Each object's mask, bool (slice, y, x), all objects in lockstep."""
+    return masks_of(model, frames, prompts, "video", reset=reset, batch_size=batch_size, **settings)
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -256,25 +282,40 @@ def resized(model: Sam2Model, frames: np.ndarray) -> torch.Tensor:
 
 
 def official_tracks(
-    predictor: SAM2VideoPredictor, images: torch.Tensor, given: ObjectPrompt, reset: bool
+    predictor: SAM2VideoPredictor, images: torch.Tensor, given: Given, reset: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Forward and reverse with the official class on frames that are already resized: slice, mask bool (y, x)."""
+    """Forward and reverse with the official class on frames that are already resized: slice, mask bool (y, x).
+
+    All prompts are added before the propagation, which then starts where the class starts by itself.
+    """
     loaded = (images.clone(), *SIZE)
     with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=loaded):
         state = predictor.init_state("frames")
 
     def add() -> None:
-        points = {"points": given.points, "labels": given.labels} if len(given.points) else {}
-        predictor.add_new_points_or_box(state, given.slice, 1, box=given.box, **points)
+        for each in given if isinstance(given, list) else [given]:
+            points = {"points": each.points, "labels": each.labels} if len(each.points) else {}
+            if each.mask is not None:
+                predictor.add_new_mask(state, each.slice, 1, each.mask)
+            else:
+                predictor.add_new_points_or_box(state, each.slice, 1, box=each.box, **points)
 
     add()
-    for index, _, logits in predictor.propagate_in_video(state, start_frame_idx=given.slice):
+    for index, _, logits in predictor.propagate_in_video(state):
         yield index, (logits[0, 0] > 0).numpy()
     if reset:
         predictor.reset_state(state)
         add()
-    for index, _, logits in predictor.propagate_in_video(state, start_frame_idx=given.slice, reverse=True):
+    for index, _, logits in predictor.propagate_in_video(state, reverse=True):
         yield index, (logits[0, 0] > 0).numpy()
+
+
+def official_mask(predictor: SAM2VideoPredictor, images: torch.Tensor, given: Given, reset: bool) -> np.ndarray:
+    """What `official_tracks` finds, bool (slice, y, x)."""
+    mask = np.zeros((len(images), *SIZE), bool)
+    for index, found in official_tracks(predictor, images, given, reset):
+        mask[index] = found
+    return mask
 
 
 VIDEO_PROMPTS = OrderedDict(
@@ -285,6 +326,17 @@ VIDEO_PROMPTS = OrderedDict(
     last_slice=[prompt("femur", DEPTH - 1, [(40.25, 20.5)], [1])],
     different_slices=[prompt("femur", 3, [(40.25, 20.5)], [1]), prompt("tibia", 9, [(52.0, 55.75)], [1])],
     mixed_lengths=[POINT[0], POINTS[1], BOX[0]],
+    mask=[
+        prompt("femur", 5, [], [], mask=ring((20, 40), 15, 0)),
+        prompt("tibia", 8, [], [], mask=ring((50, 50), 14, 4)),
+    ],
+    several_slices=[
+        [prompt("femur", 3, [(40.25, 20.5)], [1]), prompt("femur", 8, [(44.0, 22.0)], [1])],
+        [prompt("tibia", 0, [(52.0, 55.75)], [1]), prompt("tibia", 6, [], [], [30, 40, 70, 71])],
+        [prompt("femur", 4, [(40.25, 20.5)], [1]), prompt("femur", 5, [(41.0, 21.0), (52.0, 55.75)], [1, 0])],
+        [prompt("tibia", index, [(52.0, 55.75)], [1]) for index in (2, 7, DEPTH - 1)],
+        [prompt("femur", index, [], [], mask=ring((20, 40), 9 + index, 0)) for index in (1, 5, 9)],
+    ],
 )
 
 
@@ -297,7 +349,14 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts on several slices, and both directions, are a batch, which rounds otherwise; here each is one alone."""
+    monkeypatch.setattr(tracking, "alike", lambda items, prompt_of: [[item] for item in items])
+    monkeypatch.setattr(tracking, "_of_one_form", lambda steps: [[step] for step in steps])
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", VIDEO_PROMPTS)
 def test_tracking_equals_video_predictor(
@@ -306,11 +365,126 @@ def test_tracking_equals_video_predictor(
     images = resized(sam2, frames)
     for given in VIDEO_PROMPTS[kind]:
         (ours,) = tracked(sam2, frames, [given], reset, batch_size=1)
-        official = np.zeros_like(ours)
-        for index, found in official_tracks(video_predictor, images, given, reset):
-            official[index] = found
+        official = official_mask(video_predictor, images, given, reset)
         assert_same(ours, official)
         assert (ours == official).all()
+
+
+# Settings of memory that the published configurations do not have, or not all of them.
+MEMORY_SETTINGS: dict[str, dict[str, Any]] = {
+    "at most two prompted slices in attention": {"max_cond_frames_in_attn": 2},
+    "at most three prompted slices in attention": {"max_cond_frames_in_attn": 3},
+    "every second slice": {"memory_temporal_stride_for_eval": 2},
+    "pointers of the future, with sign": {"only_obj_ptrs_in_the_past_for_eval": False},
+    "pointers of the future, without sign": {
+        "only_obj_ptrs_in_the_past_for_eval": False,
+        "use_signed_tpos_enc_to_obj_ptrs": False,
+    },
+    "masks through the decoder": {"use_mask_input_as_output_without_sam": False},
+}
+
+
+@contextmanager
+def loud_pointers(*modules: torch.nn.Module) -> Iterator[None]:
+    """Models in which masks depend on object pointers: among so many tokens of masks they have to be large."""
+    weights = [module.get_parameter("obj_ptr_proj.layers.2.weight") for module in modules]
+    before = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(1000)
+    yield
+    with torch.no_grad():
+        for weight, value in zip(weights, before, strict=True):
+            weight.copy_(value)
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("name", MEMORY_SETTINGS)
+def test_tracking_follows_the_settings_of_memory(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, name: str
+) -> None:
+    settings = MEMORY_SETTINGS[name]
+    point = [prompt("femur", index, [(40.25 + index, 20.5)], [1]) for index in (1, 4, 6, 10)]
+    mask = [prompt("femur", index, [], [], mask=ring((20, 40), 9 + index, 0)) for index in (2, 7)]
+    with loud_pointers(sam2.module, video_predictor):
+        default = [tracked(sam2, frames, [each], batch_size=1)[0] for each in (point, mask)]
+        with mock.patch.multiple(sam2.module, **settings), mock.patch.multiple(video_predictor, **settings):
+            found = [tracked(sam2, frames, [each], batch_size=1)[0] for each in (point, mask)]
+            for given, ours in zip([point, mask], found, strict=True):
+                assert (ours == official_mask(video_predictor, resized(sam2, frames), given, reset=False)).all()
+    assert any((ours != before).any() for ours, before in zip(found, default, strict=True)), "the setting has no effect"
+
+
+def eight_connected(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the package's CUDA extension gives, by its documentation: labels, and at each pixel its region's area."""
+    labels = np.zeros(masks.shape, np.int32)
+    areas = np.zeros(masks.shape, np.int32)
+    for number, mask in enumerate(masks[:, 0].numpy()):
+        labels[number, 0] = measure.label(mask, connectivity=2)
+        for region in measure.regionprops(labels[number, 0]):
+            areas[number, 0][labels[number, 0] == region.label] = region.area
+    return torch.from_numpy(labels), torch.from_numpy(areas)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("area", [8, 100])
+def test_filling_holes_equals_video_predictor(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, area: int
+) -> None:
+    """In masks, and in what is remembered of prompted slices; not in what is remembered on the way."""
+    images = resized(sam2, frames)
+    for given in (POINT[0], VIDEO_PROMPTS["mask"][1], VIDEO_PROMPTS["several_slices"][1]):
+        (ours,) = tracked(sam2, frames, [given], batch_size=1, hole_area=area)
+        (with_holes,) = tracked(sam2, frames, [given], batch_size=1)
+        with (
+            mock.patch.object(video_predictor, "fill_hole_area", area),
+            mock.patch("sam2.utils.misc.get_connected_components", eight_connected),
+        ):
+            official = official_mask(video_predictor, images, given, reset=False)
+        assert (ours == official).all()
+        assert (ours != with_holes).any()
+
+
+def test_holes_are_those_that_touch_by_corners() -> None:
+    """Two background pixels that touch by a corner are one hole of two; a hole does not reach into the next mask."""
+    logits = torch.full((2, 1, 6, 6), 1.0)
+    logits[0, 0, 1, 1] = logits[0, 0, 2, 2] = -3.0
+    logits[0, 0, 4, 4] = 0.0
+    logits[1, 0, 4, 4] = -1.0
+    one = fill_holes(logits, 1)
+    assert one[0, 0, 1, 1] == one[0, 0, 2, 2] == -3
+    assert one[0, 0, 4, 4] == one[1, 0, 4, 4] == pytest.approx(0.1)
+    assert (fill_holes(logits, 2) > 0).all()
+    assert fill_holes(logits, 0) is logits
+
+
+def test_frames_resized_as_the_video_loader_does(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, tmp_path: Path
+) -> None:
+    """The package's own loader on files without loss; image schemes keep their own way beside it."""
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    load = video_utilities._load_img_as_tensor
+
+    def png(path: str, size: int) -> tuple[torch.Tensor, int, int]:
+        return load(str(Path(path).with_suffix(".png")), size)
+
+    names = [f"{index}.jpg" for index in range(DEPTH)]  # the loader lists nothing but names of JPEG files
+    with (
+        mock.patch.object(video_utilities, "_load_img_as_tensor", png),
+        mock.patch.object(video_utilities.os, "listdir", return_value=names),
+    ):
+        images, height, width = video_utilities.load_video_frames(str(tmp_path), 256, True)
+    assert (height, width) == SIZE
+    point = Volume("knee", frames, SIZE, {"video": [POINT[0]], "image": POINT})
+    schemes = {name: Scheme(predictor=name, point="centroid") for name in ("image", "video")}
+    (ours,) = segment_volumes(sam2, [point], schemes, 1, video_resize="bicubic")
+    (shared,) = segment_volumes(sam2, [point], schemes, 1)
+    video = unpack_bits(ours.masks["video"]["femur"], SIZE[1])
+    assert dice(video, official_mask(video_predictor, images, POINT[0], reset=False)) >= 0.999
+    assert (ours.masks["video"]["femur"] != shared.masks["video"]["femur"]).any()
+    for name, bits in ours.masks["image"].items():
+        assert (bits == shared.masks["image"][name]).all()
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -324,17 +498,46 @@ def test_a_deep_volume_equals_video_predictor(official: None, tmp_path: Path, fr
     deep = np.concatenate([frames, frames[::-1], frames, frames[::-1]])
     given = prompt("femur", 20, [(40.25, 20.5)], [1])
     (ours,) = tracked(model, deep, [given], reset)
-    official_mask = np.zeros_like(ours)
-    for index, found in official_tracks(predictor, resized(model, deep), given, reset):
-        official_mask[index] = found
-    assert_same(ours, official_mask)
-    assert reset or (ours == official_mask).all()
+    official = official_mask(predictor, resized(model, deep), given, reset)
+    assert_same(ours, official)
+    assert reset or (ours == official).all()
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("reset", [False, True])
+def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path: Path, reset: bool) -> None:
+    """Farther apart than memory and pointers reach, in a deep volume with its own content on every slice."""
+    checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=3)
+    model = loaded_sam2(checkpoint)
+    predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    predictor.fill_hole_area = 0
+    deep = np.random.default_rng(4).integers(0, 255, (60, 9, 12), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    given = [prompt("femur", index, [(40.25, 20.5)], [1]) for index in (12, 20, 41)]
+    (ours,) = tracked(model, deep, [given], reset)
+    official = official_mask(predictor, resized(model, deep), given, reset)
+    assert_same(ours, official)
+    assert (ours == official).all()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_another_image_size_equals_video_predictor(official: None, sam2_checkpoint: Path, frames: np.ndarray) -> None:
+    """Half the size that the architecture's file gives, on the same weights."""
+    settings = {"family": "sam2", "architecture": str(DEMO / "sam2_demo.yaml"), "image_size": 128}
+    model = load_model(settings, str(sam2_checkpoint), CPU)
+    half = ["++model.image_size=128"]
+    predictor = build_sam2_video_predictor("sam2_demo", str(sam2_checkpoint), device="cpu", hydra_overrides_extra=half)
+    predictor.fill_hole_area = 0
+    (ours,) = tracked(model, frames, [POINT[0]], batch_size=1)
+    official = official_mask(predictor, resized(model, frames), POINT[0], reset=False)
+    assert_same(ours, official)
+    assert (ours == official).all()
 
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
     model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))
-    prompts = [POINT[0], POINTS[1], BOX[0], prompt("patella", 9, [(12.0, 30.0)], [1])]
+    prompts: list[Given] = [POINT[0], POINTS[1], BOX[0], prompt("patella", 9, [(12.0, 30.0)], [1])]
+    prompts += VIDEO_PROMPTS["mask"] + VIDEO_PROMPTS["several_slices"]
     for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):
         (alone,) = tracked(model, frames, [given], reset)
         assert_same(mask, alone)
@@ -348,12 +551,9 @@ def test_trained_model_in_lockstep_equals_video_predictor(official: None, frames
     predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
     predictor.fill_hole_area = 0
     images = resized(model, frames)
-    prompts = [*POINT, *POINTS]
+    prompts = [*POINT, *POINTS, *VIDEO_PROMPTS["mask"], *VIDEO_PROMPTS["several_slices"][:2]]
     for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):
-        official_mask = np.zeros_like(mask)
-        for index, found in official_tracks(predictor, images, given, reset):
-            official_mask[index] = found
-        assert_same(mask, official_mask)
+        assert_same(mask, official_mask(predictor, images, given, reset))
 
 
 def test_reset_changes_the_reverse_pass_only(sam2: Sam2Model, frames: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from volprompt.config import Scheme
 from volprompt.prompts import as_prompt_table
-from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts
+from volprompt.schemes import FrameGrid, MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts, with_masks
 
 STRUCTURES = ["femur", "tibia", "patella"]
 SCORED = ["femur", "tibia"]
@@ -41,9 +41,13 @@ def table(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def given(
-    scheme: dict[str, Any], rows: pd.DataFrame, depth: int = 10, scored: list[str] = SCORED
+    scheme: dict[str, Any],
+    rows: pd.DataFrame,
+    depth: int = 10,
+    scored: list[str] = SCORED,
+    frame: FrameGrid | None = None,
 ) -> list[ObjectPrompt]:
-    return scheme_prompts(Scheme(**scheme), rows, STRUCTURES, scored, depth)
+    return scheme_prompts(Scheme(**scheme), rows, STRUCTURES, scored, depth, frame)
 
 
 def slices(prompts: list[ObjectPrompt]) -> dict[str, list[int]]:
@@ -220,6 +224,124 @@ def test_largest_is_each_structures_own() -> None:
     prompts = given({**VIDEO, "slice": "largest"}, table(*femur, *tibia))
     assert slices(prompts) == {"femur": [3], "tibia": [5]}  # the femur's first of two equals
     assert [prompt.points.tolist() for prompt in prompts] == [[[103, 10]], [[205, 20]]]
+
+
+# Several slices, masks
+
+
+def test_several_slices_in_their_order() -> None:
+    scheme = {**VIDEO, "slice": [{"fraction": 0.8}, "middle", {"index": 2}]}
+    prompts = given(scheme, EVERYWHERE)
+    assert slices(prompts) == {"femur": [2, 5, 7], "tibia": [2, 5, 7]}
+    assert [prompt.points[0, 0] for prompt in prompts if prompt.structure == "femur"] == [102, 105, 107]
+
+
+def test_slices_that_coincide_are_prompted_once() -> None:
+    assert slices(given({**VIDEO, "slice": ["middle", "nearest", {"index": 5}]}, EVERYWHERE))["femur"] == [5]
+
+
+def test_each_of_several_slices_must_be_complete() -> None:
+    rows = table(*(point(name, index) for name in SCORED for index in (3, 5)))
+    message = missing({**VIDEO, "slice": ["middle", {"index": 7}]}, rows)
+    assert message == "slice 7 has no point (centroid) for 'femur', 'tibia'" + ELSEWHERE
+
+
+def test_masks_of_the_reference() -> None:
+    """A structure's labels are taken together; the prompted slice is that of its own largest area."""
+    reference = np.zeros((4, 3, 5), np.uint8)
+    reference[1, 0, 0] = 1
+    reference[2, 1:, 2:4] = [[1, 2], [3, 2]]
+    rows = table(box("femur", 1, 1), box("femur", 2, 3), box("tibia", 2, 1))
+    prompts = given({"predictor": "video", "mask": True, "slice": ["largest", {"index": 2}]}, rows, 4)
+    assert slices(prompts) == {"femur": [2], "tibia": [2]}
+    femur, tibia = with_masks(prompts, reference, {"femur": [1, 2], "tibia": [3]})
+    assert femur.mask is not None
+    assert tibia.mask is not None
+    assert femur.mask.tolist() == [[False] * 5, [False, False, True, True, False], [False, False, False, True, False]]
+    assert np.argwhere(tibia.mask).tolist() == [[2, 2]]
+    assert len(femur.points) == 0
+
+
+def test_a_missing_mask_names_its_structure() -> None:
+    assert missing({"predictor": "video", "mask": True}, table(box("femur", 5))) == (
+        "slice 5 has no mask for 'tibia'" + ELSEWHERE
+    )
+
+
+# Noise
+
+WIDE = FrameGrid((400, 900), (0.5, 2.0))
+NOISY = {"predictor": "image", "point": "centroid", "box": True, "noise": {"points_mm": 3, "boxes_mm": 2, "seed": 7}}
+ROWS = table(*(make(name, index) for name in SCORED for index in range(3) for make in (point, box)))
+
+
+def test_noise_is_the_same_every_time_and_other_with_another_seed() -> None:
+    first, again = given(NOISY, ROWS, 3, frame=WIDE), given(NOISY, ROWS.iloc[::-1], 3, frame=WIDE)
+    other = given({**NOISY, "noise": {**NOISY["noise"], "seed": 8}}, ROWS, 3, frame=WIDE)  # type: ignore[dict-item]
+    elsewhere = given(NOISY, ROWS.assign(volume="other"), 3, frame=WIDE)
+    for one, same, *others in zip(first, again, other, elsewhere, strict=True):
+        assert one.points.tolist() == same.points.tolist()
+        assert one.box is not None
+        assert same.box is not None
+        assert one.box.tolist() == same.box.tolist()
+        assert all((one.points != different.points).all() for different in others)
+    moves = {tuple(p.points[0] - [PLACE[p.structure][0] + p.slice, PLACE[p.structure][1]]) for p in first}
+    assert len(moves) == len(first), "each structure and slice has its own displacement"
+
+
+def test_noise_on_points_does_not_depend_on_boxes() -> None:
+    alone = {**NOISY, "box": False}
+    for one, both in zip(given(alone, ROWS, 3, frame=WIDE), given(NOISY, ROWS, 3, frame=WIDE), strict=True):
+        assert one.points.tolist() == both.points.tolist()
+
+
+def test_a_displaced_point_is_the_same_as_anothers_negative() -> None:
+    scheme = {**VIDEO, "negatives": "others", "noise": {"points_mm": 4}}
+    femur, tibia = given(scheme, EVERYWHERE, frame=WIDE)
+    assert femur.points[0].tolist() == tibia.points[1].tolist()
+    assert femur.points[1].tolist() == tibia.points[0].tolist()
+
+
+def test_noise_is_in_millimetres() -> None:
+    """Over 4000 prompts: standard deviations in millimetres along x (2 mm a pixel) and y (0.5 mm), means of 0."""
+    many = 4000
+    rows = as_prompt_table(
+        {**make("femur", 0), "slice": index, **({"x": 450, "y": 200} if make is point else BIG)}
+        for index in range(many)
+        for make in (point, box)
+    )
+    prompts = given(NOISY, rows, many, ["femur"], WIDE)
+    points = np.array([prompt.points[0] for prompt in prompts]) - [450, 200]
+    assert points.std(axis=0) * [2.0, 0.5] == pytest.approx([3, 3], rel=0.05)
+    assert points.mean(axis=0) * [2.0, 0.5] == pytest.approx([0, 0], abs=0.2)
+    boxes = np.array([prompt.box for prompt in prompts]) - list(BIG.values())
+    assert boxes.std(axis=0) * [2.0, 0.5, 2.0, 0.5] == pytest.approx([2, 2, 2, 2], rel=0.05)
+    assert np.abs(np.corrcoef(np.hstack([points, boxes]).T) - np.eye(6)).max() < 0.08
+
+
+BIG = {"x": 400, "y": 150, "x2": 500, "y2": 250}
+
+
+def test_displaced_prompts_stay_in_the_frame_and_in_order() -> None:
+    small = FrameGrid((5, 8), (1.0, 1.0))
+    rows = as_prompt_table(
+        {
+            **make("femur", 0),
+            "slice": index,
+            **({"x": 7, "y": 0} if make is point else {"x": 3, "y": 2, "x2": 4, "y2": 2}),
+        }
+        for index in range(50)
+        for make in (point, box)
+    )
+    noise = {"points_mm": 20, "boxes_mm": 20}
+    prompts = given({**NOISY, "noise": noise}, rows, 50, ["femur"], small)
+    points, boxes = np.array([p.points[0] for p in prompts]), np.array([p.box for p in prompts])
+    assert points.min() == 0
+    assert points.max(axis=0).tolist() == [7, 4]
+    assert boxes.min() == 0
+    assert boxes.max(axis=0).tolist() == [7, 4, 7, 4]
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    assert (boxes[:, 0] < boxes[:, 2]).any()
 
 
 # What is missing

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from volprompt.config import Inference, Scheme
+from volprompt.masks import read_mask
 from volprompt.models import engine
 from volprompt.models.engine import Segmented, Volume
 from volprompt.prompts import extract_shard, read_prompts
 from volprompt.segment import Shard, VolumeRun
-from volprompt.volumes import convert_shard, read_volume_table
+from volprompt.volumes import convert_shard, grid_of_row, read_reference, read_volume_table
 
 LABELS = {"femur": [1]}
 SHAPE = (4, 6, 8)
@@ -56,7 +57,7 @@ def shard(folder: Path, **inference: Any) -> Shard:
         "video": Scheme(predictor="video", point="centroid", slice="nearest"),
     }
     settings = Inference(**inference)
-    return Shard(folder / "volumes", folder / "masks", Model(), schemes, ["femur"], ["femur"], settings)  # type: ignore[arg-type]
+    return Shard(folder / "volumes", folder / "masks", Model(), schemes, LABELS, ["femur"], settings)  # type: ignore[arg-type]
 
 
 def run_all(made: Shard, folder: Path) -> list[VolumeRun]:
@@ -175,8 +176,9 @@ def test_a_structure_without_prompts_gets_an_empty_mask(folder: Path, monkeypatc
 def test_only_tracked_objects_count(folder: Path) -> None:
     """Volumes without a video scheme are not gathered: nothing of them moves in lockstep."""
     made = shard(folder, objects_together=16)
-    prompt = SimpleNamespace(slice=0)
-    still, moving = VolumeRun(None, {"point": [prompt] * 9}, []), VolumeRun(None, {"video": [prompt] * 9}, [])  # type: ignore[list-item]
+    # Each object is prompted on two slices.
+    prompts = [SimpleNamespace(structure=f"part_{number // 2}") for number in range(18)]
+    still, moving = VolumeRun(None, {"point": prompts}, []), VolumeRun(None, {"video": prompts}, [])  # type: ignore[dict-item]
     assert [len(group) for group in made.together([still, still, moving, moving, moving])] == [1, 1, 2, 1]
 
 
@@ -185,3 +187,49 @@ def test_no_rows_are_lost_in_the_table(folder: Path, monkeypatch: pytest.MonkeyP
     rows = pd.DataFrame([row for run in run_all(shard(folder), folder) for row in run.runs])
     assert len(rows) == 8
     assert rows["peak_memory_mb"].gt(0).all()
+
+
+def test_masks_of_a_scheme_with_presence_are_empty_where_the_reference_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The femur of the fixture is on slices 1 and 2 of 4; the model finds it everywhere."""
+
+    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+        full = np.full((SHAPE[0], SHAPE[2], -(-SHAPE[1] // 8)), 255, np.uint8)
+        return [
+            Segmented({name: {"femur": full} for name in v.prompts}, 0, dict.fromkeys(v.prompts, 0.0)) for v in volumes
+        ]
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    made = shard(folder)
+    made.schemes = {
+        "without": Scheme(predictor="video", point="centroid", slice="nearest"),
+        "with": Scheme(predictor="video", point="centroid", slice="nearest", presence=True),
+    }
+    run_all(made, folder)
+    (row,) = list(read_volume_table(folder / "volumes").itertuples())[:1]
+    masks = {
+        name: read_mask(folder / "masks" / name / "a_label-femur_mask.nii.gz", grid_of_row(row))
+        for name in made.schemes
+    }
+    assert masks["without"].any(axis=(1, 2)).tolist() == [True] * 4
+    assert masks["with"].any(axis=(1, 2)).tolist() == [False, True, True, False]
+
+
+def test_a_mask_scheme_is_given_the_reference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+        seen.extend(prompt.mask for volume in volumes for prompt in volume.prompts["mask"] if prompt.mask is not None)
+        return [empty_masks(volume) for volume in volumes]
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    made = shard(folder)
+    made.schemes = {"mask": Scheme(predictor="video", mask=True, slice="nearest")}
+    (first, *_) = run_all(made, folder)
+    assert first.runs[0]["prompts"] == 1
+    assert first.runs[0]["prompted_slices"] == '{"femur": [2]}'
+    reference = read_reference(folder / "volumes", "a")
+    assert reference is not None
+    assert (seen[0] == (reference[2] == 1)).all()
+    assert seen[0].sum() == 6

@@ -16,7 +16,7 @@ import yaml
 import volprompt
 from volprompt.checkpoints import CatalogueEntry, read_catalogue
 from volprompt.config import ConfigurationError
-from volprompt.study import Study, read_study, shard_of
+from volprompt.study import Study, read_study, shard_of, training_step
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 TINY = "configs/sam2/sam2_hiera_t.yaml"
@@ -537,3 +537,24 @@ def test_planning_imports_neither_torch_nor_pandas() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(volprompt.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("stem", "step"),
+    [
+        ("checkpoint_12000", 12000),
+        ("checkpoint-500", 500),
+        ("step=1500", 1500),
+        ("epoch_3_step_1200", 1200),
+        ("knee-epoch=07", 7),
+        ("iter_0040000", 40000),
+        ("model_iteration20", 20),
+        ("10", 10),
+        ("sam2.1_hiera_t_2000", 2000),
+        ("sam2.1_hiera_t512", None),
+        ("footsteps", None),
+        ("best", None),
+    ],
+)
+def test_training_steps_in_file_names(stem: str, step: int | None) -> None:
+    assert training_step(stem) == step

@@ -67,7 +67,7 @@ def combined(shard: Path, model: str, prompts: Path, made: Path) -> dict[str, fl
         checkpoint=str(REPOSITORY / checkpoint),
         model={**settings, "name": model, "digest": "content:", "architecture": architecture},
         schemes={name: DEMO["schemes"][name] for name in schemes},
-        structures=list(LABELS),
+        structures=LABELS,
         scored=SCORED,
         inference={"device": "cpu", "precision": "float32"},
         masks=made / "masks",

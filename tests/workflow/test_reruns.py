@@ -1,12 +1,14 @@
 """What runs again after a change: exactly the jobs whose results can differ."""
 
 import os
+import re
 import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from tests.workflow.small_study import SAM, Study
 
@@ -84,6 +86,60 @@ def test_changed_scheme_reruns_its_experiments(study: Study) -> None:
     config["schemes"]["box"]["point"] = "centroid"  # part of experiment sam1 only
     study.configure(**config)
     assert study.plan() == {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_repetitions_of_noise_are_schemes_of_their_own(study: Study) -> None:
+    config = study.config
+    noise = {"points_mm": 3, "repetitions": 3}
+    config["schemes"]["noisy"] = {"predictor": "image", "point": "centroid", "noise": noise}
+    config["experiments"]["noise"] = {"models": ["small_sam"], "schemes": ["noisy"]}
+    study.configure(**config)
+    assert study.plan() == {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_a_preset_reruns_what_its_settings_change(study: Study) -> None:
+    """`paper` stores frames as JPEG, so everything runs; with lossless frames `best` changes inference alone."""
+    study.configure(preset="paper")
+    assert study.plan()["convert"] == 2
+    study.configure(preset="best")
+    assert study.plan() == {"segment": 4, "score": 4, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_a_growing_folder_of_checkpoints(study: Study) -> None:
+    """A training run saves one file after another: each adds its own jobs, and a replaced one runs again alone."""
+    config = study.config
+    tuned = {"family": "sam", "architecture": str(SAM), "checkpoints": "training/*"}
+    config["models"]["tuned"] = tuned
+    config["experiments"]["training"] = {"models": ["tuned"], "schemes": ["box"]}
+    study.add_checkpoint("training/step_100.pth", seed=11)
+    study.configure(**config)
+    one_model = {"segment": 2, "score": 2, "aggregate": 1, "report": 1, "all": 1}
+    assert study.plan() == one_model
+    run = study.run()
+    assert run.code == 0, run.text
+    assert study.plan() == {}
+    masks = study.folder / "results" / "masks" / "training"
+    first = {path: path.stat().st_mtime_ns for path in masks.rglob("*.nii.gz")}
+    assert len(first) == 3 * 2
+
+    study.add_checkpoint("training/other.pth", seed=12)
+    (study.folder / "training" / "step_200.safetensors").write_bytes(
+        safetensors.torch.save(torch.load(study.folder / "training" / "other.pth", weights_only=True))
+    )
+    (study.folder / "training" / "other.pth").unlink()
+    assert study.plan() == one_model
+    run = study.run()
+    assert run.code == 0, run.text
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert {path.name for path in masks.iterdir()} == {"tuned_step_100", "tuned_step_200"}
+    assert study.plan() == {}
+    medians = pd.read_csv(study.folder / "results" / "tables" / "medians.csv")
+    assert list(medians["model"])[-2:] == ["tuned_step_100", "tuned_step_200"]
+
+    study.add_checkpoint("training/step_100.pth", seed=13)
+    planned = study.run("--dry-run")
+    assert planned.jobs == one_model
+    assert "tuned_step_200/000" not in re.sub(r"(?m)^    input: .*$", "", planned.text.partition("rule aggregate")[0])
 
 
 def test_changed_report_setting_reruns_the_report(study: Study) -> None:

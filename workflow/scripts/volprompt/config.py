@@ -7,11 +7,12 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from volprompt.errors import VolpromptError
+from volprompt.presets import PRESETS, scheme_defaults, with_preset
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -99,7 +100,23 @@ class SliceAt(Section):
         return self
 
 
+class Noise(Section):
+    """How far a scheme's prompts are displaced; each repetition is a scheme of its own."""
+
+    points_mm: float = Field(
+        0.0, ge=0, description="Standard deviation of a point's displacement along x and along y, in millimetres."
+    )
+    boxes_mm: float = Field(
+        0.0, ge=0, description="Standard deviation of the displacement of each side of a box, in millimetres."
+    )
+    seed: int = Field(1, ge=0, description="Seed of the displacements; repetition k has seed + k - 1.")
+    repetitions: int | None = Field(
+        None, ge=1, description="Schemes that differ in the seed, named {scheme}_1 and so on (default: just this one)."
+    )
+
+
 Origin = Literal["centroid", "interior", "click"]
+SliceChoice = Literal["middle", "nearest", "largest"] | SliceAt
 
 
 class Scheme(Section):
@@ -110,25 +127,42 @@ class Scheme(Section):
         None, description="Origin of each structure's positive point; of several, the first available one is used."
     )
     box: bool = Field(False, description="Whether the structure's tight bounding box is a prompt.")
+    mask: bool = Field(
+        False, description="Video schemes: whether the reference mask of the prompted slice is the prompt."
+    )
     negatives: Literal["none", "others"] = Field(
         "none", description="'others' adds the points of all other configured structures as negative points."
     )
-    slice: Literal["middle", "nearest", "largest"] | SliceAt | None = Field(
-        None, description="The prompted slice of a video scheme (default: middle)."
+    slice: SliceChoice | Annotated[list[SliceChoice], Field(min_length=1)] | None = Field(
+        None, description="The prompted slice of a video scheme, or a list of them (default: middle)."
     )
     structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
     multimask: bool = Field(False, description="Image schemes: take the best of three masks by predicted IoU.")
+    noise: Noise | None = Field(None, description="Random displacement of points and boxes.")
+    presence: bool = Field(
+        False,
+        description="Video schemes: whether masks are emptied on slices where the reference lacks the structure, which "
+        "image schemes know by having no prompt there.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Scheme:
-        if not self.origins and not self.box:
-            raise ValueError("gives no prompt: set point, box or both")
+        if not self.origins and not self.box and not self.mask:
+            raise ValueError("gives no prompt: set point, box or mask")
+        if self.mask and (self.origins or self.box):
+            raise ValueError("a mask is a prompt by itself, as in SAM 2; leave out point and box")
         if self.negatives == "others" and not self.origins:
             raise ValueError("negatives need point: it says where the other structures' points come from")
         if self.predictor == "image" and self.slice is not None:
             raise ValueError("slice belongs to video schemes; an image scheme prompts every slice")
+        if self.predictor == "image" and self.mask:
+            raise ValueError("mask belongs to video schemes; on every slice it would be the answer itself")
+        if self.predictor == "image" and self.presence:
+            raise ValueError("presence belongs to video schemes; an image scheme is prompted where a structure is")
         if self.predictor == "video" and self.multimask:
             raise ValueError("multimask belongs to image schemes; a video predictor decides by itself")
+        if self.noise and not (self.origins and self.noise.points_mm) and not (self.box and self.noise.boxes_mm):
+            raise ValueError("noise moves nothing: give points_mm with point, or boxes_mm with box, above 0")
         return self
 
     @property
@@ -137,6 +171,13 @@ class Scheme(Section):
         if self.point is None:
             return ()
         return (self.point,) if isinstance(self.point, str) else tuple(self.point)
+
+    @property
+    def slices(self) -> tuple[SliceChoice, ...]:
+        """The choices of prompted slices of a video scheme, at least one."""
+        if isinstance(self.slice, list):
+            return tuple(self.slice)
+        return (self.slice or "middle",)
 
 
 class Model(Section):
@@ -150,11 +191,16 @@ class Model(Section):
         None, description="File name in the checkpoint folder, or a path with at least one slash."
     )
     checkpoints: str | None = Field(None, description="Glob of checkpoint files: one model per file.")
+    image_size: int | None = Field(
+        None, ge=64, multiple_of=32, description="Family sam2: pixels of the model's image, if not the architecture's."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
         if (self.checkpoint is None) == (self.checkpoints is None):
             raise ValueError("give either checkpoint or checkpoints")
+        if self.family == "sam" and self.image_size:
+            raise ValueError("image_size belongs to family sam2; weights of SAM hold its positions for one size")
         return self
 
 
@@ -174,6 +220,17 @@ class Inference(Section):
     )
     reset_between_directions: bool = Field(
         False, description="Whether the reverse pass of a video scheme forgets the forward pass."
+    )
+    fill_holes: int = Field(
+        0,
+        ge=0,
+        description="Video schemes: holes of at most so many pixels of the decoder's mask are filled (the package: 8, "
+        "where its CUDA extension is built).",
+    )
+    video_resize: Literal["shared", "bicubic"] = Field(
+        "shared",
+        description="How frames of video schemes are resized: shared with image schemes, or as the package's video "
+        "loader does (bicubic on 8 bit), which encodes slices a second time.",
     )
     batch_size: int | None = Field(
         None, ge=1, description="Slices per encoder batch (default: 8 on a GPU; on a CPU 1, or 4 of small images)."
@@ -203,6 +260,9 @@ class Report(Section):
 class Settings(Section):
     """The whole configuration."""
 
+    preset: Literal["paper", "best"] | None = Field(
+        None, description="Settings that hold wherever the configuration says nothing itself; see docs/methods.md."
+    )
     results: str = Field("results", description="Folder of everything that the workflow makes.")
     checkpoints: str = Field("checkpoints", description="Folder of downloaded checkpoints.")
     volumes: str = Field(
@@ -244,10 +304,12 @@ def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[st
     what refers to it, so that no fault causes another. None where too little is left.
     """
     faults: list[str] = []
-    rest = copy.deepcopy(dict(config))
+    rest = with_preset(config)
     while True:
         try:
-            return Settings.model_validate(rest), faults
+            settings = Settings.model_validate(rest)
+            faults += _repetition_faults(settings)
+            return _with_repetitions(settings), faults
         except ValidationError as error:
             faults = faults or _value_faults(error)
             before = copy.deepcopy(rest)
@@ -255,6 +317,40 @@ def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[st
                 _leave_out(rest, item["loc"], item["type"] == "extra_forbidden")
             if rest == before:
                 return None, faults
+
+
+def _repeated(name: str, scheme: Scheme) -> dict[str, Scheme]:
+    """A scheme under its name, or its repetitions under theirs."""
+    if scheme.noise is None or scheme.noise.repetitions is None:
+        return {name: scheme}
+    return {
+        f"{name}_{number + 1}": scheme.model_copy(
+            update={"noise": scheme.noise.model_copy(update={"seed": scheme.noise.seed + number, "repetitions": None})}
+        )
+        for number in range(scheme.noise.repetitions)
+    }
+
+
+def _repetition_faults(settings: Settings) -> list[str]:
+    names = [(single, name) for name, scheme in settings.schemes.items() for single in _repeated(name, scheme)]
+    return [
+        f"schemes.{name}.noise.repetitions: a repetition would be named '{single}', as another scheme is; rename one"
+        for single, name in names
+        if single != name and [other for other, _ in names].count(single) > 1
+    ]
+
+
+def _with_repetitions(settings: Settings) -> Settings:
+    """Each repetition as a scheme of its own; an experiment that names the scheme runs all of them."""
+    singles = {name: _repeated(name, scheme) for name, scheme in settings.schemes.items()}
+    experiments = {
+        name: experiment.model_copy(
+            update={"schemes": [single for scheme in experiment.schemes for single in singles.get(scheme, [scheme])]}
+        )
+        for name, experiment in settings.experiments.items()
+    }
+    schemes = {name: scheme for group in singles.values() for name, scheme in group.items()}
+    return settings.model_copy(update={"schemes": schemes, "experiments": experiments})
 
 
 def _leave_out(config: dict[str, Any], place: tuple[int | str, ...], unknown_key: bool) -> None:
@@ -292,6 +388,38 @@ def _leave_out_references(config: dict[str, Any], kind: str, name: str) -> None:
             parts[kind] = [other for other in names if other != name]
             if not parts[kind]:
                 del experiments[key]
+
+
+class PresetSetting(NamedTuple):
+    """A setting that a preset makes, and what is used."""
+
+    key: str
+    preset: Any
+    used: Any
+
+    @property
+    def overridden(self) -> bool:
+        """Whether the configuration says otherwise."""
+        return bool(self.preset != self.used)
+
+
+def preset_settings(settings: Settings) -> list[PresetSetting]:
+    """Every setting of the configuration's preset with the value in use, section by section; none without a preset.
+
+    Values are plain (`model_dump(mode="json")`); keys are written as in messages: `schemes.point_video.slice`.
+    """
+    if settings.preset is None:
+        return []
+    preset = PRESETS[settings.preset]
+    used = settings.model_dump(mode="json")
+    parts = [(section, preset[section], used[section]) for section in ("frames", "inference")]
+    for name, scheme in used["schemes"].items():
+        parts.append((f"schemes.{name}", scheme_defaults(preset[scheme["predictor"]], scheme), scheme))
+    return [
+        PresetSetting(f"{place}.{key}", list(value) if isinstance(value, tuple) else value, found[key])
+        for place, wanted, found in parts
+        for key, value in wanted.items()
+    ]
 
 
 def json_schema() -> str:
@@ -333,7 +461,9 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "report": Report,
     }
     section = sections.get(str(place[0]), Settings) if len(place) > 1 else Settings
-    section = SliceAt if place[2:3] == ("slice",) and len(place) > 3 else section
+    if place[0] == "schemes" and len(place) > 3:
+        inner: dict[str, type[Section]] = {"slice": SliceAt, "noise": Noise}
+        section = inner.get(str(place[2]), section)
     return list(section.model_fields)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from volprompt.config import Frames, Scheme, SliceAt
+from volprompt.config import Frames, Inference, Noise, Scheme, SliceAt
 from volprompt.shards import StudyDesign
 
 PAPER_ARCHITECTURES = {
@@ -41,7 +41,7 @@ def deviations(design: StudyDesign, volumes: int, precisions: Sequence[str]) -> 
     for name, scheme in schemes.items():
         found += _of_scheme(name, scheme, design)
     if any(scheme.predictor == "video" for scheme in schemes.values()):
-        found += _of_tracking(design.inference.reset_between_directions)
+        found += _of_tracking(design.inference)
     other = [precision for precision in precisions if precision != "bfloat16"]
     if other:
         found.append(Deviation("Precision", "bfloat16 autocast and TF32", ", ".join(dict.fromkeys(other))))
@@ -84,7 +84,12 @@ def _of_scheme(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Devia
     if scheme.origins and scheme.origins != ("click",):
         here = ", else ".join(scheme.origins)
         yield Deviation(f"Points of {name}", "human clicks (the paper's text says centroids)", here)
-    if scheme.slice not in (None, "middle", SliceAt(index=80)):
+    if scheme.noise:
+        yield Deviation(f"Noise on prompts of {name}", "none", noise_in_words(scheme.noise))
+    if scheme.presence:
+        here = "from the reference: masks are emptied elsewhere"
+        yield Deviation(f"Slices with the structure, {name}", "found by the model", here)
+    if scheme.slices not in (("middle",), (SliceAt(index=80),)):
         yield Deviation(f"Prompted slice of {name}", "index 80 of 160, the middle", prompted_slice(scheme))
     objects = scheme.structures or design.scored
     untracked = [structure for structure in design.structures if structure not in objects]
@@ -94,36 +99,49 @@ def _of_scheme(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Devia
         yield Deviation(f"Tracked objects of {name}", "every structure, the patella included", here, effect)
 
 
-def _of_tracking(reset: bool) -> Iterator[Deviation]:
-    measured = "measured on one real knee: Dice against the reference moves by less than 0.001"
-    yield Deviation(
-        "Resize before the video encoder",
-        "PIL bicubic on 8 bit",
-        "bilinear with antialias, as in the image predictor",
-        measured,
-    )
-    yield Deviation("Hole filling", "up to 8 pixels, only where a CUDA extension is built", "none, on any machine")
-    if reset:
+def _of_tracking(inference: Inference) -> Iterator[Deviation]:
+    if inference.video_resize != "bicubic":
+        measured = "measured on one real knee: Dice against the reference moves by less than 0.001"
+        here = "bilinear with antialias, as in the image predictor"
+        yield Deviation("Resize before the video encoder", "PIL bicubic on 8 bit", here, measured)
+    if inference.fill_holes != 8:
+        here = f"up to {inference.fill_holes} pixels" if inference.fill_holes else "none"
+        yield Deviation(
+            "Hole filling", "up to 8 pixels, only where a CUDA extension is built", f"{here}, on any machine"
+        )
+    if inference.reset_between_directions:
         yield Deviation("Directions", "the reverse pass remembers the forward pass", "independent of each other")
 
 
 def prompted_slice(scheme: Scheme) -> str:
-    """The prompted slice of a video scheme in words."""
-    if isinstance(scheme.slice, SliceAt):
-        given = scheme.slice
-        return f"index {given.index}" if given.index is not None else f"{given.fraction:g} of the way through"
+    """The prompted slice or slices of a video scheme in words."""
     words = {
         "middle": "the middle slice",
         "nearest": "the slice nearest the middle with every needed prompt",
         "largest": "for each structure the slice with its largest area",
     }
-    return words[scheme.slice or "middle"]
+    given = []
+    for choice in scheme.slices:
+        if not isinstance(choice, SliceAt):
+            given.append(words[choice])
+        elif choice.index is not None:
+            given.append(f"index {choice.index}")
+        else:
+            given.append(f"{choice.fraction:g} of the way through")
+    return ", ".join(given)
+
+
+def noise_in_words(noise: Noise) -> str:
+    """How far a scheme's prompts are displaced."""
+    given = {"points": noise.points_mm, "boxes": noise.boxes_mm}
+    return ", ".join(f"{kind} {mm:g} mm" for kind, mm in given.items() if mm) + f", seed {noise.seed}"
 
 
 def prompts_in_words(scheme: Scheme) -> str:
     """What a scheme gives a model, and where."""
     given = [f"one positive point ({', else '.join(scheme.origins)})"] if scheme.origins else []
     given += ["a tight box of the reference"] if scheme.box else []
+    given += ["the reference mask"] if scheme.mask else []
     if scheme.negatives == "others":
         given.append("the other structures' points as negatives")
     where = (
@@ -131,4 +149,6 @@ def prompts_in_words(scheme: Scheme) -> str:
         if scheme.predictor == "image"
         else f"on {prompted_slice(scheme)}; memory carries it both ways"
     )
-    return f"Per structure {', '.join(given)}, {where}."
+    displaced = f" Displaced at random: {noise_in_words(scheme.noise)}." if scheme.noise else ""
+    emptied = " Masks are emptied where the reference lacks the structure." if scheme.presence else ""
+    return f"Per structure {', '.join(given)}, {where}.{displaced}{emptied}"

@@ -14,7 +14,7 @@ from volprompt.config import Scheme
 from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask
 from volprompt.prompts import read_prompts
-from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts
+from volprompt.schemes import MissingPrompt, ObjectPrompt, frame_grid, middle_slice, scheme_prompts
 from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
 
@@ -82,7 +82,9 @@ class Example:
 
     def _prompts(self, scheme: Scheme) -> list[ObjectPrompt]:
         try:
-            return scheme_prompts(scheme, self.table, list(self.design.structures), self.design.scored, self.depth)
+            return scheme_prompts(
+                scheme, self.table, list(self.design.structures), self.design.scored, self.depth, frame_grid(self.grid)
+            )
         except MissingPrompt as error:  # the volume failed under this scheme; the panel says so
             logger.info("%s: %s", self.volume, error)
             return []

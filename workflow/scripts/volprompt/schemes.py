@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from volprompt.config import Scheme, SliceAt
+from volprompt.config import Noise, Scheme, SliceAt, SliceChoice
 from volprompt.errors import VolpromptError
+from volprompt.volumes import Grid, structure_mask
 
 
 class MissingPrompt(VolpromptError):
@@ -21,7 +23,7 @@ class ObjectPrompt:
     """What a predictor is given for one object on one slice.
 
     points: float32 (n, 2), (x, y) in pixels of the frame; labels: int32 (n,), 1 positive, 0 negative;
-    box: float32 (4,), x, y, x2, y2, or None.
+    box: float32 (4,), x, y, x2, y2, or None; mask: bool (y, x), or None. A mask is the only prompt on its slice.
     """
 
     structure: str
@@ -29,6 +31,20 @@ class ObjectPrompt:
     points: np.ndarray
     labels: np.ndarray
     box: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """Size (y, x) of a volume's frames in pixels, and spacing (y, x) in millimetres."""
+
+    size: tuple[int, int]
+    spacing: tuple[float, float]
+
+
+def frame_grid(grid: Grid) -> FrameGrid:
+    """That of a volume's frames."""
+    return FrameGrid(grid.frames_shape[1:], grid.spacing[1:])
 
 
 def middle_slice(depth: int) -> int:
@@ -37,9 +53,14 @@ def middle_slice(depth: int) -> int:
 
 
 class Candidates:
-    """One volume's candidate prompts, looked up by structure and slice."""
+    """One volume's candidate prompts, looked up by structure and slice; displaced where a scheme wants noise.
 
-    def __init__(self, table: pd.DataFrame, origins: Sequence[str]) -> None:
+    frame: of the volume, needed for noise.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, origins: Sequence[str], noise: Noise | None = None, frame: FrameGrid | None = None
+    ) -> None:
         self.points: dict[tuple[str, int], tuple[float, float]] = {}
         points = table[table["kind"] == "point"]
         for origin in reversed(origins):
@@ -53,19 +74,65 @@ class Candidates:
         self.areas = {
             (row.structure, int(row.slice)): int(row.area) for row in table.itertuples() if not pd.isna(row.area)
         }
+        if noise and len(table):
+            if frame is None:
+                raise ValueError("noise in millimetres needs the frame's size and spacing")
+            volume = str(table["volume"].iloc[0])
+            self.points = {
+                key: displaced_point(point, noise, frame, volume, *key) for key, point in self.points.items()
+            }
+            self.boxes = {key: displaced_box(box, noise, frame, volume, *key) for key, box in self.boxes.items()}
+
+
+def _draws(noise: Noise, volume: str, structure: str, index: int) -> np.ndarray:
+    """Six standard normal numbers: x and y of a point, then the four sides of a box.
+
+    They depend on seed, volume, structure and slice alone, so all models, and schemes of one seed, get the same.
+    """
+    key = [noise.seed, zlib.crc32(volume.encode()), zlib.crc32(structure.encode()), index]
+    return np.random.default_rng(key).standard_normal(6)
+
+
+def displaced_point(
+    point: tuple[float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
+) -> tuple[float, float]:
+    """A point (x, y) moved by a normal displacement along each axis, in millimetres, and kept in the frame."""
+    moved_x, moved_y = _draws(noise, volume, structure, index)[:2] * noise.points_mm
+    x = np.clip(point[0] + moved_x / frame.spacing[1], 0, frame.size[1] - 1)
+    y = np.clip(point[1] + moved_y / frame.spacing[0], 0, frame.size[0] - 1)
+    return float(x), float(y)
+
+
+def displaced_box(
+    box: tuple[float, float, float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
+) -> tuple[float, float, float, float]:
+    """A box (x, y, x2, y2) with each side moved by itself and kept in the frame; sides that pass each other swap."""
+    sides = _draws(noise, volume, structure, index)[2:] * noise.boxes_mm
+    moved = np.array(box) + sides / np.tile(frame.spacing[::-1], 2)
+    x, x2 = sorted(np.clip(moved[::2], 0, frame.size[1] - 1))
+    y, y2 = sorted(np.clip(moved[1::2], 0, frame.size[0] - 1))
+    return float(x), float(y), float(x2), float(y2)
 
 
 def scheme_prompts(
-    scheme: Scheme, table: pd.DataFrame, structures: Sequence[str], scored: Sequence[str], depth: int
+    scheme: Scheme,
+    table: pd.DataFrame,
+    structures: Sequence[str],
+    scored: Sequence[str],
+    depth: int,
+    frame: FrameGrid | None = None,
 ) -> list[ObjectPrompt]:
-    """The prompts that `scheme` gives for one volume: per object every slice (image) or one slice (video).
+    """The prompts that `scheme` gives for one volume: per object every slice (image), or one or some slices (video).
 
     table: the volume's rows of the prompt table; structures: all configured ones in order; scored: the objects unless
-    the scheme names its own; depth: number of slices. Raises MissingPrompt, for an image scheme only where no slice at
-    all has a prompt.
+    the scheme names its own; depth: number of slices; frame: needed by a scheme with noise. The prompts of a scheme
+    with `mask` say where a mask is the prompt; `with_masks` gives it. Raises MissingPrompt, for an image scheme only
+    where no slice at all has a prompt.
     """
     objects = list(scheme.structures or scored)
-    candidates = Candidates(table, scheme.origins)
+    candidates = Candidates(table, scheme.origins, scheme.noise, frame)
+    if scheme.presence and not candidates.boxes:
+        raise MissingPrompt("there is no reference to tell on which slices a structure is (presence: true)")
     if scheme.predictor == "image":
         prompts = [
             prompt
@@ -76,33 +143,56 @@ def scheme_prompts(
         if not prompts:
             raise MissingPrompt(f"no slice has a {_kind(scheme)} for {_listed(objects)}; check the reference's labels")
         return prompts
-    index_of = _prompted_slices(scheme, candidates, objects, structures, depth)
-    found = [_on_slice(scheme, candidates, name, index_of[name], structures) for name in objects]
+    slices = _prompted_slices(scheme, candidates, objects, structures, depth)
+    found = [_on_slice(scheme, candidates, name, index, structures) for name in objects for index in slices[name]]
     return [prompt for prompt in found if prompt is not None]
 
 
 def wanted_clicks(
     scheme: Scheme, structures: Sequence[str], scored: Sequence[str], depth: int
 ) -> tuple[list[str], int | None]:
-    """The structures that a scheme takes clicks on, in order, and the slice on which; None where any slice will do.
+    """The structures that a scheme takes clicks on, in order, and the slice on which; None where it can be any.
 
     structures, scored, depth: as for `scheme_prompts`. No structure for a scheme that takes no clicks.
     """
     if "click" not in scheme.origins:
         return [], None
     pointed = set(structures) if scheme.negatives == "others" else set(scheme.structures or scored)
-    free = scheme.predictor == "image" or scheme.slice in ("nearest", "largest")
-    index = None if free else _fixed_slice(scheme.slice or "middle", depth)
+    first, *more = scheme.slices
+    free = scheme.predictor == "image" or bool(more) or first in ("nearest", "largest")
+    index = None if free else _fixed_slice(first, depth)
     return [name for name in structures if name in pointed], index
+
+
+def with_masks(
+    prompts: Sequence[ObjectPrompt], reference: np.ndarray, structures: Mapping[str, Sequence[int]]
+) -> list[ObjectPrompt]:
+    """Prompts of a scheme with `mask`, each with the reference mask of its slice.
+
+    reference: label map (slice, y, x); structures: label numbers by name.
+    """
+    return [
+        replace(prompt, mask=structure_mask(reference[prompt.slice], structures[prompt.structure]))
+        for prompt in prompts
+    ]
+
+
+def present_slices(table: pd.DataFrame, structure: str, depth: int) -> np.ndarray:
+    """The slices on which the reference shows a structure: bool (slice,). table: as for `scheme_prompts`."""
+    present = np.zeros(depth, bool)
+    present[table.loc[(table["kind"] == "box") & (table["structure"] == structure), "slice"]] = True
+    return present
 
 
 def _on_slice(
     scheme: Scheme, candidates: Candidates, name: str, index: int, structures: Sequence[str]
 ) -> ObjectPrompt | None:
-    """The prompt of one object on one slice, or None where its own point or box is missing."""
+    """The prompt of one object on one slice, or None where its own point, box or mask is missing."""
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     box = None
+    if scheme.mask and (name, index) not in candidates.boxes:
+        return None
     if scheme.origins:
         own = candidates.points.get((name, index))
         if own is None:
@@ -126,12 +216,24 @@ def _on_slice(
 
 def _prompted_slices(
     scheme: Scheme, candidates: Candidates, objects: Sequence[str], structures: Sequence[str], depth: int
+) -> dict[str, list[int]]:
+    """The slices on which each object of a video scheme is prompted, the first one first. Raises MissingPrompt."""
+    chosen = [_chosen_slice(wanted, scheme, candidates, objects, structures, depth) for wanted in scheme.slices]
+    return {name: sorted({choice[name] for choice in chosen}) for name in objects}
+
+
+def _chosen_slice(
+    wanted: SliceChoice,
+    scheme: Scheme,
+    candidates: Candidates,
+    objects: Sequence[str],
+    structures: Sequence[str],
+    depth: int,
 ) -> dict[str, int]:
-    """The slice on which each object of a video scheme is prompted. Raises MissingPrompt."""
+    """The slice of each object that one choice stands for. Raises MissingPrompt."""
     needed = list(structures) if scheme.negatives == "others" else list(objects)
     lacking = {index: _lacking(scheme, candidates, objects, needed, index) for index in range(depth)}
     complete = [index for index in range(depth) if not lacking[index]]
-    wanted = scheme.slice or "middle"
     if wanted in ("nearest", "largest"):
         if not complete:
             raise MissingPrompt(
@@ -157,7 +259,7 @@ def _largest(candidates: Candidates, name: str, slices: Sequence[int]) -> int:
     return max(slices, key=lambda index: (candidates.areas.get((name, index), 0), -index))
 
 
-def _fixed_slice(wanted: object, depth: int) -> int:
+def _fixed_slice(wanted: SliceChoice, depth: int) -> int:
     if isinstance(wanted, SliceAt):
         return wanted.index if wanted.index is not None else int((wanted.fraction or 0.0) * (depth - 1) + 0.5)
     return middle_slice(depth)
@@ -166,15 +268,17 @@ def _fixed_slice(wanted: object, depth: int) -> int:
 def _lacking(
     scheme: Scheme, candidates: Candidates, objects: Sequence[str], needed: Sequence[str], index: int
 ) -> list[str]:
-    """The structures whose prompt is missing on a slice: points of all that are needed, boxes of the objects."""
+    """The structures whose prompt is missing on a slice: points of all that are needed, boxes and masks of the
+    objects (both are there wherever the reference shows a structure)."""
     lacking = [name for name in needed if scheme.origins and (name, index) not in candidates.points]
-    lacking += [name for name in objects if scheme.box and (name, index) not in candidates.boxes]
+    lacking += [name for name in objects if (scheme.box or scheme.mask) and (name, index) not in candidates.boxes]
     return list(dict.fromkeys(lacking))
 
 
 def _kind(scheme: Scheme) -> str:
     kinds = [f"point ({' or '.join(scheme.origins)})"] if scheme.origins else []
     kinds += ["box"] if scheme.box else []
+    kinds += ["mask"] if scheme.mask else []
     return " or ".join(kinds)
 
 

@@ -26,8 +26,8 @@ from volprompt.logs import Progress, logger
 from volprompt.masks import mask_path, unpack_bits, write_mask
 from volprompt.models import load_model
 from volprompt.prompts import read_prompts
-from volprompt.schemes import ObjectPrompt, scheme_prompts
-from volprompt.volumes import grid_of_row, read_frames, read_volume_table
+from volprompt.schemes import ObjectPrompt, frame_grid, present_slices, scheme_prompts, with_masks
+from volprompt.volumes import grid_of_row, read_frames, read_reference, read_volume_table
 
 if TYPE_CHECKING:
     from volprompt.models.base import PromptableModel
@@ -79,6 +79,7 @@ class VolumeRun:
     runs: list[dict[str, Any]]
     size: tuple[int, int] = (0, 0)
     masks: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    present: dict[str, np.ndarray] = field(default_factory=dict)  # of structures: bool (slice,)
 
     @property
     def name(self) -> str:
@@ -112,7 +113,7 @@ class Shard:
         masks: Path,
         model: PromptableModel,
         schemes: Mapping[str, Scheme],
-        structures: Sequence[str],
+        structures: Mapping[str, Sequence[int]],
         scored: Sequence[str],
         inference: Inference,
     ) -> None:
@@ -122,7 +123,7 @@ class Shard:
         self.schemes = schemes
         self.structures = structures
         self.scored = scored
-        self.reset = inference.reset_between_directions
+        self.inference = inference
         on_gpu = model.device.type == "cuda"
         # On a CPU small images are encoded by the four; of large ones a batch is no faster, and takes more memory.
         self.batch_size = inference.batch_size or (8 if on_gpu else 1 if model.image_size > 512 else 4)
@@ -144,12 +145,14 @@ class Shard:
     def start(self, row: Any, table: pd.DataFrame) -> VolumeRun:
         """A volume with its prompts per scheme, and a failed row for each scheme that it has no prompt for."""
         run = VolumeRun(row, {}, [])
+        frame = frame_grid(grid_of_row(row))
         for name, scheme in self.schemes.items():
             try:
-                run.prompts[name] = scheme_prompts(scheme, table, self.structures, self.scored, run.depth)
+                run.prompts[name] = scheme_prompts(scheme, table, list(self.structures), self.scored, run.depth, frame)
             except VolpromptError as error:
                 logger.error("FAILED: volume %s, scheme %s: %s", run.name, name, error)
                 run.runs.append(failed_run(run.name, name, f"{run.name}: {error}"))
+        run.present = {name: present_slices(table, name, run.depth) for name in self.structures}
         return run
 
     def together(self, runs: Iterable[VolumeRun]) -> Iterator[list[VolumeRun]]:
@@ -164,7 +167,11 @@ class Shard:
             yield group
 
     def _tracked(self, run: VolumeRun) -> int:
-        return sum(len(given) for name, given in run.prompts.items() if self.schemes[name].predictor == "video")
+        return sum(
+            len({prompt.structure for prompt in given})
+            for name, given in run.prompts.items()
+            if self.schemes[name].predictor == "video"
+        )
 
     def read(self, group: Sequence[VolumeRun]) -> dict[str, tuple[Volume, float] | Exception]:
         """Read and prepare the frames of a group's volumes, with the seconds that it took, or say why not."""
@@ -178,11 +185,20 @@ class Shard:
             try:
                 frames = read_frames(self.volumes, run.name)
                 run.size = frames.shape[1:]
+                self._add_masks(run)
                 volume = Volume(run.name, self.model.prepare(frames), run.size, run.prompts)
                 loaded[run.name] = volume, time.perf_counter() - started
             except Exception as error:
                 loaded[run.name] = error
         return loaded
+
+    def _add_masks(self, run: VolumeRun) -> None:
+        """Give the prompts of schemes with `mask` the reference's masks."""
+        names = [name for name in run.prompts if self.schemes[name].mask]
+        reference = read_reference(self.volumes, run.name) if names else None
+        for name in names:
+            assert reference is not None, "a prompt table with masks comes from a reference"
+            run.prompts[name] = with_masks(run.prompts[name], reference, self.structures)
 
     def segment_together(
         self, group: Sequence[VolumeRun], loaded: Mapping[str, tuple[Volume, float] | Exception]
@@ -206,7 +222,16 @@ class Shard:
         from volprompt.models.engine import segment_volumes
 
         volumes = [loaded[run.name][0] for run in runs]
-        done = segment_volumes(self.model, volumes, self.schemes, self.batch_size, self.reset, _slices_done())
+        done = segment_volumes(
+            self.model,
+            volumes,
+            self.schemes,
+            self.batch_size,
+            self.inference.reset_between_directions,
+            _slices_done(),
+            self.inference.fill_holes,
+            self.inference.video_resize,
+        )
         for run, segmented in zip(runs, done, strict=True):
             run.masks = segmented.masks
             for name, given in run.prompts.items():
@@ -225,6 +250,8 @@ class Shard:
             for structure in self.schemes[name].structures or self.scored:
                 bits = masks.get(structure)  # none where an image scheme had no prompt on any slice
                 mask = np.zeros((run.depth, *run.size), bool) if bits is None else unpack_bits(bits, run.size[1])
+                if self.schemes[name].presence:
+                    mask[~run.present[structure]] = False
                 write_mask(mask, grid_of_row(run.row), mask_path(self.masks, name, run.name, structure))
             seconds[name] = time.perf_counter() - started
         run.masks = {}
@@ -263,9 +290,9 @@ def segment_shard(
     volumes: str | Path,
     prompts: str | Path,
     checkpoint: str,
-    model: Mapping[str, str],
+    model: Mapping[str, Any],
     schemes: Mapping[str, Mapping[str, Any]],
-    structures: Sequence[str],
+    structures: Mapping[str, Sequence[int]],
     scored: Sequence[str],
     inference: Mapping[str, Any],
     masks: str | Path,
@@ -273,9 +300,9 @@ def segment_shard(
 ) -> None:
     """Write the masks of a shard's volumes under every scheme, and `run.parquet` beside them.
 
-    model: a `Checkpoint.identity`; schemes and inference: as configured; structures: all configured ones in order;
-    scored: those that are segmented unless a scheme says otherwise. A volume that fails is recorded with its reason and
-    the others go on. Raises CheckpointError, ArchitectureError or DeviceError before the first volume.
+    model: a `Checkpoint.identity`; schemes and inference: as configured; structures: label numbers of all configured
+    ones in order; scored: those that are segmented unless a scheme says otherwise. A volume that fails is recorded with
+    its reason and the others go on. Raises CheckpointError, ArchitectureError or DeviceError before the first volume.
     """
     table = read_volume_table(volumes)
     candidates = read_prompts(prompts)
@@ -297,7 +324,7 @@ def segment_shard(
 
 
 def _prepare(
-    model: Mapping[str, str], checkpoint: str, inference: Inference, threads: int | None
+    model: Mapping[str, Any], checkpoint: str, inference: Inference, threads: int | None
 ) -> tuple[PromptableModel, dict[str, Any]]:
     """Choose the device, verify the checkpoint and load the model; also what every row of the run table repeats."""
     watch = Stopwatch()
@@ -349,7 +376,7 @@ def _run_row(
         "stage": "segment",
         "reason": "",
         "slices": depth,
-        "prompts": sum(len(prompt.points) + (prompt.box is not None) for prompt in prompts),
+        "prompts": sum(len(prompt.points) + (prompt.box is not None) + (prompt.mask is not None) for prompt in prompts),
         "prompted_slices": json.dumps(_prompted_slices(prompts)),
         **{f"seconds_{phase}": value for phase, value in seconds.items()},
         "seconds": total,

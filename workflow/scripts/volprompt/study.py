@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,19 +61,23 @@ class Checkpoint:
     file: str
     digest: str
     catalogued: bool
+    image_size: int | None = None
+    run: str = ""  # the model of the configuration whose glob found the file
 
-    def identity(self) -> dict[str, str]:
+    def identity(self) -> dict[str, Any]:
         """What the masks of this model depend on, as plain values; `digest` starts with its kind.
 
         `sha256:` is the sum of the catalogue, `content:` that of a local file's tensors. The bytes of an architecture
         given as a local file are part of it.
         """
-        identity = {
+        identity: dict[str, Any] = {
             "name": self.model,
             "family": self.family,
             "architecture": self.architecture,
             "digest": self.digest,
         }
+        if self.image_size is not None:
+            identity["image_size"] = self.image_size
         if Path(self.architecture).is_file():
             identity["architecture_crc32"] = f"{zlib.crc32(Path(self.architecture).read_bytes()):08x}"
         return identity
@@ -94,6 +99,18 @@ class Study:
         """Names of the structures that are segmented and scored, in the configuration's order."""
         return [name for name, structure in self.settings.structures.items() if structure.scored]
 
+    def training_runs(self) -> dict[str, dict[str, int]]:
+        """For each model of the configuration that is a glob: the models of its files with their training steps.
+
+        In the order of the steps; a file without a number in its name is left out, see `training_step`.
+        """
+        runs: dict[str, dict[str, int]] = {}
+        for checkpoint in self.checkpoints.values():
+            step = training_step(Path(checkpoint.file).stem)
+            if checkpoint.run and step is not None:
+                runs.setdefault(checkpoint.run, {})[checkpoint.model] = step
+        return {run: dict(sorted(steps.items(), key=lambda item: item[1])) for run, steps in runs.items()}
+
     def clicks_of(self, shard: str) -> list[Click]:
         """The clicks on the shard's volumes."""
         names = {volume.volume for volume in self.shards[shard]}
@@ -103,6 +120,19 @@ class Study:
 def shard_of(volume: str, shards: int) -> str:
     """Name of the shard that a volume always belongs to, whatever else is in the sheet."""
     return f"{zlib.crc32(volume.encode()) % shards:03d}"
+
+
+def training_step(stem: str) -> int | None:
+    """The training step in a checkpoint's file name (without ending), None where there is no number.
+
+    That is the number after `step`, `iteration`, `iter` or `epoch`, the first of these that is there; else the last
+    number that stands by itself: 12000 of `checkpoint_12000`, none of `sam2.1_hiera_t512`.
+    """
+    for word in ("step", "iteration", "iter", "epoch"):
+        if found := re.search(rf"(?<![a-z]){word}s?[ _=.-]?(\d+)", stem, re.IGNORECASE):
+            return int(found[1])
+    numbers = re.findall(r"(?<![\w.+])\d+(?![\w.+])", stem.replace("_", " ").replace("-", " "))
+    return int(numbers[-1]) if numbers else None
 
 
 def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry], digests: Path) -> Study:
@@ -172,7 +202,10 @@ def _check_sources_of_prompts(
         sources = {origin: clicked if origin == "click" else masked for origin in scheme.origins}
         without = [key for key in pointed if sources and not any(key in found for found in sources.values())]
         lacking = [f"a point ({' or '.join(sources)}) of '{key}'" for key in without]
-        lacking += [f"a box of '{key}'" for key in objects if scheme.box and key not in masked]
+        for kind in [kind for kind in ("box", "mask") if getattr(scheme, kind)]:
+            lacking += [f"a {kind} of '{key}'" for key in objects if key not in masked]
+        if scheme.presence:
+            lacking += [f"a reference of '{key}'" for key in objects if key not in masked]
         if lacking:
             faults.append(
                 f"schemes.{name}: needs {', '.join(lacking)}, and no volume has one; give labels and references, or "
@@ -233,7 +266,8 @@ def _resolve_models(
                     ". _ + - inside"
                 )
                 continue
-            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, digests, faults)
+            run = name if model.checkpoints else ""
+            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, digests, faults, run)
             if checkpoint is None:
                 continue
             if single in resolved:
@@ -262,6 +296,7 @@ def _resolve_checkpoint(
     catalogue: Mapping[str, CatalogueEntry],
     digests: Path,
     faults: list[str],
+    run: str,
 ) -> Checkpoint | None:
     entry = catalogue.get(Path(file).name) if Path(file).parent == Path(folder) else None
     if entry is not None:
@@ -270,14 +305,16 @@ def _resolve_checkpoint(
                 f"models.{name}: {Path(file).name} holds family {entry.family}, architecture {entry.architecture}; "
                 f"found {model.family}, {model.architecture}"
             )
-        return Checkpoint(name, model.family, model.architecture, file, f"sha256:{entry.sha256}", True)
+        digest = f"sha256:{entry.sha256}"
+        return Checkpoint(name, model.family, model.architecture, file, digest, True, model.image_size, run)
     if not Path(file).is_file():
         faults.append(
             f"models.{name}: there is no checkpoint {file}, and the catalogue has no '{Path(file).name}' to fetch"
             f"{hint(Path(file).name, catalogue)}"
         )
         return None
-    return Checkpoint(name, model.family, model.architecture, file, f"content:{content_digest(file, digests)}", False)
+    digest = f"content:{content_digest(file, digests)}"
+    return Checkpoint(name, model.family, model.architecture, file, digest, False, model.image_size, run)
 
 
 def _check_architecture(name: str, model: Model, faults: list[str]) -> None:

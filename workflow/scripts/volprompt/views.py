@@ -27,7 +27,7 @@ from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask, unpack_bits
 from volprompt.meshes import Mesh, signed_distances, simplify, surface
 from volprompt.prompts import read_prompts
-from volprompt.schemes import ObjectPrompt, scheme_prompts
+from volprompt.schemes import ObjectPrompt, frame_grid, scheme_prompts
 from volprompt.scores import dice
 from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import Grid, grid_of_row, read_frames, read_reference, structure_mask
@@ -262,7 +262,12 @@ def _read(
     schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
     prompts = {
         scheme: scheme_prompts(
-            design.schemes[scheme], table, list(design.structures), design.scored, grid.frames_shape[0]
+            design.schemes[scheme],
+            table,
+            list(design.structures),
+            design.scored,
+            grid.frames_shape[0],
+            frame_grid(grid),
         )
         for scheme in schemes
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volprompt.checkpoints import load_into
 from volprompt.devices import Device
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    model: Mapping[str, str],
+    model: Mapping[str, Any],
     checkpoint: str,
     device: Device,
     phase: Callable[[str], AbstractContextManager] = lambda name: nullcontext(),
 ) -> PromptableModel:
     """Build a model and load its checkpoint.
 
-    model: at least family ('sam' or 'sam2') and architecture; phase: entered for 'import', 'build' and 'load', which
-    are what starting takes. Raises CheckpointError where the checkpoint is damaged or belongs to another architecture,
-    ArchitectureError where the architecture cannot be built.
+    model: at least family ('sam' or 'sam2') and architecture, and image_size where it is not the architecture's; phase:
+    entered for 'import', 'build' and 'load', which are what starting takes. Raises CheckpointError where the checkpoint
+    is damaged or belongs to another architecture, ArchitectureError where the architecture cannot be built.
     """
     with phase("import"):
         adapter = _adapter(model["family"])
         from volprompt.models.base import without_initialisation
     with phase("build"), without_initialisation():
-        module = adapter.build(model["architecture"])
+        module = adapter.build(model["architecture"], image_size=model.get("image_size"))
     with phase("load"):
         load_into(module, checkpoint, f"{model['family']} architecture {model['architecture']}")
         return adapter(module, device)

@@ -39,8 +39,8 @@ class PromptableModel(ABC):
 
     @staticmethod
     @abstractmethod
-    def build(architecture: str) -> torch.nn.Module:
-        """Build the package's model without its weights. Raises ArchitectureError."""
+    def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
+        """Build the package's model without its weights, for another image size if given. Raises ArchitectureError."""
 
     @property
     def parameters(self) -> int:
@@ -77,7 +77,11 @@ class PromptableModel(ABC):
         multimask: best of three masks by predicted IoU instead of the single mask.
         """
 
-    def tracker(self) -> Any:
+    def encode_for_video(self, frames: np.ndarray) -> list[torch.Tensor]:
+        """Like `encode`, with frames resized as the package's video loader does; where there is one."""
+        raise ArchitectureError("this family of models has no video predictor; use an image scheme")
+
+    def tracker(self, hole_area: int = 0) -> Any:
         """What carries prompts through volumes, see `tracking.Tracker`. Raises ArchitectureError without memory."""
         raise ArchitectureError("this family of models has no memory; use an image scheme")
 
@@ -105,13 +109,14 @@ Prompted = TypeVar("Prompted")
 
 
 def alike(items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]) -> Iterator[list[Prompted]]:
-    """Groups of items whose prompts can be one batch: as many points, and all or none with a box.
+    """Groups of items whose prompts can be one batch: as many points, and all or none with a box or a mask.
 
     Prompts are not padded to a common length, since a padding point changes what a model returns.
     """
 
-    def form(item: Prompted) -> tuple[int, bool]:
-        return len(prompt_of(item).points), prompt_of(item).box is not None
+    def form(item: Prompted) -> tuple[int, bool, bool]:
+        prompt = prompt_of(item)
+        return len(prompt.points), prompt.box is not None, prompt.mask is not None
 
     for _, group in groupby(sorted(items, key=form), key=form):
         yield list(group)

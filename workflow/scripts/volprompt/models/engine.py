@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -60,19 +60,25 @@ def segment_volumes(
     batch_size: int,
     reset_between_directions: bool = False,
     progress: Callable[[str, int, int], None] = lambda volume, done, slices: None,
+    hole_area: int = 0,
+    video_resize: Literal["shared", "bicubic"] = "shared",
 ) -> list[Segmented]:
     """Segment volumes under each scheme that they have prompts for.
 
     batch_size: slices per batch of the image encoder; progress: called with a volume's name, the slices encoded so far,
-    and how many there are to encode. Structures without a prompt on any slice are absent from the masks.
+    and how many there are to encode; hole_area: pixels of the largest hole that video schemes fill, see
+    `holes.fill_holes`; video_resize: `bicubic` encodes slices a second time for video schemes, resized as the package's
+    video loader does. Structures without a prompt on any slice are absent from the masks.
     """
     with model.inference():
         clock = _Clock(model.device)
-        works = [_Work(model, volume, schemes, batch_size, clock, progress) for volume in volumes]
+        works = [
+            _Work(model, volume, schemes, batch_size, clock, progress, video_resize == "bicubic") for volume in volumes
+        ]
         tracked = [each for work in works for each in work.tracked]
         if tracked:
-            steps = model.tracker().track(tracked, reset_between_directions)
-            while wanted := clock.timed(("track",), next, steps, None):
+            steps = model.tracker(hole_area).track(tracked, reset_between_directions)
+            while (wanted := clock.timed(("track",), next, steps, None)) is not None:
                 for work in works:
                     work.encode(index for features, index in wanted if features is work.features)
         for work in works:
@@ -92,7 +98,9 @@ class _Work:
         batch_size: int,
         clock: _Clock,
         progress: Callable[[str, int, int], None],
+        encode_twice: bool,
     ) -> None:
+        """encode_twice: for image schemes, and for video schemes in their own way."""
         self.model, self.volume, self.schemes, self.clock, self.progress = model, volume, schemes, clock, progress
         depth = len(volume.frames)
         shape = (depth, volume.size[0], -(-volume.size[1] // 8))
@@ -109,28 +117,44 @@ class _Work:
             if name not in self.video:
                 for prompt in volume.prompts[name]:
                     self.decoded.setdefault(prompt.slice, []).append((name, prompt))
-        moving = [prompt for name in self.video for prompt in volume.prompts[name]]
-        order = [*_in_turn([ways(prompt.slice, depth) for prompt in moving]), *self.decoded]
-        self.features = SliceFeatures(self._encode, order, depth, batch_size)
-        self.slices = len(self.features.pending)
+        moving = {
+            (name, structure): [prompt for prompt in volume.prompts[name] if prompt.structure == structure]
+            for name in self.video
+            for structure in self.masks[name]
+        }
+        order = list(_in_turn([ways([prompt.slice for prompt in given], depth) for given in moving.values()]))
+        if encode_twice:
+            # Features for tracking, and features for image schemes.
+            self.features = SliceFeatures(self._encode_for_video, order, depth, batch_size)
+            self.still = SliceFeatures(self._encode, list(self.decoded), depth, batch_size)
+        else:
+            self.features = self.still = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size)
+        self.slices = self._left()
         self.waiting: list[int] = []
         self.tracked = [
-            TrackedObject(prompt, self.features, volume.size, self.masks[name][prompt.structure])
-            for name in self.video
-            for prompt in volume.prompts[name]
+            TrackedObject(given, self.features, volume.size, self.masks[name][structure])
+            for (name, structure), given in moving.items()
         ]
 
+    def _left(self) -> int:
+        """Slices that are still to be encoded, counted as often as they are."""
+        return sum(len(features.pending) for features in {self.features, self.still})
+
     def encode(self, slices: Iterable[int]) -> None:
+        """Encode slices for tracking unless they are there, and decode the image schemes' prompts on them."""
+        self._require(self.features, slices)
+
+    def _require(self, features: SliceFeatures, slices: Iterable[int]) -> None:
         """Encode slices unless they are there, and decode the image schemes' prompts on them batch by batch."""
         for index in slices:
-            self.features.require([index])
+            features.require([index])
             if sum(len(self.decoded[index]) for index in self.waiting) >= DECODER_BATCH:
                 self._decode()
 
     def finish(self) -> None:
         """Encode the slices that only image schemes need, and decode what is left."""
-        while self.features.pending:
-            self.encode(self.features.pending[:1])
+        while self.still.pending:
+            self._require(self.still, self.still.pending[:1])
         self._decode()
 
     def result(self, seconds_per_step: float) -> Segmented:
@@ -142,19 +166,25 @@ class _Work:
         name = self.volume.name
         seconds = {scheme: self.clock.seconds(("decode", name, scheme)) for scheme in masks}
         for scheme in self.video:
-            seconds[scheme] = seconds_per_step * self.features.depth * len(self.volume.prompts[scheme])
+            seconds[scheme] = seconds_per_step * self.features.depth * len(self.masks[scheme])
         return Segmented(masks, self.clock.seconds(("encode", name)), seconds)
 
     def _encode(self, slices: list[int]) -> list[torch.Tensor]:
         frames = self.volume.frames[slices]
         levels = self.clock.timed(("encode", self.volume.name), self.model.encode, frames)
         self.waiting += [index for index in slices if index in self.decoded]
-        self.progress(self.volume.name, self.slices - len(self.features.pending), self.slices)
+        self.progress(self.volume.name, self.slices - self._left(), self.slices)
+        return levels
+
+    def _encode_for_video(self, slices: list[int]) -> list[torch.Tensor]:
+        frames = self.volume.frames[slices]
+        levels = self.clock.timed(("encode", self.volume.name), self.model.encode_for_video, frames)
+        self.progress(self.volume.name, self.slices - self._left(), self.slices)
         return levels
 
     def _decode(self) -> None:
         """Decode the image schemes' prompts on the slices that wait."""
-        levels = {index: self.features.use(index) for index in self.waiting}
+        levels = {index: self.still.use(index) for index in self.waiting}
         given: dict[str, list[ObjectPrompt]] = {}
         for index in self.waiting:
             for name, prompt in self.decoded[index]:

@@ -15,7 +15,7 @@ from torchvision.transforms.functional import resize
 
 from volprompt.devices import Device
 from volprompt.models.attention import fuse_attention
-from volprompt.models.base import PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml, to_device
 from volprompt.schemes import ObjectPrompt
 
 
@@ -28,8 +28,10 @@ class SamModel(PromptableModel):
         self.transform = ResizeLongestSide(self.module.image_encoder.img_size)
 
     @staticmethod
-    def build(architecture: str) -> torch.nn.Module:
+    def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
         """A `segment_anything.modeling.Sam`, of the package or of a YAML file."""
+        if image_size is not None:
+            raise ArchitectureError("SAM's weights hold its positions for one image size; leave image_size out")
         if architecture in sam_model_registry:
             return sam_model_registry[architecture](checkpoint=None)
         return build_from_yaml(Path(architecture), {})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import sam2
 import torch
+from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Normalize, Resize
 
@@ -36,7 +37,7 @@ class Sam2Model(PromptableModel):
     """A configuration of the sam2 package, or a YAML file of the same form.
 
     Frames are resized as the image predictor does (torchvision, bilinear with antialias), for image and video schemes
-    alike, so that both share a slice's features.
+    alike, so that both share a slice's features; `encode_for_video` resizes as the video loader does.
     """
 
     def __init__(self, module: Any, device: Device) -> None:
@@ -48,12 +49,13 @@ class Sam2Model(PromptableModel):
         self.normalize = Normalize(MEAN, STD)
 
     @staticmethod
-    def build(architecture: str) -> torch.nn.Module:
+    def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
         """A `sam2.modeling.sam2_base.SAM2Base`, of a YAML file or the package."""
         path = Path(architecture)
         if not path.is_file():
             path = Path(sam2.__path__[0]) / architecture
-        return build_from_yaml(path, BUILD_SETTINGS)
+        size = {} if image_size is None else {"image_size": image_size}
+        return build_from_yaml(path, {**BUILD_SETTINGS, **size})
 
     @property
     def image_size(self) -> int:
@@ -62,8 +64,17 @@ class Sam2Model(PromptableModel):
 
     def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
         """Resize and encode: the levels that the mask decoder and the memory use, finest first."""
-        grey = to_device(frames, self.device)[:, None].float().div(255)
-        colour = self.normalize(self.resize(grey).expand(-1, 3, -1, -1))
+        return self._encode_resized(self.resize(to_device(frames, self.device)[:, None].float().div(255)))
+
+    def encode_for_video(self, frames: np.ndarray) -> list[torch.Tensor]:
+        """Like `encode`, resized by PIL, bicubic on 8 bit, as the package's `load_video_frames` does."""
+        size = (self.module.image_size, self.module.image_size)
+        resized = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
+        return self._encode_resized(to_device(resized, self.device)[:, None].float().div(255))
+
+    def _encode_resized(self, grey: torch.Tensor) -> list[torch.Tensor]:
+        """Levels of frames, float (n, 1, y, x) from 0 to 1 at the size of the model's image."""
+        colour = self.normalize(grey.expand(-1, 3, -1, -1))
         levels = self.module.forward_image(colour)["backbone_fpn"]
         return levels[-self.module.num_feature_levels :]
 
@@ -89,9 +100,9 @@ class Sam2Model(PromptableModel):
         )
         return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)[:, 0] > 0
 
-    def tracker(self) -> Tracker:
+    def tracker(self, hole_area: int = 0) -> Tracker:
         """A tracker for some volumes."""
-        return Tracker(self.module, self.positions)
+        return Tracker(self.module, self.positions, hole_area)
 
 
 class _NoPositions(torch.nn.Module):

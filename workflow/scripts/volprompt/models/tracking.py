@@ -1,12 +1,14 @@
 """SAM 2's memory carries prompts through volumes: objects of any schemes and volumes move in lockstep, as one batch.
 
 The package's `SAM2VideoPredictor` is what the results equal; it tracks objects one after another. Per object it does
-this: the prompted slice is segmented without memory; its mask enters memory in binary form; every other slice attends
-to the prompted one, to the slices before it in the direction of travel, and to the objects' pointers. The reverse pass
-follows the forward pass in the same state, so that its first slices also see memories of the forward pass.
+this: the prompted slices are segmented without memory; their masks enter memory in binary form; every other slice
+attends to the prompted ones, to the slices before it in the direction of travel, and to the objects' pointers. The
+forward pass begins at the first prompted slice, and passes by the others. The reverse pass follows from there in the
+same state, so that its first slices also see memories of the forward pass.
 
-At one distance from their prompted slices, objects have the same number of memories, wherever those slices are. That is
-what makes them a batch; near the ends of volumes of different depth it falls apart into smaller ones.
+At one distance from their first prompted slices, objects with one prompted slice have the same number of memories,
+wherever those slices are. That is what makes them a batch; near the ends of volumes of different depth, and behind
+further prompted slices, it falls apart into smaller ones.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from sam2.modeling.sam.transformer import RoPEAttention
-from sam2.modeling.sam2_utils import get_1d_sine_pe
+from sam2.modeling.sam2_utils import get_1d_sine_pe, select_closest_cond_frames
 from torch.nn import functional
 
 from volprompt.models.base import ArchitectureError, alike, pack_bits
 from volprompt.models.features import SliceFeatures, gather
+from volprompt.models.holes import fill_holes
 from volprompt.schemes import ObjectPrompt
 
 
@@ -44,35 +47,49 @@ def point_inputs(
     return {"point_coords": coords.to(device), "point_labels": labels.to(device)}
 
 
+def mask_inputs(prompts: Sequence[ObjectPrompt], image_size: int, device: torch.device) -> torch.Tensor:
+    """Mask prompts as SAM 2 takes them: on its own image, (n, 1, y, x) float32 of 0 and 1, as `add_new_mask` does."""
+    masks = torch.from_numpy(np.stack([prompt.mask for prompt in prompts if prompt.mask is not None]))
+    size = (image_size, image_size)
+    masks = masks[:, None].float().to(device)
+    if masks.shape[-2:] != size:
+        masks = functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
+    return (masks >= 0.5).float()
+
+
 @dataclass(eq=False)
 class TrackedObject:
-    """An object with its prompt, the features of its volume, and its masks.
+    """An object with its prompts, the features of its volume, and its masks.
 
-    size: height and width of a frame; masks: uint8 (slice, y, ceil(x / 8)) on the model's device, bits as `pack_bits`
-    makes them, filled by the tracker.
+    prompts: on one slice or on several, in their order; size: height and width of a frame; masks: uint8 (slice, y,
+    ceil(x / 8)) on the model's device, bits as `pack_bits` makes them, filled by the tracker.
     """
 
-    prompt: ObjectPrompt
+    prompts: Sequence[ObjectPrompt]
     features: SliceFeatures
     size: tuple[int, int]
     masks: torch.Tensor
 
 
-def ways(start: int, depth: int) -> Iterator[int]:
-    """Slices in the order in which an object reaches them that is prompted on slice `start`."""
-    yield from range(start, depth)
-    yield from range(start - 1, -1, -1)
+def ways(prompted: Sequence[int], depth: int) -> Iterator[int]:
+    """Slices in the order in which an object reaches them: the prompted ones, and both ways from the first of them."""
+    yield from prompted
+    first = min(prompted)
+    yield from (index for index in range(first + 1, depth) if index not in prompted)
+    yield from range(first - 1, -1, -1)
 
 
 class _Row:
     """A place in the batch: an object on its way, and where in the memory bank its earlier slices are."""
 
     def __init__(self, number: int, tracked: TrackedObject, places: int) -> None:
+        """places: for slices that are not prompted; the first ones in the bank belong to the prompted slices."""
         self.number = number
         self.tracked = tracked
-        self.start = tracked.prompt.slice
+        self.prompted = {prompt.slice: place for place, prompt in enumerate(tracked.prompts)}
+        self.start = min(self.prompted)
         self.places: dict[int, int] = {}
-        self.free = list(range(1, places))  # place 0 belongs to the prompted slice
+        self.free = list(range(len(self.prompted), len(self.prompted) + places))
         self.passed: set[int] = set()
 
     def remember(self, index: int) -> int:
@@ -114,18 +131,19 @@ class _Step:
 class Tracker:
     """Carries objects through their volumes with a `sam2.modeling.sam2_base.SAM2Base`.
 
-    positions: of the coarsest level, see `pixel_positions`.
+    positions: of the coarsest level, see `pixel_positions`; hole_area: see `fill_holes`.
     """
 
-    def __init__(self, module: Any, positions: torch.Tensor) -> None:
+    def __init__(self, module: Any, positions: torch.Tensor, hole_area: int = 0) -> None:
         if not module.num_maskmem or not module.directly_add_no_mem_embed:
             raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
         self.module = module
         self.positions = positions
+        self.hole_area = hole_area
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
-        # Of a row in the bank: the prompted slice's, those that the reverse pass still reads, the last ones, a new one.
-        self.places = 2 * self.reach + 2
+        # Of a row, beside the prompted slices': what the reverse pass still reads, the last ones, a new one
+        self.places = 2 * self.reach + 1
         self.memory = torch.empty(0)
         self.memory_positions = torch.empty(0)
         self.pointers = torch.empty(0)
@@ -136,12 +154,12 @@ class Tracker:
         """Segment the objects on every slice of their volumes.
 
         Yields, before each step, the volumes and slices that it will use; the caller sees to it that they are encoded.
-        With `reset_between_directions` the reverse pass sees nothing of the forward pass but the prompted slice, and
+        With `reset_between_directions` the reverse pass sees nothing of the forward pass but the prompted slices, and
         both directions move at once.
         """
         passes = 2 if reset_between_directions else 1
         rows = [_Row(number, each, self.places) for number, each in enumerate(list(objects) * passes)]
-        yield [(each.features, each.prompt.slice) for each in objects]
+        yield [(each.features, prompt.slice) for each in objects for prompt in each.prompts]
         self._prompted(objects, rows)
         if reset_between_directions:
             half = len(objects)
@@ -158,63 +176,103 @@ class Tracker:
         while True:
             distance += 1
             at = [(row, row.start - distance if reverse else row.start + distance, reverse) for row, reverse in rows]
-            moving = [each for each in at if 0 <= each[1] < each[0].tracked.features.depth]
-            if not moving:
+            inside = [each for each in at if 0 <= each[1] < each[0].tracked.features.depth]
+            if not inside:
                 return
+            moving = [each for each in inside if each[1] not in each[0].prompted]
             yield [(row.tracked.features, index) for row, index, _ in moving]
             steps = [self._recalled(row, index, reverse) for row, index, reverse in moving]
             for batch in _of_one_form(steps):
                 self._advance(batch)
-            for row, index, reverse in moving:
+            for row, index, reverse in inside:
                 passed = index + self.reach if reverse else index - self.reach
                 # The reverse pass reads the forward pass's memories of the slices behind the start.
                 if reset or reverse or passed > row.start + self.reach:
                     row.forget(passed)
 
     def _recalled(self, row: _Row, index: int, reverse: bool) -> _Step:
-        """What the package's `_prepare_memory_conditioned_features` reads: its rules, for one prompted slice."""
+        """What the package's `_prepare_memory_conditioned_features` reads, by its rules and in its order."""
         module, sign = self.module, -1 if reverse else 1
         stride = module.memory_temporal_stride_for_eval
-        spatial = [(0, 0)]
+        # Prompted slices that are too many for attention count as slices on the way.
+        prompted, others = select_closest_cond_frames(index, row.prompted, module.max_cond_frames_in_attn)
+        spatial = [(0, place) for place in prompted.values()]
         for position in range(1, module.num_maskmem):
             back = module.num_maskmem - position
             # Counted along the way, earlier slices lie below; all but the last one are multiples of the stride.
             earlier = sign * index - 1 if back == 1 else ((sign * index - 2) // stride - (back - 2)) * stride
-            place = row.places.get(sign * earlier)
+            place = row.places.get(sign * earlier, others.get(sign * earlier))
             if place is not None:
                 spatial.append((position, place))
         if not module.use_obj_ptrs_in_encoder:
             return _Step(row, index, spatial, [])
-        pointers = [(abs(index - row.start), row.start)]
+        signed, past_only = module.use_signed_tpos_enc_to_obj_ptrs, module.only_obj_ptrs_in_the_past_for_eval
+        pointers = [
+            (sign * (index - each) if signed else abs(index - each), each)
+            for each in prompted
+            if not past_only or sign * each <= sign * index
+        ]
         for distance in range(1, min(row.tracked.features.depth, module.max_obj_ptrs_in_encoder)):
-            if index - sign * distance in row.passed:
-                pointers.append((distance, index - sign * distance))
+            earlier = index - sign * distance
+            if earlier in row.passed or earlier in others:
+                pointers.append((distance, earlier))
         return _Step(row, index, spatial, pointers)
 
     def _prompted(self, objects: Sequence[TrackedObject], rows: Sequence[_Row]) -> None:
         """Segment the prompted slices without memory, and remember them."""
+        given = [(each, prompt) for each in objects for prompt in each.prompts]
         for size in {each.size for each in objects}:
-            for batch in alike((each for each in objects if each.size == size), lambda each: each.prompt):
-                *fine, coarse = gather([(each.features, each.prompt.slice) for each in batch])
-                points = point_inputs([each.prompt for each in batch], size, self.module.image_size, coarse.device)
-                embedded = coarse + self.module.no_mem_embed.reshape(1, -1, 1, 1)
-                low_res, pointer, memory, positions = self._segment(coarse, embedded, fine, points)
+            for batch in alike((pair for pair in given if pair[0].size == size), lambda pair: pair[1]):
+                *fine, coarse = gather([(each.features, prompt.slice) for each, prompt in batch])
+                low_res, pointer, presence = self._answered([prompt for _, prompt in batch], size, coarse, fine)
+                low_res = fill_holes(low_res, self.hole_area)
+                memory, positions = self._remembered(coarse, self._enlarged(low_res), presence, prompted=True)
                 if not len(self.memory):
                     self._allocate(rows, memory, pointer, positions)
-                for number, (each, mask) in enumerate(zip(batch, _packed(low_res, size), strict=True)):
-                    each.masks[each.prompt.slice] = mask
+                for number, ((each, prompt), mask) in enumerate(zip(batch, _packed(low_res, size), strict=True)):
+                    each.masks[prompt.slice] = mask
                     for row in rows:
                         if row.tracked is each:
-                            self.memory[row.number, 0] = memory[number]
-                            self.pointers[row.number, row.start] = pointer[number]
+                            self.memory[row.number, row.prompted[prompt.slice]] = memory[number]
+                            self.pointers[row.number, prompt.slice] = pointer[number]
+
+    def _answered(
+        self, prompts: Sequence[ObjectPrompt], size: tuple[int, int], coarse: torch.Tensor, fine: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prompts of one form without memory: mask logits (n, 1, y, x), object pointers (n, channel), presence (n, 1).
+
+        A mask that is a prompt is also the answer, in models that are set so (the published ones are).
+        """
+        module, points, masks = self.module, None, None
+        if prompts[0].mask is None:
+            points = point_inputs(prompts, size, module.image_size, coarse.device)
+        else:
+            masks = mask_inputs(prompts, module.image_size, coarse.device)
+        if masks is not None and module.use_mask_input_as_output_without_sam:
+            *_, low_res, _, pointer, presence = module._use_mask_as_output(coarse, fine or None, masks)
+            return low_res, pointer, presence
+        *_, low_res, _, pointer, presence = module._forward_sam_heads(
+            backbone_features=coarse + module.no_mem_embed.reshape(1, -1, 1, 1),
+            point_inputs=points,
+            mask_inputs=masks,
+            high_res_features=fine or None,
+            multimask_output=module._use_multimask(True, points),
+        )
+        return low_res, pointer, presence
+
+    def _enlarged(self, low_res: torch.Tensor) -> torch.Tensor:
+        """Mask logits at the size of the model's image, (n, 1, y, x)."""
+        size = (self.module.image_size, self.module.image_size)
+        return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
 
     def _allocate(
         self, rows: Sequence[_Row], memory: torch.Tensor, pointer: torch.Tensor, positions: torch.Tensor
     ) -> None:
         """The memory bank: spatial memories (row, place, pixel, channel) and pointers (row, slice, channel)."""
         depth = max(row.tracked.features.depth for row in rows)
+        places = self.places + max(len(row.prompted) for row in rows)
         # The package keeps memory in bfloat16.
-        self.memory = memory.new_empty((len(rows), self.places, *memory.shape[1:]), dtype=torch.bfloat16)
+        self.memory = memory.new_empty((len(rows), places, *memory.shape[1:]), dtype=torch.bfloat16)
         self.pointers = pointer.new_empty((len(rows), depth, pointer.shape[1]))
         self.memory_positions = positions
 
@@ -223,7 +281,14 @@ class Tracker:
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in batch])
         memory, positions, pointer_tokens = self._memory_of(batch)
         embedded = self._attend(coarse, memory, positions, pointer_tokens)
-        low_res, pointer, memory, _ = self._segment(coarse, embedded, fine, None)
+        *_, low_res, high_res, pointer, presence = self.module._forward_sam_heads(
+            backbone_features=embedded,
+            high_res_features=fine or None,
+            multimask_output=self.module._use_multimask(False, None),
+        )
+        # As in the package: of a slice on the way the mask is remembered with its holes.
+        memory, _ = self._remembered(coarse, high_res, presence, prompted=False)
+        low_res = fill_holes(low_res, self.hole_area)
         numbers = [step.row.number for step in batch]
         self.memory[numbers, [step.row.remember(step.index) for step in batch]] = memory.to(torch.bfloat16)
         self.pointers[numbers, [step.index for step in batch]] = pointer.to(self.pointers.dtype)
@@ -254,32 +319,21 @@ class Tracker:
             seen = seen + layer.linear2(layer.activation(layer.linear1(layer.norm3(seen))))
         return attention.norm(seen).transpose(1, 2).reshape(coarse.shape)
 
-    def _segment(
-        self,
-        coarse: torch.Tensor,
-        embedded: torch.Tensor,
-        fine: list[torch.Tensor],
-        points: dict[str, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mask decoder, then memory encoder.
+    def _remembered(
+        self, coarse: torch.Tensor, high_res: torch.Tensor, presence: torch.Tensor, prompted: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Memory encoder, for mask logits (n, 1, y, x) at the size of the model's image.
 
-        embedded: the coarsest level, with memory in it. Returns mask logits (n, 1, y, x) at the decoder's size, object
-        pointers (n, channel), spatial memories (n, pixel, channel) and the encoding of their pixels (pixel, channel).
+        Returns spatial memories (n, pixel, channel) and the encoding of their pixels (pixel, channel).
         """
-        *_, low_res, high_res, pointer, presence = self.module._forward_sam_heads(
-            backbone_features=embedded,
-            point_inputs=points,
-            high_res_features=fine or None,
-            multimask_output=self.module._use_multimask(points is not None, points),
-        )
         memory, positions = self.module._encode_new_memory(
             current_vision_feats=[_flat(coarse)],
             feat_sizes=[coarse.shape[-2:]],
             pred_masks_high_res=high_res,
             object_score_logits=presence,
-            is_mask_from_pts=points is not None,
+            is_mask_from_pts=prompted,
         )
-        return low_res, pointer, memory.flatten(2).transpose(1, 2), positions[-1][0].flatten(1).transpose(0, 1)
+        return memory.flatten(2).transpose(1, 2), positions[-1][0].flatten(1).transpose(0, 1)
 
     def _memory_of(self, batch: Sequence[_Step]) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Memory tokens (n, token, channel), their position encodings, and how many of them are object pointers."""
