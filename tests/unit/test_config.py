@@ -155,6 +155,7 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ),
         ("models.tiny.family", "sam3", "models.tiny.family", "found 'sam3'"),
         ("models.tiny.checkpoint", None, "models.tiny", "give either checkpoint or checkpoints"),
+        ("models.tiny.image_size", 500, "models.tiny.image_size", "multiple of 32"),
         ("models.tiny.checkpoints", "runs/*.pt", "models.tiny", "give either checkpoint or checkpoints"),
         ("experiments.all.models", [], "experiments.all.models", "at least 1"),
         ("inference.device", "gpu", "inference.device", "found 'gpu'"),
