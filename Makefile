@@ -3,7 +3,7 @@ PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 export PYTHONPATH := workflow/scripts
 
-.PHONY: demo test clicks slurm-test bench lint format lock schema clean
+.PHONY: demo test clicks slurm-test bench lint format lock schema gallery clean
 
 # The main job on the embedded default: synthetic knees, small models, every scheme, the report.
 demo: .venv/ready demo/volumes/volumes.tsv
@@ -50,6 +50,10 @@ lock: .venv/uv
 
 schema: .venv/ready
 	.venv/bin/python -c "from volprompt.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
+
+# The README's drawings of schemes and their prompts.
+gallery: .venv/ready
+	.venv/bin/python docs/gallery.py
 
 clean:
 	rm -rf results/demo demo/volumes .snakemake

@@ -67,6 +67,13 @@ def test_shipped_configurations(name: str) -> None:
     assert [name for name, structure in settings.structures.items() if structure.scored] == ["femur", "tibia"]
 
 
+def test_the_shipped_second_anatomy() -> None:
+    settings = read_settings(yaml.safe_load((CONFIG / "spinal_cord.yaml").read_text()))
+    assert list(settings.structures) == ["cord"]
+    assert settings.schemes["mask_video"].mask
+    assert settings.schemes["point"].origins == ("interior",)  # from its preset
+
+
 def test_demo_writes_where_the_demo_is_looked_for() -> None:
     assert read_settings(yaml.safe_load((CONFIG / "demo.yaml").read_text())).results == "results/demo"
 
@@ -75,7 +82,7 @@ def test_schema_file_is_up_to_date() -> None:
     assert (CONFIG / "schema" / "config.schema.json").read_text() == json_schema(), "run `make schema`"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml", "spinal_cord.yaml"])
 def test_shipped_configurations_fit_the_schema(name: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((CONFIG / "schema" / "config.schema.json").read_text())
@@ -155,6 +162,7 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ),
         ("models.tiny.family", "sam3", "models.tiny.family", "found 'sam3'"),
         ("models.tiny.checkpoint", None, "models.tiny", "give either checkpoint or checkpoints"),
+        ("models.tiny.image_size", 500, "models.tiny.image_size", "multiple of 32"),
         ("models.tiny.checkpoints", "runs/*.pt", "models.tiny", "give either checkpoint or checkpoints"),
         ("experiments.all.models", [], "experiments.all.models", "at least 1"),
         ("inference.device", "gpu", "inference.device", "found 'gpu'"),
