@@ -47,6 +47,8 @@ rule report:
         frames=STUDY.settings.frames.model_dump(mode="json"),
         inference=STUDY.settings.inference.model_dump(mode="json"),
         scores=STUDY.settings.scores.model_dump(mode="json"),
+        preset=[tuple(setting) for setting in preset_settings(STUDY.settings)],
+        training_runs=STUDY.training_runs(),
         settings=STUDY.settings.report.model_dump(mode="json"),
         method_version=METHOD_VERSION["report"],
     script:

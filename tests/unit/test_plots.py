@@ -32,6 +32,16 @@ def test_every_volume_is_a_point_and_its_median_a_tick() -> None:
     assert [list(x) for x in lines if list(x) != [0, 1]] == [[0.7, 0.7]]
 
 
+def test_dice_along_training_is_in_the_order_of_the_steps() -> None:
+    rows = [("run_200", "point", 0.7), ("run_1000", "point", 0.9), ("run_50", "point", 0.5), ("other", "point", 0.1)]
+    medians = pd.DataFrame(rows, columns=["model", "scheme", "combined"]).assign(
+        combined_low=np.nan, combined_high=np.nan
+    )
+    steps = {"run_50": 50, "run_200": 200, "run_1000": 1000}
+    (line,) = plots.training(medians, steps, SCHEMES).axes[0].lines
+    assert line.get_xydata().tolist() == [[50, 0.5], [200, 0.7], [1000, 0.9]]
+
+
 def test_differences_are_named_in_the_order_of_the_subtraction() -> None:
     table = pd.DataFrame(
         {

@@ -22,6 +22,8 @@ with logging_to(snakemake.log[0], "report"):
             frames=Frames(**params.frames),
             inference=Inference(**params.inference),
             scores=Scores(**params.scores),
+            preset=params.preset,
+            training_runs=params.training_runs,
         ),
         **params.settings,
         page=snakemake.output.page,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from itertools import cycle
 from pathlib import Path
@@ -301,6 +301,30 @@ def cost(table: pd.DataFrame, schemes: Look) -> Figure:
         for name in known["model"].drop_duplicates()
     ]
     figure.legend(handles=handles, loc="outside right upper", title="colour: prompts\nshape: model", alignment="left")
+    return figure
+
+
+@styled
+def training(medians: pd.DataFrame, steps: Mapping[str, int], schemes: Look) -> Figure:
+    """Median combined Dice against the training step of a run's checkpoints, a line per scheme.
+
+    steps: training step by model; models without one are left out. Intervals are drawn where there are any.
+    """
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.subplots()
+    known = medians[medians["model"].isin(list(steps))].dropna(subset=["combined"])
+    for scheme, rows in known.groupby("scheme", sort=False):
+        ordered = rows.assign(step=rows["model"].map(steps)).sort_values("step")
+        look = schemes.of[str(scheme)]
+        axes.plot(ordered["step"], ordered["combined"], **look, markersize=4, label=plain(scheme))
+        axes.fill_between(
+            ordered["step"], ordered["combined_low"], ordered["combined_high"], color=look["color"], alpha=0.15
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("Training step")
+    axes.set_ylabel("Median Dice, combined")
+    axes.grid()
+    figure.legend(loc="outside right upper")
     return figure
 
 

@@ -91,6 +91,7 @@ def write_report(
             models=model_rows(runs, design),
             schemes=scheme_rows(design),
             deviations=deviations(design, len(volumes), sorted(runs["precision"].dropna().unique())),
+            preset=design.preset,
             software=software(runs),
             medians=records(found.medians),
             best={name: found.medians[name].max() for name in [*design.scored, "combined"]},
@@ -184,6 +185,10 @@ def draw_plots(gallery: Gallery, found: Tables, design: StudyDesign) -> None:
         gallery.add("ranks", plots.ranks(found.ranks, schemes), "Ranks of the configurations with bootstrap intervals")
     if "dice" in found.cost and found.cost[["dice", "seconds_per_volume"]].notna().all(axis=1).any():
         gallery.add("cost", plots.cost(found.cost, schemes), "Median combined Dice against seconds per volume")
+    for run, steps in design.training_runs.items():
+        if found.medians.loc[found.medians["model"].isin(list(steps)), "combined"].notna().any():
+            figure = plots.training(found.medians, steps, schemes)
+            gallery.add(f"training_{run}", figure, f"Median combined Dice against training step, {run}")
 
 
 def draw_overlays(gallery: Gallery, volume: str | None, shards: Sequence[ShardFiles], design: StudyDesign) -> None:

@@ -25,7 +25,8 @@ class StudyDesign:
     """What the report has to know of the configuration.
 
     structures: label numbers by structure; scored: the scored ones in order; schemes by name; experiments: their models
-    and schemes; models: what identifies each (family, architecture, digest).
+    and schemes; models: what identifies each (family, architecture, digest); preset: its settings (key, preset, used),
+    none without a preset; training_runs: for each glob of checkpoints its models with their training steps.
     """
 
     structures: Mapping[str, Sequence[int]]
@@ -36,6 +37,8 @@ class StudyDesign:
     frames: Frames = field(default_factory=Frames)
     inference: Inference = field(default_factory=Inference)
     scores: Scores = field(default_factory=Scores)
+    preset: Sequence[tuple[str, Any, Any]] = ()
+    training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def converted_rows(shard: ShardFiles) -> dict[str, Any]:
