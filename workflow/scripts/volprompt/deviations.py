@@ -118,7 +118,7 @@ def prompted_slice(scheme: Scheme) -> str:
     words = {
         "middle": "the middle slice",
         "nearest": "the slice nearest the middle with every needed prompt",
-        "largest": "for each structure the slice with its largest area",
+        "largest": "each structure's slice of largest area",
     }
     given = []
     for choice in scheme.slices:
