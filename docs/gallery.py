@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from volprompt.config import read_settings
-from volprompt.figures import COLOURS, draw_prompt, png
+from volprompt.figures import COLOURS, draw_prompts, png
 from volprompt.files import atomic, write_text
 from volprompt.phantom import make_phantom
 from volprompt.prompts import volume_prompts
@@ -106,14 +106,14 @@ class Knee:
             axes.set_axis_off()
             axes.imshow(self.frames[index], cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"slice {index}" + (", prompted" if index in prompted else ""), fontsize=8)
-            for prompt in prompts:
-                if prompt.slice == index:
-                    colour = COLOURS[list(STRUCTURES).index(prompt.structure)]
-                    draw_prompt(axes, prompt, colour)
-                    if prompt.mask is not None:
-                        layer = np.zeros((*prompt.mask.shape, 4))
-                        layer[prompt.mask] = to_rgba(colour, 0.6)
-                        axes.imshow(layer, interpolation="nearest")
+            colours = dict(zip(STRUCTURES, COLOURS, strict=False))
+            given = [prompt for prompt in prompts if prompt.slice == index]
+            for prompt in given:
+                if prompt.mask is not None:
+                    layer = np.zeros((*prompt.mask.shape, 4))
+                    layer[prompt.mask] = to_rgba(colours[prompt.structure], 0.6)
+                    axes.imshow(layer, interpolation="nearest")
+            draw_prompts(axes, given, colours)
         return figure
 
 

@@ -78,13 +78,18 @@ def draw_panel(
     for mask in reference.values():
         if mask.any() and not mask.all():
             axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
-    for prompt in panel.prompts:
+    draw_prompts(axes, panel.prompts, colours)
+
+
+def draw_prompts(axes: Axes, prompts: Sequence[ObjectPrompt], colours: Mapping[str, str]) -> None:
+    """Mark the prompts of one slice, each in its object's colour."""
+    for prompt in prompts:
         draw_box(axes, prompt, colours.get(prompt.structure, "white"))
     # One object's negative point lies on another's positive one, and on other negatives: all negatives first, each
     # object's smaller than the last one's, then the positive points, so that every mark is seen.
-    for order, prompt in enumerate(panel.prompts):
+    for order, prompt in enumerate(prompts):
         draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=False, size=260 / (1 + order))
-    for prompt in panel.prompts:
+    for prompt in prompts:
         draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=True, size=100)
 
 
