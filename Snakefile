@@ -56,6 +56,6 @@ rule all:
         "envs/imaging.yaml"
     params:
         allowed=STUDY.settings.max_failed_fraction,
-        on_invalid=STUDY.settings.on_invalid,
+        skip_invalid=STUDY.settings.on_invalid == "skip",
     script:
         "workflow/scripts/complete.py"

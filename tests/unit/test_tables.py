@@ -211,6 +211,17 @@ def test_failures_within_the_limit(tmp_path: Path, failed: int, allowed: float) 
     assert summary == f"10 volumes, 1 configuration, {failed * 10}.0% of the volume-configuration pairs failed"
 
 
+def test_invalid_volumes_are_not_counted_where_they_are_skipped(tmp_path: Path) -> None:
+    summary = check_failures(*written(tmp_path, 2), 0.0, skip_invalid=True)
+    assert summary == (
+        "8 volumes, 1 configuration, 0.0% of the volume-configuration pairs failed; 2 more skipped as invalid"
+    )
+    scores, table = written(tmp_path, 2)
+    pd.read_parquet(scores).query("status == 'failed'").to_parquet(scores)
+    with pytest.raises(FailedVolumes, match="All 2 volumes were skipped"):
+        check_failures(scores, table, 0.0, skip_invalid=True)
+
+
 @pytest.mark.parametrize(("failed", "allowed"), [(1, 0.0), (2, 0.19)])
 def test_failures_beyond_the_limit(tmp_path: Path, failed: int, allowed: float) -> None:
     scores, table = written(tmp_path, failed)

@@ -6,7 +6,6 @@ A fault here is one that conversion would find too; what only voxels show (NaN, 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,11 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from volprompt.errors import VolpromptError
-from volprompt.files import atomic, write_table
+from volprompt.files import atomic
 from volprompt.formats import open_image
 from volprompt.images import Image, VolumeError
 from volprompt.logs import logger
-from volprompt.tables import check_failures
 from volprompt.volumes import grid_of, require_reference_grid
 
 THREADS = 16
@@ -104,23 +102,3 @@ def report_faults(faults: Sequence[Fault], volumes: int, on_invalid: str, table:
         return
     lines.append("Correct the files or the sample sheet, or set on_invalid: skip to go on without these volumes.")
     raise InvalidVolumes("\n".join(lines))
-
-
-def check_outcome(scores: str | Path, failed: str | Path, allowed: float, on_invalid: str) -> str:
-    """Return one line on how the study went, as `tables.check_failures` does.
-
-    on_invalid: with `skip`, volumes that could not be converted are left out of the count. Raises FailedVolumes above
-    the allowed share, and InvalidVolumes where no volume is left.
-    """
-    reasons = pd.read_csv(failed)
-    invalid = set(reasons.loc[reasons["stage"] == "convert", "volume"]) if on_invalid == "skip" else set()
-    if not invalid:
-        return check_failures(scores, failed, allowed)
-    table = pd.read_parquet(scores)
-    valid = table[~table["volume"].isin(invalid)]
-    if valid.empty:
-        raise InvalidVolumes(f"All {len(invalid)} volumes were skipped; the reasons are in {failed}.")
-    with tempfile.TemporaryDirectory() as folder:
-        write_table(valid, Path(folder) / "scores.parquet")
-        summary = check_failures(Path(folder) / "scores.parquet", failed, allowed)
-    return f"{summary}; {len(invalid)} more skipped as invalid"

@@ -123,18 +123,24 @@ def failures(converted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([of_volumes[columns], of_runs[columns]], ignore_index=True)
 
 
-def check_failures(scores: str | Path, failed: str | Path, allowed: float) -> str:
+def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_invalid: bool = False) -> str:
     """Return one line on how the study went.
 
-    allowed: share of the pairs of volume and configuration that may have failed. Raises FailedVolumes above it.
+    allowed: share of the pairs of volume and configuration that may have failed; skip_invalid: whether volumes that
+    could not be converted are left out of the count. Raises FailedVolumes above the share, or where no volume is left.
     """
     pairs = pd.read_parquet(scores)[["model", "scheme", "volume", "status"]].drop_duplicates()
+    reasons = pd.read_csv(failed)
+    invalid = set(reasons.loc[reasons["stage"] == "convert", "volume"]) if skip_invalid else set()
+    pairs = pairs[~pairs["volume"].isin(invalid)]
+    if pairs.empty and invalid:
+        raise FailedVolumes(f"All {len(invalid)} volumes were skipped; the reasons are in {failed}.")
     share = float((pairs["status"] == "failed").mean())
     configurations = _count(len(statistics.configurations(pairs)), "configuration")
     count = f"{_count(pairs['volume'].nunique(), 'volume')}, {configurations}"
-    reasons = pd.read_csv(failed)
     if share <= allowed:
-        return f"{count}, {share:.1%} of the volume-configuration pairs failed"
+        skipped = f"; {len(invalid)} more skipped as invalid" if invalid else ""
+        return f"{count}, {share:.1%} of the volume-configuration pairs failed{skipped}"
     distinct = reasons.drop_duplicates("reason")
     shown = [f"  - {row.stage}: {row.reason}" for row in distinct.head(SHOWN_REASONS).itertuples()]
     shown += [f"  - and {len(distinct) - SHOWN_REASONS} more"] if len(distinct) > SHOWN_REASONS else []
