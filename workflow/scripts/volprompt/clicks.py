@@ -14,7 +14,7 @@ from pathlib import Path
 
 from volprompt.config import ConfigurationError
 from volprompt.errors import VolpromptError
-from volprompt.files import write_text
+from volprompt.files import separator, write_text
 from volprompt.study import Volume, read_rows, read_volumes
 
 COLUMNS = ("volume", "structure", "slice", "x", "y")
@@ -26,11 +26,6 @@ Key = tuple[str, str, str]  # volume, structure, slice
 
 class ClickTableError(VolpromptError):
     """A clicks table that cannot be read, or clicks that fit no volume."""
-
-
-def separator(path: str | Path) -> str:
-    """What stands between the columns of a clicks table of this name."""
-    return "\t" if str(path).endswith(".tsv") else ","
 
 
 class ClickTable:
@@ -46,7 +41,7 @@ class ClickTable:
         self.rows: list[dict[str, str]] = []
         faults: list[str] = []
         if self.path.exists():
-            found = read_rows(str(path), separator(path), set(COLUMNS), set(), faults)
+            found = read_rows(str(path), separator(path, ","), set(COLUMNS), set(), faults)
             self.rows = [{name: row[name].strip() for name in COLUMNS} for row in found]
         if faults:
             raise ClickTableError("\n".join(faults))
@@ -87,7 +82,7 @@ class ClickTable:
     def write(self) -> None:
         """Write the table to its file, atomically."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, delimiter=separator(self.path), lineterminator="\n")
+        writer = csv.DictWriter(text, COLUMNS, delimiter=separator(self.path, ","), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
@@ -131,7 +126,7 @@ def read_authors_table(path: str | Path) -> list[Series]:
     faults: list[str] = []
     columns = {"subject", "visit_date", "series", "structure", "x", "y"}
     clicks: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
-    for row in read_rows(str(path), separator(path), columns, set(), faults):
+    for row in read_rows(str(path), separator(path, ","), columns, set(), faults):
         try:
             point = float(row["x"]), float(row["y"])
         except ValueError:

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from volprompt.archives import Member
 from volprompt.images import FORMATS, LPS_TO_RAS, Image, VolumeError, damaged, geometry_header
+from volprompt.sources import is_dicom
 
 TAGS = [
     "SeriesInstanceUID",
@@ -89,15 +90,6 @@ class Slice:
         return self.series, self.number, self.echo, self.echo_time, self.rows, self.columns, self.spacing, self.grey
 
 
-def is_dicom(path: str) -> bool:
-    """Whether a file has the mark of DICOM (PS3.10) at byte 128."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def read_series(members: Sequence[Member], path: str, series: str) -> Image:
     """Describe the one series among `members`, or the one that `series` chooses, as a volume. Reads headers only.
 
@@ -130,7 +122,7 @@ def read_series(members: Sequence[Member], path: str, series: str) -> Image:
 
 def _read_header(member: Member, path: str) -> Slice | None:
     """The header of a file, or None for a file that is no DICOM image (a directory, a report, a text)."""
-    if not is_dicom(str(member.path)):
+    if not is_dicom(member.path):
         return None
     try:
         header = pydicom.dcmread(member.path, stop_before_pixels=True, specific_tags=TAGS)

@@ -35,6 +35,11 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def separator(path: str | Path, usual: str) -> str:
+    """What stands between the columns of a table: a comma in a .csv file, a tab in a .tsv file, else the usual one."""
+    return {".csv": ",", ".tsv": "\t"}.get(Path(path).suffix, usual)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` in UTF-8, atomically."""
     with atomic(path) as temporary:

@@ -18,7 +18,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from volprompt.archives import members_of
-from volprompt.dicom import is_dicom, read_series
+from volprompt.dicom import read_series
 from volprompt.images import (
     BROKEN,
     FORMATS,
@@ -30,7 +30,7 @@ from volprompt.images import (
     no_file,
     unreadable,
 )
-from volprompt.sources import HEADER_BYTES, data_file, is_archive
+from volprompt.sources import HEADER_BYTES, data_file, is_archive, is_dicom
 
 BROKEN_GZIP: Any = (*BROKEN, igzip_lib.IsalError)
 ITK_READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}

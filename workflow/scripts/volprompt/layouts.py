@@ -18,8 +18,8 @@ from pathlib import Path
 
 from volprompt.config import NAME
 from volprompt.errors import VolpromptError
-from volprompt.files import write_text
-from volprompt.sources import ARCHIVES
+from volprompt.files import separator, write_text
+from volprompt.sources import ARCHIVES, is_archive, is_dicom
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 # What names of masks end in beyond the name of their volume, in the data sets below and elsewhere.
@@ -185,16 +185,11 @@ def _dicom_sources(folder: Path) -> list[Path]:
     for parent, names, files in os.walk(folder):
         names.sort()
         here = sorted(files)
-        found += [Path(parent, name) for name in here if name.lower().endswith(ARCHIVES)]
+        found += [Path(parent, name) for name in here if is_archive(name)]
         plain = [name for name in here if not name.lower().endswith((*ARCHIVES, *IMAGE_ENDINGS)) and name[0] != "."]
-        if any(_marked(Path(parent, name)) for name in plain[:5]):
+        if any(is_dicom(Path(parent, name)) for name in plain[:5]):
             found.append(Path(parent))
     return sorted(found)
-
-
-def _marked(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _ids(path: Path) -> tuple[str, str]:
@@ -289,7 +284,7 @@ def write_sheet(found: Found, out: Path, force: bool) -> None:
     if out.exists() and not force:
         raise LayoutError(f"{out} exists already; choose another name, or give --force to replace it")
     text = io.StringIO()
-    sheet = csv.writer(text, delimiter="," if out.suffix == ".csv" else "\t", lineterminator="\n")
+    sheet = csv.writer(text, delimiter=separator(out, "\t"), lineterminator="\n")
     sheet.writerow(["volume", "image", "reference", "group"])
     for row in sorted(found.rows, key=lambda row: row.volume):
         sheet.writerow([row.volume, row.image, row.reference or "", row.group])

@@ -25,6 +25,15 @@ def is_archive(path: str | Path) -> bool:
     return str(path).lower().endswith(ARCHIVES)
 
 
+def is_dicom(path: str | Path) -> bool:
+    """Whether a file has the mark of DICOM (PS3.10) at byte 128; one that cannot be read has not."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def data_file(path: str | Path) -> Path | None:
     """The data file that a header (.mhd, .nhdr) names, whether it exists or not; None for every other file.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from volprompt.checkpoints import CatalogueEntry, content_digest
 from volprompt.config import NAME, ConfigurationError, Experiment, Model, Settings, hint, read_valid_part
+from volprompt.files import separator
 
 SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 SCORED_TOGETHER = ("combined", "union", "mean")
@@ -367,8 +368,9 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Volum
 
     skip_missing: whether a file that does not exist is left for the conversion to record.
     """
-    delimiter = "," if path.endswith(".csv") else "	"
-    rows = read_rows(path, delimiter, {"volume", "image"}, {"reference", "clicks", "group", "series"}, faults)
+    rows = read_rows(
+        path, separator(path, "\t"), {"volume", "image"}, {"reference", "clicks", "group", "series"}, faults
+    )
     volumes: list[Volume] = []
     lines: dict[str, int] = {}
     for row in rows:
@@ -409,7 +411,7 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
     """Read a clicks table: the study's, or that of one `volume`. What is wrong with it is added to `faults`."""
     clicks: list[Click] = []
     required = {"structure", "slice", "x", "y"} | ({"volume"} if volume is None else set())
-    for row in read_rows(path, "\t" if path.endswith(".tsv") else ",", required, {"volume"}, faults):
+    for row in read_rows(path, separator(path, ","), required, {"volume"}, faults):
         place = f"{path} line {row['line']}"
         structure = row["structure"]
         if structure not in settings.structures:

@@ -170,15 +170,14 @@ class _Work:
         return Segmented(masks, self.clock.seconds(("encode", name)), seconds)
 
     def _encode(self, slices: list[int]) -> list[torch.Tensor]:
-        frames = self.volume.frames[slices]
-        levels = self.clock.timed(("encode", self.volume.name), self.model.encode, frames)
         self.waiting += [index for index in slices if index in self.decoded]
-        self.progress(self.volume.name, self.slices - self._left(), self.slices)
-        return levels
+        return self._encoded(self.model.encode, slices)
 
     def _encode_for_video(self, slices: list[int]) -> list[torch.Tensor]:
-        frames = self.volume.frames[slices]
-        levels = self.clock.timed(("encode", self.volume.name), self.model.encode_for_video, frames)
+        return self._encoded(self.model.encode_for_video, slices)
+
+    def _encoded(self, encode: Callable[[np.ndarray], list[torch.Tensor]], slices: list[int]) -> list[torch.Tensor]:
+        levels = self.clock.timed(("encode", self.volume.name), encode, self.volume.frames[slices])
         self.progress(self.volume.name, self.slices - self._left(), self.slices)
         return levels
 
