@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tests.unit.image_files import oblique, stored_as
 
 import volprompt
 from volprompt.volumes import (
@@ -34,7 +35,6 @@ SHAPE = (2, 8, 16)  # 256 voxels, so that with percentiles 0 and 100 the values 
 SPACING = (3.0, 1.0, 2.0)
 FRAMES = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
 BONES = {"femur": [1], "tibia": [3]}
-AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 
 def anatomy() -> np.ndarray:
@@ -46,19 +46,6 @@ def affine_of(*, origin: tuple[float, float, float] = (-5.0, 7.0, 11.0)) -> np.n
     affine = np.diag([*SPACING, 1.0])
     affine[:3, 3] = origin
     return affine
-
-
-def stored_as(codes: str, array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same anatomy stored along other axes: `array` and `affine` are on R, A, S."""
-    order = [AXIS_OF[code] for code in codes]
-    stored, moved = array.transpose(order), np.eye(4)
-    moved[:3, :3], moved[:3, 3] = affine[:3, order], affine[:3, 3]
-    for axis, code in enumerate(codes):
-        if code in "LPI":
-            moved[:3, 3] += moved[:3, axis] * (stored.shape[axis] - 1)
-            moved[:3, axis] *= -1
-            stored = np.flip(stored, axis)
-    return stored, moved
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> str:
@@ -160,7 +147,7 @@ def test_spacing_and_shape_are_those_of_the_frames(image: str, folder: Path) -> 
 @pytest.mark.parametrize("codes", ["RAS", "PIR", "SLP"])
 @pytest.mark.parametrize("axis", ["sagittal", "coronal", "axial"])
 def test_frames_and_reference_lie_where_the_image_lies(tmp_path: Path, folder: Path, codes: str, axis: str) -> None:
-    array, affine = stored_as(codes, np.zeros(SHAPE, dtype=np.int16), oblique())
+    array, affine = stored_as(codes, np.zeros(SHAPE, dtype=np.int16), oblique(SPACING))
     marked = tuple(size - 2 for size in array.shape)
     array = array.copy()
     array[marked] = 1
@@ -174,19 +161,8 @@ def test_frames_and_reference_lie_where_the_image_lies(tmp_path: Path, folder: P
         np.testing.assert_allclose(made.affine @ [*position, 1], expected, atol=1e-4)
 
 
-def oblique() -> np.ndarray:
-    """Axes R, A, S turned by 20 degrees around S and 10 around R."""
-    turn, tilt = np.radians(20), np.radians(10)
-    around_s = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
-    around_r = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
-    affine = np.eye(4)
-    affine[:3, :3] = around_s @ around_r @ np.diag(SPACING)
-    affine[:3, 3] = -5.0, 7.0, 11.0
-    return affine
-
-
 def test_the_grid_survives_the_volume_table(tmp_path: Path, folder: Path) -> None:
-    array, affine = stored_as("PIR", anatomy(), oblique())
+    array, affine = stored_as("PIR", anatomy(), oblique(SPACING))
     path = save(tmp_path / "image.nii", array, affine)
     convert_shard([row(path)], FRAMES, BONES, folder)
     grid = grid_of_row(next(read_volume_table(folder).itertuples()))

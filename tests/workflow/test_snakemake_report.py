@@ -1,4 +1,4 @@
-"""Snakemake's own report: the study's tables with labels and captions."""
+"""Snakemake's own report: the study's tables, page and figures with labels and captions."""
 
 import base64
 import json
@@ -38,3 +38,19 @@ def test_tables_in_the_report(finished: Study, tmp_path: Path) -> None:
         assert "system-message" not in caption  # what docutils leaves where it cannot read a caption
         content = base64.b64decode(results[path]["data_uri"].partition("base64,")[2])
         assert content == (finished.folder / path).read_bytes()
+
+
+def test_page_and_figures_in_the_report(finished: Study, tmp_path: Path) -> None:
+    run = finished.run("--report", str(tmp_path / "report.html"))
+    assert run.code == 0, run.text
+    text = (tmp_path / "report.html").read_text()
+    results, categories = embedded(text, "results"), embedded(text, "categories")
+    pages = {path for parts in categories["Report"].values() for path in parts}
+    assert pages == {"results/report/index.html"}
+    figures = {path for parts in categories["Figures"].values() for path in parts}
+    drawn = sorted((finished.folder / "results" / "report" / "figures").glob("*.svg"))
+    assert figures == {path.relative_to(finished.folder).as_posix() for path in drawn}
+    for path in pages | figures:
+        assert results[path]["caption"].startswith("<p>")
+        assert "system-message" not in results[path]["caption"]  # what docutils leaves of a caption it cannot read
+    assert {results[path]["labels"]["figure"] for path in figures} == {path.stem for path in drawn}
