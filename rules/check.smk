@@ -2,7 +2,7 @@
 # shards that it is about to convert, before its first job (onstart).
 rule check:
     input:
-        sources_of(STUDY.volumes),
+        STUDY.sources(STUDY.volumes),
     output:
         "<results>/check/passed.txt",
     log:
@@ -11,7 +11,7 @@ rule check:
     conda:
         "../envs/imaging.yaml"
     params:
-        rows=rows_of(STUDY.volumes),
+        rows=[row.plain() for row in STUDY.volumes],
         axis=STUDY.settings.frames.axis,
         resample=STUDY.settings.references.resample,
         table=f"{STUDY.settings.results}/check/faults.tsv",

@@ -15,7 +15,6 @@ from volprompt.study import read_study
 from volprompt.devices import visible_gpus
 from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
-from volprompt.sources import data_file
 
 try:
     CATALOGUE = read_catalogue(WORKFLOW / "config" / "checkpoints.yaml")
@@ -29,12 +28,6 @@ LABELS = {
     name: structure.labels for name, structure in STUDY.settings.structures.items()
 }
 SCORED_LABELS = {name: LABELS[name] for name in STUDY.scored_structures}
-IMAGE_SCHEMES = [
-    name
-    for name, scheme in STUDY.settings.schemes.items()
-    if scheme.predictor == "image"
-    and any(name in parts.schemes for parts in STUDY.experiments.values())
-]
 EVERY_JOB = [
     (experiment, model, shard)
     for experiment, parts in STUDY.experiments.items()
@@ -43,65 +36,38 @@ EVERY_JOB = [
 ]
 
 
-def rows_of(volumes):
-    """Rows of the sample sheet as plain values; `series` only where one is chosen."""
-    return [
-        {
-            "volume": row.volume,
-            "image": row.image,
-            "reference": row.reference,
-            "group": row.group,
-            **({"series": row.series} if row.series else {}),
-        }
-        for row in volumes
-    ]
-
-
-def sources_of(volumes):
-    """Images and references, with the data file of a detached header. Where `on_invalid: skip`, only those that exist:
-    the conversion records what is missing."""
-    paths = [path for row in volumes for path in (row.image, row.reference) if path]
-    beside = [data_file(path) for path in paths]
-    paths += [str(file) for file in beside if file is not None and file.exists()]
-    if STUDY.settings.on_invalid == "skip":
-        paths = [path for path in paths if Path(path).exists()]
-    return list(dict.fromkeys(paths))
-
-
 def sheet_rows(wildcards):
     """The shard's rows of the sample sheet."""
-    return rows_of(STUDY.shards[wildcards.shard])
+    return [row.plain() for row in STUDY.shards[wildcards.shard]]
 
 
 def source_files(wildcards):
     """Files and folders that the shard's volumes are read from."""
-    return sources_of(STUDY.shards[wildcards.shard])
+    return STUDY.sources(STUDY.shards[wildcards.shard])
 
 
 def check_before(jobs):
     """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
     shards = {job.wildcards.shard for job in jobs if job.rule.name == "convert"}
     ours = {row.volume for shard in shards for row in STUDY.shards[shard]}
-    volumes = [row for row in STUDY.volumes if row.volume in ours]
-    if not volumes:
+    if not ours:
         return
     try:
-        from volprompt.check import check_volumes, report_faults
+        from volprompt.check import check_sheet
     except ImportError as error:
         logger.warning(f"Headers are not checked before the start: {error}")
         return
 
     settings = STUDY.settings
-    table = f"{settings.results}/check/faults.tsv"
     try:
         with logging_to_console("check"):
-            faults = check_volumes(
-                rows_of(volumes),
+            check_sheet(
+                [row.plain() for row in STUDY.volumes if row.volume in ours],
                 settings.frames.axis,
                 settings.references.resample,
-                table,
+                settings.on_invalid,
+                f"{settings.results}/check/faults.tsv",
             )
-            report_faults(faults, len(volumes), settings.on_invalid, table)
     except VolpromptError as error:
         raise WorkflowError(str(error)) from None
 

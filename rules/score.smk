@@ -95,7 +95,7 @@ rule aggregate:
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
         structures=STUDY.scored_structures,
-        image_schemes=IMAGE_SCHEMES,
+        image_schemes=STUDY.image_schemes,
         method_version=METHOD_VERSION["aggregate"],
     script:
         "../workflow/scripts/aggregate.py"

@@ -39,6 +39,13 @@ class Fault:
     remedy: str
 
 
+def check_sheet(
+    rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, on_invalid: str, table: str | Path
+) -> None:
+    """Check volumes and log their faults; arguments as in `check_volumes`, errors as in `report_faults`."""
+    report_faults(check_volumes(rows, axis, resample, table), len(rows), on_invalid, table)
+
+
 def check_volumes(
     rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, table: str | Path
 ) -> list[Fault]:

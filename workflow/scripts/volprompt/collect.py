@@ -155,8 +155,8 @@ def pages_of(
     depth = source.shape[0]
     fixed: dict[int, set[str]] = {}
     anywhere: set[str] = set()
-    for scheme in _used_schemes(settings):
-        names, index = wanted_clicks(scheme, list(settings.structures), _scored(settings), depth)
+    for scheme in settings.used_schemes.values():
+        names, index = wanted_clicks(scheme, list(settings.structures), settings.scored_structures, depth)
         (anywhere if index is None else fixed.setdefault(index, set())).update(names)
     if structures:
         fixed = {index: set(structures) for index in fixed}
@@ -178,15 +178,6 @@ def pages_of(
         if asked:
             pages.append(Page(source, index, asked, free))
     return pages
-
-
-def _used_schemes(settings: Settings) -> list[Any]:
-    used = {name for experiment in settings.experiments.values() for name in experiment.schemes}
-    return [scheme for name, scheme in settings.schemes.items() if name in used]
-
-
-def _scored(settings: Settings) -> list[str]:
-    return [name for name, structure in settings.structures.items() if structure.scored]
 
 
 class FrameStore:
@@ -459,7 +450,7 @@ def collect(
     own = {row.volume: read_click_table(row.clicks, settings, row.volume, faults) for row in volumes if row.clicks}
     if faults:
         raise ConfigurationError(faults)
-    if not structures and not any("click" in scheme.origins for scheme in _used_schemes(settings)):
+    if not structures and not any("click" in scheme.origins for scheme in settings.used_schemes.values()):
         raise CollectError("no scheme of an experiment takes clicks (point: click); name structures with --structures")
     path = table or settings.clicks or str(Path(settings.volumes).with_suffix("")) + ".clicks.csv"
     note = "" if path == settings.clicks else f"add `clicks: {path}` to the configuration, so that the study uses them"

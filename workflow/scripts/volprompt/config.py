@@ -288,6 +288,17 @@ class Settings(Section):
     scores: Scores = Scores()
     report: Report = Report()
 
+    @property
+    def scored_structures(self) -> list[str]:
+        """Names of the structures that are segmented and scored, in order."""
+        return [name for name, structure in self.structures.items() if structure.scored]
+
+    @property
+    def used_schemes(self) -> dict[str, Scheme]:
+        """The schemes of the experiments, in the order of `schemes`."""
+        used = {name for experiment in self.experiments.values() for name in experiment.schemes}
+        return {name: scheme for name, scheme in self.schemes.items() if name in used}
+
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Read the configuration without its tables. Raises ConfigurationError with every fault of a value or a key."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from volprompt import figures
-from volprompt.config import Scheme
 from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask
 from volprompt.prompts import read_prompts
-from volprompt.schemes import MissingPrompt, ObjectPrompt, frame_grid, middle_slice, scheme_prompts
+from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice
 from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
 
@@ -37,10 +37,14 @@ def median_volume(scores: pd.DataFrame) -> str | None:
 
 def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> Iterator[Overlay]:
     """For each experiment a figure of one slice of `volume`; none where the volume was not converted."""
-    shard = next((shard for shard in shards if volume in converted_rows(shard)), None)
-    if shard is None:
-        return
-    example = Example(volume, shard, design)
+    for shard in shards:
+        row = converted_rows(shard).get(volume)
+        if row is not None:
+            yield from _overlays(Example(row, shard, design), design)
+            return
+
+
+def _overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
     for experiment, (models, schemes) in design.experiments.items():
         panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
         drawn = figures.overlay(example.frame, example.reference, panels, example.pixel_aspect)
@@ -50,16 +54,16 @@ def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> 
 class Example:
     """The slice of a volume that is shown, with its reference and each configuration's prompts and masks."""
 
-    def __init__(self, volume: str, shard: ShardFiles, design: StudyDesign) -> None:
-        self.volume = volume
+    def __init__(self, row: Any, shard: ShardFiles, design: StudyDesign) -> None:
+        """row: the volume's, of the shard's volume table."""
+        self.volume = volume = row.volume
         self.shard = shard
         self.design = design
-        row = converted_rows(shard)[volume]
         self.grid = grid_of_row(row)
         self.depth = int(row.shape[0])
         table = read_prompts(shard.prompts)
         self.table = table[table["volume"] == volume]
-        self.given = {name: self._prompts(scheme) for name, scheme in design.schemes.items()}
+        self.given = {name: self._prompts(name) for name in design.schemes}
         labels = read_reference(shard.volumes, volume)
         masks = {} if labels is None else {n: structure_mask(labels, design.structures[n]) for n in design.scored}
         self.slice = self._shown_slice(masks)
@@ -80,11 +84,9 @@ class Example:
         prompts = [prompt for prompt in self.given[scheme] if prompt.slice == self.slice]
         return figures.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
 
-    def _prompts(self, scheme: Scheme) -> list[ObjectPrompt]:
+    def _prompts(self, scheme: str) -> list[ObjectPrompt]:
         try:
-            return scheme_prompts(
-                scheme, self.table, list(self.design.structures), self.design.scored, self.depth, frame_grid(self.grid)
-            )
+            return self.design.prompts(scheme, self.table, self.grid)
         except MissingPrompt as error:  # the volume failed under this scheme; the panel says so
             logger.info("%s: %s", self.volume, error)
             return []

@@ -76,6 +76,7 @@ def write_report(
     drawn = Gallery(folder, page.parent, stamp)
     draw_plots(drawn, found, design)
     draw_overlays(drawn, chosen, shards, design)
+    failures, warnings = grouped_failures(found.failures), volume_warnings(volumes)
     views = volume_views(found.scores, shards, design) if show_volumes else None
     html = (
         _environment()
@@ -106,11 +107,11 @@ def write_report(
             example=chosen,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",
             volume_table=volume_table(found.scores, design.scored),
-            failures=grouped_failures(found.failures)[:SHOWN_ROWS],
-            failures_total=len(grouped_failures(found.failures)),
+            failures=failures[:SHOWN_ROWS],
+            failures_total=len(failures),
             unscored=sorted(found.scores.loc[found.scores["status"] == "no_reference", "volume"].unique()),
-            warnings=volume_warnings(volumes)[:SHOWN_ROWS],
-            warnings_total=len(volume_warnings(volumes)),
+            warnings=warnings[:SHOWN_ROWS],
+            warnings_total=len(warnings),
             files=[os.path.relpath(path, page.parent) for path in found.files],
             views=views,
         )

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from volprompt.config import Frames, Inference, Scheme, Scores
-from volprompt.volumes import read_volume_table
+from volprompt.schemes import ObjectPrompt, frame_grid, scheme_prompts
+from volprompt.volumes import Grid, read_volume_table
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class StudyDesign:
     scores: Scores = field(default_factory=Scores)
     preset: Sequence[tuple[str, Any, Any]] = ()
     training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def prompts(self, scheme: str, table: pd.DataFrame, grid: Grid) -> list[ObjectPrompt]:
+        """What a scheme gives on a volume; table: the volume's rows of the prompt table. Raises MissingPrompt."""
+        depth = grid.frames_shape[0]
+        return scheme_prompts(self.schemes[scheme], table, list(self.structures), self.scored, depth, frame_grid(grid))
 
 
 def converted_rows(shard: ShardFiles) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from importlib.util import find_spec
@@ -20,6 +20,7 @@ from typing import Any
 from volprompt.checkpoints import CatalogueEntry, content_digest
 from volprompt.config import NAME, ConfigurationError, Experiment, Model, Settings, hint, read_valid_part
 from volprompt.files import separator
+from volprompt.sources import data_file
 
 SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 SCORED_TOGETHER = ("combined", "union", "mean")
@@ -39,6 +40,11 @@ class Volume:
     group: str = ""
     clicks: str = ""
     series: str = ""
+
+    def plain(self) -> dict[str, str]:
+        """The row as the conversion takes it; `series` only where one is chosen."""
+        row = {"volume": self.volume, "image": self.image, "reference": self.reference, "group": self.group}
+        return {**row, "series": self.series} if self.series else row
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,24 @@ class Study:
     @property
     def scored_structures(self) -> list[str]:
         """Names of the structures that are segmented and scored, in the configuration's order."""
-        return [name for name, structure in self.settings.structures.items() if structure.scored]
+        return self.settings.scored_structures
+
+    @property
+    def image_schemes(self) -> list[str]:
+        """Names of the experiments' schemes that prompt every slice."""
+        return [name for name, scheme in self.settings.used_schemes.items() if scheme.predictor == "image"]
+
+    def sources(self, volumes: Iterable[Volume]) -> list[str]:
+        """Images and references of some volumes, with the data files of detached headers.
+
+        With `on_invalid: skip` only those that exist: the conversion records what is missing.
+        """
+        paths = [path for row in volumes for path in (row.image, row.reference) if path]
+        beside = [data_file(path) for path in paths]
+        paths += [str(file) for file in beside if file is not None and file.exists()]
+        if self.settings.on_invalid == "skip":
+            paths = [path for path in paths if Path(path).exists()]
+        return list(dict.fromkeys(paths))
 
     def training_runs(self) -> dict[str, dict[str, int]]:
         """For each model of the configuration that is a glob: the models of its files with their training steps.

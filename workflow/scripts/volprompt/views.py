@@ -27,7 +27,7 @@ from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask, unpack_bits
 from volprompt.meshes import Mesh, signed_distances, simplify, surface
 from volprompt.prompts import read_prompts
-from volprompt.schemes import ObjectPrompt, frame_grid, scheme_prompts
+from volprompt.schemes import ObjectPrompt
 from volprompt.scores import dice
 from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import Grid, grid_of_row, read_frames, read_reference, structure_mask
@@ -260,17 +260,7 @@ def _read(
         else {name: np.packbits(structure_mask(labels, design.structures[name]), axis=-1) for name in names}
     )
     schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
-    prompts = {
-        scheme: scheme_prompts(
-            design.schemes[scheme],
-            table,
-            list(design.structures),
-            design.scored,
-            grid.frames_shape[0],
-            frame_grid(grid),
-        )
-        for scheme in schemes
-    }
+    prompts = {scheme: design.prompts(scheme, table, grid) for scheme in schemes}
     video = frozenset(scheme for scheme in schemes if design.schemes[scheme].predictor == "video")
     return Shown(volume, grid, read_frames(shard.volumes, volume), reference, predicted, prompts, video)
 
