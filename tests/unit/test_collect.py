@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from volprompt import collect as module
-from volprompt.collect import (
+from volprompt.click_pages import (
     CollectError,
-    CollectServer,
-    FrameStore,
     Page,
     Source,
     checked_clicks,
     collect,
     first_page,
+    frames_of,
     pages_of,
+    source_of,
 )
+from volprompt.collect import CollectServer, FrameStore, main
 from volprompt.config import ConfigurationError, read_settings
 from volprompt.study import Click, Volume
 from volprompt.volumes import convert_shard, read_frames
@@ -161,23 +161,23 @@ def convert() -> Path:
 
 def test_frames_are_the_converted_ones_or_made_the_same_way() -> None:
     settings = read_settings(CONFIG)
-    plain = module.source_of(Volume("a", "a.nii"), settings)
+    plain = source_of(Volume("a", "a.nii"), settings)
     assert (plain.shape, plain.pixel, plain.converted) == ((5, 4, 6), (2.0, 1.0), None)
-    direct = module.frames_of(plain, settings)
+    direct = frames_of(plain, settings)
     folder = convert()
-    ready = module.source_of(Volume("a", "a.nii"), settings)
+    ready = source_of(Volume("a", "a.nii"), settings)
     assert (ready.shape, ready.pixel, ready.converted) == ((5, 4, 6), (2.0, 1.0), folder)
-    np.testing.assert_array_equal(module.frames_of(ready, settings), direct)
+    np.testing.assert_array_equal(frames_of(ready, settings), direct)
     np.testing.assert_array_equal(read_frames(folder, "a"), direct)
 
 
 def test_converted_frames_of_an_older_image_or_another_axis_are_not_taken() -> None:
     folder = convert()
     axial = read_settings({**CONFIG, "frames": {"axis": "axial"}})
-    assert module.source_of(Volume("a", "a.nii"), axial).converted is None
+    assert source_of(Volume("a", "a.nii"), axial).converted is None
     later = (folder / "b_frames.nii").stat().st_mtime + 5
     os.utime("b.nii", (later, later))
-    assert module.source_of(Volume("b", "b.nii"), read_settings(CONFIG)).converted is None
+    assert source_of(Volume("b", "b.nii"), read_settings(CONFIG)).converted is None
 
 
 # ---- clicks
@@ -363,7 +363,7 @@ def test_a_frame_as_the_models_see_it(server: CollectServer, send: Send) -> None
     status, headers, body = send("page/1/3")
     assert (status, headers["Content-Type"]) == (200, "image/png")
     settings = read_settings(CONFIG)
-    expected = module.frames_of(module.source_of(Volume("b", "b.nii"), settings), settings)[3]
+    expected = frames_of(source_of(Volume("b", "b.nii"), settings), settings)[3]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(body))), expected)
 
 
@@ -411,5 +411,5 @@ def test_a_taken_port_is_one_clear_error(server: CollectServer) -> None:
 
 
 def test_the_command_line_reports_faults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert module.main(["--configfile", "gone.yaml"]) == 1
+    assert main(["--configfile", "gone.yaml"]) == 1
     assert "gone.yaml" in capsys.readouterr().err

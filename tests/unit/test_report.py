@@ -57,6 +57,9 @@ def test_failures_of_one_volume_and_reason_are_one_row() -> None:
     ("text", "expected"),
     [
         (report.fixed(0.91249), "0.912"),
+        (report.flow("nearest"), "nearest"),
+        (report.flow(True), "true"),
+        (report.flow([{"fraction": 0.3}, "middle"]), "[{fraction: 0.3}, middle]"),
         (report.fixed(None), "–"),
         (report.signed(0.0123, 2), "+0.01"),
         (report.signed(-0.0123, 2), "−0.01"),

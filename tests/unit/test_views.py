@@ -16,6 +16,7 @@ from PIL import Image
 from tests.viewed_study import FEMUR, SHAPE, SPACING, TIBIA, Study
 
 from volprompt import views
+from volprompt.coding import coded_mask, coded_surface, frames_sheet, shrunk
 from volprompt.config import Scheme
 from volprompt.meshes import surface
 from volprompt.shards import ShardFiles, StudyDesign
@@ -23,13 +24,9 @@ from volprompt.views import (
     Region,
     characters,
     chosen_volumes,
-    coded_mask,
-    coded_surface,
-    frames_sheet,
     mirrored,
     shown_size,
     shown_slices,
-    shrunk,
     slice_dices,
     volume_views,
 )

@@ -422,12 +422,12 @@ def preset_settings(settings: Settings) -> list[PresetSetting]:
     if settings.preset is None:
         return []
     preset = PRESETS[settings.preset]
-    used = settings.model_dump(mode="json")
+    used = settings.model_dump(mode="json", exclude_none=True)
     parts = [(section, preset[section], used[section]) for section in ("frames", "inference")]
     for name, scheme in used["schemes"].items():
         parts.append((f"schemes.{name}", scheme_defaults(preset[scheme["predictor"]], scheme), scheme))
     return [
-        PresetSetting(f"{place}.{key}", list(value) if isinstance(value, tuple) else value, found[key])
+        PresetSetting(f"{place}.{key}", list(value) if isinstance(value, tuple) else value, found.get(key))
         for place, wanted, found in parts
         for key, value in wanted.items()
     ]

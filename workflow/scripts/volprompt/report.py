@@ -19,7 +19,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from volprompt import METHOD_VERSION, __version__, figures, plots, tables
-from volprompt.config import Scheme
 from volprompt.deviations import deviations, prompts_in_words
 from volprompt.files import write_text
 from volprompt.logs import logger
@@ -283,15 +282,15 @@ def scheme_rows(design: StudyDesign) -> list[dict[str, Any]]:
     for name, scheme in design.schemes.items():
         models = [model for models, names in design.experiments.values() if name in names for model in models]
         if models:
-            words = prompts_in_words(scheme)
-            rows.append({"scheme": name, "words": words, "definition": _flow(scheme), "models": ", ".join(models)})
+            words, definition = prompts_in_words(scheme), scheme.model_dump(mode="json", exclude_defaults=True)
+            rows.append({"scheme": name, "words": words, "definition": flow(definition), "models": ", ".join(models)})
     return rows
 
 
-def _flow(scheme: Scheme) -> str:
-    """A scheme's definition as it would stand in the configuration."""
-    settings = scheme.model_dump(mode="json", exclude_defaults=True)
-    return str(yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=1000)).strip()
+def flow(value: object) -> str:
+    """A setting as it would stand in the configuration, on one line."""
+    text = str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000))
+    return text.strip().removesuffix("\n...")  # YAML's end of a document that is a single word
 
 
 def software(runs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -392,6 +391,7 @@ def _environment() -> Environment:
     environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     environment.filters |= {
         "fixed": fixed,
+        "flow": flow,
         "signed": signed,
         "share": share,
         "p": p_value,

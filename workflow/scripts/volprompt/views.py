@@ -10,10 +10,7 @@ whose centre is at x, covers x - 0.5 to x + 0.5, so its centre lies at (x + 0.5 
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -22,10 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from volprompt.coding import STEP_MM, Sheet, coded_mask, coded_surface, frames_sheet, shrunk
 from volprompt.figures import COLOURS
 from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask, unpack_bits
-from volprompt.meshes import Mesh, signed_distances, simplify, surface
+from volprompt.meshes import Mesh, surface
 from volprompt.prompts import read_prompts
 from volprompt.schemes import ObjectPrompt
 from volprompt.scores import dice
@@ -38,9 +36,6 @@ BUDGET = 9_000_000
 MARGIN, MARGIN_SLICES = 0.15, 2
 # Characters for what only joins the parts of an entry: keys, brackets, numbers of volumes and views.
 ENTRY = 200
-# Vertices are rounded to this many millimetres, distances between surfaces too, up to 12.7 mm.
-STEP_MM = 0.1
-
 Configuration = tuple[str, str, str]
 
 
@@ -90,15 +85,6 @@ class Region:
     def crop(self, frames: np.ndarray) -> np.ndarray:
         """The region's rows and columns of (slice, y, x)."""
         return frames[:, slice(*self.rows), slice(*self.columns)]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Frames as one picture: each has `size` pixels (y, x), `columns` lie side by side; data: WebP in base64."""
-
-    size: tuple[int, int]
-    columns: int
-    data: str
 
 
 @dataclass(frozen=True)
@@ -483,58 +469,6 @@ def mirrored(axes: str) -> bool:
     return bool(towards_the_eye @ along < 0)
 
 
-def frames_sheet(frames: np.ndarray, size: tuple[int, int], quality: int) -> Sheet:
-    """Put frames, uint8 (slice, y, x), into one about square picture, each in `size` pixels (y, x)."""
-    from PIL import Image
-
-    height, width = size
-    columns = int(np.ceil(np.sqrt(len(frames) * height / width)))
-    rows = -(-len(frames) // columns)
-    whole = Image.new("L", (columns * width, rows * height))
-    for place, frame in enumerate(frames):
-        small = Image.fromarray(np.ascontiguousarray(frame))
-        if small.size != (width, height):
-            small = small.resize((width, height), Image.Resampling.BOX)
-        whole.paste(small, (place % columns * width, place // columns * height))
-    stream = io.BytesIO()
-    whole.convert("RGB").save(stream, format="WEBP", quality=quality, method=2)
-    return Sheet(size, columns, base64.b64encode(stream.getvalue()).decode())
-
-
-def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask, bool (slice, y, x), in fewer pixels: set where at least half of a pixel's area is set."""
-    from PIL import Image
-
-    if mask.shape[1:] == tuple(size):
-        return mask
-    small = np.empty((len(mask), *size), dtype=bool)
-    for place, own in enumerate(mask):
-        picture = Image.fromarray(own.astype(np.uint8) * 255)
-        small[place] = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX)) >= 128
-    return small
-
-
-def coded_mask(mask: np.ndarray) -> str:
-    """A mask, bool of any shape, as run lengths: zeros, ones, zeros and so on in reading order.
-
-    uint32, the lowest bytes of all first, then the next; deflated (zlib), in base64.
-    """
-    flat = mask.ravel().view(np.int8)
-    changes = np.flatnonzero(np.diff(flat, prepend=np.int8(0)))
-    runs = np.diff(np.append(changes, flat.size), prepend=0).astype(np.uint32)
-    return _deflated(_planes(runs))
-
-
-def _planes(values: np.ndarray) -> bytes:
-    """The lowest bytes of all values, then the next ones: alike bytes side by side deflate best."""
-    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
-    return little.view(np.uint8).reshape(values.size, -1).T.tobytes()
-
-
-def _deflated(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, 9)).decode()
-
-
 def _coded_masks(
     masks: Mapping[str, np.ndarray],
     names: Sequence[str],
@@ -581,33 +515,3 @@ def _coded_surfaces(
         whole = own.get(name)
         made.append(None if whole is None else coded_surface(whole, reference.get(name), origin, cell))
     return made
-
-
-def coded_surface(whole: Mesh, reference: Mesh | None, origin: Sequence[float], cell: float) -> dict[str, Any] | None:
-    """A surface for the page: the number of vertices and triangles, and one deflated block of data in base64.
-
-    The block holds three planes of uint16 vertex coordinates in steps of STEP_MM from `origin` (slice, y, x; mm), each
-    as differences from the vertex before; the triangles' first corners as differences, then their second and third
-    less the first; and, with a reference, each vertex' signed distance to it as int8 in steps of STEP_MM.
-    """
-    small = simplify(whole, cell)
-    if not len(small.triangles) or len(small.vertices) > 1 << 16:
-        return None
-    steps = np.clip(np.rint((small.vertices - np.array(origin)) / STEP_MM), 0, (1 << 16) - 1).astype(np.int64)
-    first = small.triangles[:, 0]
-    numbers = [
-        *np.diff(steps, axis=0, prepend=0).T,
-        np.diff(first, prepend=0),
-        small.triangles[:, 1] - first,
-        small.triangles[:, 2] - first,
-    ]
-    content = b"".join(_planes(values.astype(np.uint16)) for values in numbers)
-    if reference is not None:
-        apart = signed_distances(small.vertices, reference, near_mm=1.5 * cell)
-        content += np.clip(np.rint(apart / STEP_MM), -127, 127).astype(np.int8).tobytes()
-    return {
-        "vertices": len(small.vertices),
-        "triangles": len(small.triangles),
-        "distances": reference is not None,
-        "data": _deflated(content),
-    }
