@@ -159,6 +159,13 @@ def test_one_fault(values: dict[str, Any], fault: str) -> None:
     assert any(each.startswith(fault) for each in found), found
 
 
+def test_schemes_of_no_experiment_are_not_used() -> None:
+    unused = {"box": {"predictor": "image", "box": True}}
+    study = read({**SMALL, "schemes": {**SMALL["schemes"], **unused}})
+    assert list(study.settings.used_schemes) == ["point", "point_video"]
+    assert study.image_schemes == ["point"]
+
+
 def test_no_structure_is_scored() -> None:
     config = changed(structures__femur__scored=False, structures__tibia__scored=False)
     assert any(fault.startswith("structures: none is scored") for fault in faults(config))
