@@ -49,13 +49,13 @@ class Driver:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
-    def wait_for_job(self, rule: str, but: str = "") -> str:
-        """The number of a running job of a rule, other than `but`, once there is one."""
+    def wait_for_job(self, rule: str, *but: str) -> str:
+        """The number of a running job of a rule, other than those of `but`, once there is one."""
         deadline = time.monotonic() + 180
         while self.process.poll() is None and time.monotonic() < deadline:
             for line in self.cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i|%k").splitlines():
                 number, _, comment = line.partition("|")
-                if comment.startswith(f"rule_{rule}") and number != but:
+                if comment.startswith(f"rule_{rule}") and number not in but:
                     return number
             time.sleep(0.2)
         raise AssertionError(f"no job of {rule}: {self.text}")
@@ -113,12 +113,12 @@ def masks(study: Study) -> dict[str, str]:
     }
 
 
-def kill(number: str) -> None:
-    """Kill -9 every process that has the job's number in its environment."""
+def send(sent: signal.Signals, number: str) -> None:
+    """Send a signal to every process that has the job's number in its environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"SLURM_JOB_ID={number}\0".encode() in (folder / "environ").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
+                os.kill(int(folder.name), sent)
 
 
 @pytest.fixture(scope="module")
@@ -150,21 +150,24 @@ def study(tmp_path: Path) -> Study:
     return made
 
 
-def test_a_whole_study_with_killed_jobs(
+def test_a_whole_study_with_lost_jobs(
     cluster: Cluster, study: Study, drive: Callable[..., Driver], tmp_path: Path
 ) -> None:
     keep_volumes(study, 2)
     local = study.copy_to(tmp_path / "local")
     driver = drive(cluster, study)
-    cancelled = driver.wait_for_job("segment")
+    hanging = driver.wait_for_job("segment")
+    send(signal.SIGSTOP, hanging)
+    cluster.run("scontrol", "update", f"JobId={hanging}", "TimeLimit=1")
+    cancelled = driver.wait_for_job("segment", hanging)
     cluster.run("scancel", cancelled)
-    killed = driver.wait_for_job("segment", but=cancelled)
-    kill(killed)
+    killed = driver.wait_for_job("segment", hanging, cancelled)
+    send(signal.SIGKILL, killed)
     driver.finish()
     jobs = accounted(cluster, study, "segment")
 
     # One GPU per job, two jobs at a time on a node of two GPUs; its cores and memory would do for four
-    assert len(jobs) == 4 + 2
+    assert len(jobs) == 4 + 3
     for job in jobs:
         assert "gres/gpu=1" in job["AllocTRES"].split(","), job
     assert max(busiest(jobs).values()) == 2
@@ -172,13 +175,14 @@ def test_a_whole_study_with_killed_jobs(
     assert len(logs) == 4
     assert all(re.search(r"GPU [01], chosen by Slurm", text) for text in logs), logs
 
-    # Cancelled and killed jobs ran again and asked for more
+    # Jobs out of time, cancelled and killed ran again and asked for more
     lost = {job["JobID"]: job for job in jobs if job["State"] != "COMPLETED"}
-    assert set(lost) == {cancelled, killed}
+    assert set(lost) == {hanging, cancelled, killed}
+    assert lost[hanging]["State"] == "TIMEOUT"
     assert lost[cancelled]["State"].startswith("CANCELLED")
     for job in lost.values():
         (again,) = [one for one in jobs if one["Comment"] == job["Comment"] and one["JobID"] != job["JobID"]]
-        assert (job["ReqMem"], job["TimelimitRaw"]) == ("12000M", "60")
+        assert (job["ReqMem"], job["TimelimitRaw"]) == ("12000M", "1" if job["JobID"] == hanging else "60")
         assert (again["ReqMem"], again["TimelimitRaw"]) == ("24000M", "120")
 
     # The local run has the same results
@@ -226,13 +230,17 @@ def test_an_ended_driver_and_a_node_that_goes_down(
     assert study.plan() == {}
 
 
-def test_asking_the_accounting_database(cluster: Cluster, study: Study, drive: Callable[..., Driver]) -> None:
+def test_out_of_memory_as_the_accounting_database_tells_it(
+    cluster: Cluster, study: Study, drive: Callable[..., Driver]
+) -> None:
     keep_volumes(study, 1)
     study.configure(experiments=ONE_MODEL)
-    driver = drive(cluster, study, "--slurm-status-command", "sacct", "--until", "segment")
-    kill(driver.wait_for_job("segment"))
-    text = driver.finish()
+    too_little = ["--set-resources", "segment:gpu=1", "segment:mem_mb=300 + 12000 * (attempt - 1)"]
+    text = drive(cluster, study, "--slurm-status-command", "sacct", "--until", "segment", *too_little).finish()
     assert len(re.findall("has been submitted with SLURM jobid", text)) == 3 + 1
+    first, second = accounted(cluster, study, "segment")
+    assert (first["ReqMem"], first["State"]) == ("300M", "FAILED")
+    assert (second["ReqMem"], second["State"]) == ("12300M", "COMPLETED")
     assert len(masks(study)) == 2
 
 

@@ -1,0 +1,81 @@
+"""What a slice costs in every published size: python benchmarks/operations.py.
+
+Operations as `torch.utils.flop_counter` counts them, a product and a sum as two, on tensors that have shapes only: the
+image encoder, one prompt in the mask decoder, and one step of tracking (attention to a full memory, decoder, memory
+encoder). docs/cluster.md computes GPU hours from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from volprompt.models.base import without_initialisation
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import Sam2Model
+
+SAM = ("vit_b", "vit_l", "vit_h")
+SAM2 = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
+SIDE = 64  # of the coarsest level at 1024 pixels
+
+
+def counted(work: Callable[[], Any]) -> float:
+    """Operations of some work, in 10^9."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
+
+
+def sam(module: Any) -> tuple[float, float]:
+    """Encoder and decoder."""
+    prompts = module.prompt_encoder
+    sparse, dense = torch.empty(1, 2, prompts.embed_dim), torch.empty(1, prompts.embed_dim, SIDE, SIDE)
+    encode = counted(lambda: module.image_encoder(torch.empty(1, 3, 1024, 1024)))
+    decode = counted(lambda: module.mask_decoder(dense, torch.empty_like(dense), sparse, dense, True))
+    return encode, decode
+
+
+def sam2(module: Any) -> tuple[float, float, float]:
+    """Encoder, decoder, and a step of tracking."""
+    width, memory_width = module.hidden_dim, module.mem_dim
+    coarse = torch.empty(1, width, SIDE, SIDE)
+    fine = [torch.empty(1, width // 8, 4 * SIDE, 4 * SIDE), torch.empty(1, width // 4, 2 * SIDE, 2 * SIDE)]
+    pointers = module.max_obj_ptrs_in_encoder * (width // memory_width)
+    slots = module.num_maskmem * SIDE * SIDE + pointers
+    tokens, memory = torch.empty(SIDE * SIDE, 1, width), torch.empty(slots, 1, memory_width)
+
+    def decode() -> None:
+        module._forward_sam_heads(coarse, high_res_features=fine, multimask_output=True)
+
+    def remember() -> None:
+        module.memory_attention(tokens, memory, tokens, memory, num_obj_ptr_tokens=pointers)
+        module.memory_encoder(coarse, torch.empty(1, 1, 16 * SIDE, 16 * SIDE), skip_mask_sigmoid=True)
+
+    encode = counted(lambda: module.forward_image(torch.empty(1, 3, 1024, 1024)))
+    decoding = counted(decode)
+    return encode, decoding, decoding + counted(remember)
+
+
+def row(name: str, figures: Callable[[Any], Sequence[float]], module: torch.nn.Module) -> str:
+    """A line of the table."""
+    with torch.device("meta"):
+        cells = [f"{each:.0f}" for each in figures(module.to("meta").eval().requires_grad_(False))]
+    return " | ".join([f"| {name}", *cells, *[""] * (3 - len(cells))]) + " |"
+
+
+def main() -> None:
+    """Print the table."""
+    print("| model | encoder, Gflop | decoder, Gflop | step of tracking, Gflop |\n|---|---:|---:|---:|")
+    with without_initialisation():
+        for name in SAM:
+            print(row(f"sam_{name}", sam, SamModel.build(name)))
+        for name, short in SAM2.items():
+            module = Sam2Model.build(f"configs/sam2.1/sam2.1_hiera_{short}.yaml")
+            print(row(f"sam2.1_hiera_{name}", sam2, module))
+
+
+if __name__ == "__main__":
+    main()
