@@ -18,7 +18,7 @@ test: .venv/ready
 # A page in the browser that collects the clicks of a study: make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
 CONFIG ?= config/config.yaml
 clicks: .venv/ready $(if $(filter config/demo.yaml,$(CONFIG)),demo/volumes/volumes.tsv)
-	.venv/bin/python -m volprompt.collect --configfile $(CONFIG) $(ARGS)
+	.venv/bin/python -m volprompt.clicks collect --configfile $(CONFIG) $(ARGS)
 
 # The workflow on a real Slurm of two nodes with two fake GPUs each, on this machine. Needs root; installs Slurm with apt.
 slurm-test: .venv/ready

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from volprompt.config import read_settings
-from volprompt.figures import COLOURS, draw_prompts, png
 from volprompt.files import atomic, write_text
 from volprompt.phantom import make_phantom
 from volprompt.prompts import volume_prompts
+from volprompt.report.figures import COLOURS, draw_prompts, png
 from volprompt.schemes import FrameGrid, scheme_prompts, with_masks
 
 FOLDER = Path(__file__).parent / "gallery"

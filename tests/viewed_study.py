@@ -12,7 +12,7 @@ import pandas as pd
 from volprompt.config import Scheme
 from volprompt.masks import mask_path, write_mask
 from volprompt.prompts import extract_shard
-from volprompt.shards import ShardFiles, StudyDesign
+from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.volumes import convert_shard, grid_of_row, read_volume_table
 
 STRUCTURES = {"femur": [1], "tibia": [3]}

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from volprompt.click_pages import collect
-from volprompt.collect import CollectServer, FrameStore
+from volprompt.clicks.pages import collect
+from volprompt.clicks.server import CollectServer, FrameStore
 
 # (slice, y, x) of the frames, and millimetres along these axes: pixels are not square.
 SHAPE, SPACING = (9, 40, 60), (3.0, 1.5, 0.9)

@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Page
 from tests.browser.conftest import Visit
 from tests.viewed_study import Study
 
-from volprompt import views
-from volprompt.views import volume_views
+from volprompt.report import views
+from volprompt.report.views import volume_views
 
 TEMPLATES = Path(views.__file__).parent / "templates"
 HOSTILE = "<img src=x onerror=alert(1)>&'\""

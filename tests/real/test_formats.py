@@ -14,7 +14,7 @@ from tests.unit.image_files import pack
 from tests.workflow.small_study import new_study
 
 from volprompt.check import check_volumes
-from volprompt.formats import open_image
+from volprompt.images.formats import open_image
 from volprompt.prompts import extract_shard, read_prompts
 from volprompt.volumes import convert_shard, read_volume_table
 

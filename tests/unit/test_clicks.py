@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from volprompt.clicks import ClickTable, ClickTableError, import_clicks, main, match, read_authors_table
+from volprompt.clicks.__main__ import main
+from volprompt.clicks.authors import import_clicks, match, read_authors_table
+from volprompt.clicks.table import ClickTable, ClickTableError
 from volprompt.study import Volume
 
 # Two knees of one visit, another subject, in the authors' layout.

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from volprompt.click_pages import (
+from volprompt.clicks.__main__ import main
+from volprompt.clicks.pages import (
     CollectError,
     Page,
     Source,
@@ -27,7 +28,7 @@ from volprompt.click_pages import (
     pages_of,
     source_of,
 )
-from volprompt.collect import CollectServer, FrameStore, main
+from volprompt.clicks.server import CollectServer, FrameStore
 from volprompt.config import ConfigurationError, read_settings
 from volprompt.study import Click, Volume
 from volprompt.volumes import convert_shard, read_frames
@@ -411,5 +412,5 @@ def test_a_taken_port_is_one_clear_error(server: CollectServer) -> None:
 
 
 def test_the_command_line_reports_faults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--configfile", "gone.yaml"]) == 1
+    assert main(["collect", "--configfile", "gone.yaml"]) == 1
     assert "gone.yaml" in capsys.readouterr().err

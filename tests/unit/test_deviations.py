@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from volprompt.config import Frames, Inference, Scheme
-from volprompt.deviations import deviations, prompts_in_words
-from volprompt.shards import StudyDesign
+from volprompt.report.deviations import deviations, prompts_in_words
+from volprompt.report.shards import StudyDesign
 
 
 def found(schemes: dict[str, Scheme], precision: str = "bfloat16", **changes: Any) -> dict[str, tuple[str, str]]:

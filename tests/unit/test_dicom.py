@@ -16,10 +16,10 @@ import pytest
 import SimpleITK as sitk
 from tests.unit.image_files import SERIES, change, compress_rle, oblique, pack, write_dicom
 
-from volprompt import archives
-from volprompt.archives import members_of
-from volprompt.formats import open_image, read_voxels
-from volprompt.images import VolumeError
+from volprompt.images import archives
+from volprompt.images.archives import members_of
+from volprompt.images.formats import open_image, read_voxels
+from volprompt.images.image import VolumeError
 from volprompt.volumes import convert_shard, read_frames
 
 SHAPE, SPACING = (5, 4, 6), (2.0, 1.0, 3.0)

@@ -16,9 +16,9 @@ import pytest
 import SimpleITK as sitk
 from tests.unit.image_files import change, compress_rle, pack, write_dicom, write_itk, write_nifti
 
-from volprompt import archives
 from volprompt.check import Fault, InvalidVolumes, check_volumes, report_faults
-from volprompt.images import VolumeError
+from volprompt.images import archives
+from volprompt.images.image import VolumeError
 from volprompt.volumes import convert_volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from volprompt.figures import COLOURS, Panel, draw_box, draw_panel, draw_points, overlay, png
+from volprompt.report.figures import COLOURS, Panel, draw_box, draw_panel, draw_points, overlay, png
 from volprompt.schemes import ObjectPrompt
 
 SIZE = (20, 30)

@@ -12,11 +12,11 @@ import pytest
 import SimpleITK as sitk
 from tests.unit.image_files import oblique, pack, stored_as, write_dicom, write_itk, write_nifti
 
-from volprompt.formats import open_image, read_voxels
-from volprompt.images import VolumeError
+from volprompt.images.formats import open_image, read_voxels
+from volprompt.images.image import VolumeError
+from volprompt.images.sources import data_file, parts_of, sha256_of_source
 from volprompt.masks import read_mask, write_mask
 from volprompt.phantom import make_phantom
-from volprompt.sources import data_file, parts_of, sha256_of_source
 from volprompt.volumes import convert_shard, convert_volume, grid_of, grid_of_row, read_frames, read_volume_table
 from volprompt.volumes import read_reference as stored_reference
 

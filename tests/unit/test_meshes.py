@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from volprompt.meshes import Mesh, block_means, normals, signed_distances, simplify, surface
+from volprompt.report.meshes import Mesh, block_means, normals, signed_distances, simplify, surface
 
 
 def ball(radius: float, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), reach: float = 24.0) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from volprompt import plots
-from volprompt.plots import Look
+from volprompt.report import plots
+from volprompt.report.plots import Look
 
 ORDER = [("a", "point"), ("a", "box"), ("b", "point")]
 SCHEMES = Look(["point", "box"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from volprompt import report
+from volprompt.report import page as report
 
 
 def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:

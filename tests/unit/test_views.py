@@ -15,12 +15,12 @@ from jinja2 import Environment
 from PIL import Image
 from tests.viewed_study import FEMUR, SHAPE, SPACING, TIBIA, Study
 
-from volprompt import views
-from volprompt.coding import coded_mask, coded_surface, frames_sheet, shrunk
 from volprompt.config import Scheme
-from volprompt.meshes import surface
-from volprompt.shards import ShardFiles, StudyDesign
-from volprompt.views import (
+from volprompt.report import views
+from volprompt.report.coding import coded_mask, coded_surface, frames_sheet, shrunk
+from volprompt.report.meshes import surface
+from volprompt.report.shards import ShardFiles, StudyDesign
+from volprompt.report.views import (
     Region,
     characters,
     chosen_volumes,

@@ -32,8 +32,8 @@ import yaml
 
 from volprompt.config import Settings, read_settings
 from volprompt.files import write_table
-from volprompt.report import write_report
-from volprompt.shards import StudyDesign, group_by_shard
+from volprompt.report.page import write_report
+from volprompt.report.shards import StudyDesign, group_by_shard
 from volprompt.study import shard_of
 from volprompt.tables import aggregate
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from tests.workflow.small_study import VOLUMES, Study, new_study
 
-from volprompt.formats import open_image, read_voxels
+from volprompt.images.formats import open_image, read_voxels
 from volprompt.volumes import grid_of
 
 # The middle of 12 slices, on which the phantoms show all three structures.

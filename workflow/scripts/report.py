@@ -4,8 +4,8 @@ from pathlib import Path
 
 from volprompt.config import Frames, Inference, Scheme, Scores
 from volprompt.logs import logging_to
-from volprompt.report import write_report
-from volprompt.shards import StudyDesign, group_by_shard
+from volprompt.report.page import write_report
+from volprompt.report.shards import StudyDesign, group_by_shard
 
 params = snakemake.params
 

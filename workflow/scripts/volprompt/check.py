@@ -15,8 +15,8 @@ import pandas as pd
 
 from volprompt.errors import VolpromptError
 from volprompt.files import atomic
-from volprompt.formats import open_image
-from volprompt.images import Image, VolumeError
+from volprompt.images.formats import open_image
+from volprompt.images.image import Image, VolumeError
 from volprompt.logs import logger
 from volprompt.volumes import grid_of, require_reference_grid
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from volprompt.config import NAME
 from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
-from volprompt.sources import ARCHIVES, is_archive, is_dicom
+from volprompt.images.sources import ARCHIVES, is_archive, is_dicom
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 # What names of masks end in beyond the name of their volume, in the data sets below and elsewhere.

@@ -20,7 +20,7 @@ from typing import Any
 from volprompt.checkpoints import CatalogueEntry, content_digest
 from volprompt.config import NAME, ConfigurationError, Experiment, Model, Settings, hint, read_valid_part
 from volprompt.files import separator
-from volprompt.sources import data_file
+from volprompt.images.sources import data_file
 
 SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 SCORED_TOGETHER = ("combined", "union", "mean")

@@ -19,10 +19,10 @@ import pandas as pd
 from nibabel import orientations
 
 from volprompt.files import atomic, write_table
-from volprompt.formats import open_image, read_voxels
-from volprompt.images import Image, VolumeError
+from volprompt.images.formats import open_image, read_voxels
+from volprompt.images.image import Image, VolumeError
+from volprompt.images.sources import sha256_of_source
 from volprompt.logs import Progress, logger
-from volprompt.sources import sha256_of_source
 
 # Directions in which (slice, y, x) grow, as the eye expects the plane: the patient's front or head up or to the left.
 FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}

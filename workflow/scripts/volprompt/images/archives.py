@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from volprompt.images import VolumeError, damaged
-from volprompt.sources import parts_of
+from volprompt.images.image import VolumeError, damaged
+from volprompt.images.sources import parts_of
 
 # Far beyond any series of slices: an archive that holds more is not unpacked.
 MAX_FILES = 20_000

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from volprompt.coding import STEP_MM, Sheet, coded_mask, coded_surface, frames_sheet, shrunk
-from volprompt.figures import COLOURS
 from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask, unpack_bits
-from volprompt.meshes import Mesh, surface
 from volprompt.prompts import read_prompts
+from volprompt.report.coding import STEP_MM, Sheet, coded_mask, coded_surface, frames_sheet, shrunk
+from volprompt.report.figures import COLOURS
+from volprompt.report.meshes import Mesh, surface
+from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.schemes import ObjectPrompt
 from volprompt.scores import dice
-from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import Grid, grid_of_row, read_frames, read_reference, structure_mask
 
 # Characters that all views together may take in the page.

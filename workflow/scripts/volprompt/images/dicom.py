@@ -16,9 +16,9 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from volprompt.archives import Member
-from volprompt.images import FORMATS, LPS_TO_RAS, Image, VolumeError, damaged, geometry_header
-from volprompt.sources import is_dicom
+from volprompt.images.archives import Member
+from volprompt.images.image import FORMATS, LPS_TO_RAS, Image, VolumeError, damaged, geometry_header
+from volprompt.images.sources import is_dicom
 
 TAGS = [
     "SeriesInstanceUID",

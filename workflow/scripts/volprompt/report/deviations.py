@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from volprompt.config import Frames, Inference, Noise, Scheme, SliceAt
-from volprompt.shards import StudyDesign
+from volprompt.report.shards import StudyDesign
 
 PAPER_ARCHITECTURES = {
     *("vit_b", "vit_l", "vit_h"),

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from volprompt.clicks import ClickTable
+from volprompt.clicks.table import ClickTable
 from volprompt.config import ConfigurationError, Settings, hint, read_valid_part
 from volprompt.errors import VolpromptError
-from volprompt.formats import open_image, read_voxels
+from volprompt.images.formats import open_image, read_voxels
 from volprompt.schemes import middle_slice, wanted_clicks
 from volprompt.study import Click, Volume, read_click_table, read_volumes, shard_of
 from volprompt.volumes import FRAME_AXES, grid_of, read_frames, read_volume_table, window

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from volprompt import figures
 from volprompt.logs import logger
 from volprompt.masks import mask_path, read_mask
 from volprompt.prompts import read_prompts
+from volprompt.report import figures
+from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice
-from volprompt.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
 
 

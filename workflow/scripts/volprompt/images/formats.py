@@ -17,9 +17,9 @@ from isal import igzip, igzip_lib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from volprompt.archives import members_of
-from volprompt.dicom import read_series
-from volprompt.images import (
+from volprompt.images.archives import members_of
+from volprompt.images.dicom import read_series
+from volprompt.images.image import (
     BROKEN,
     FORMATS,
     LPS_TO_RAS,
@@ -30,7 +30,7 @@ from volprompt.images import (
     no_file,
     unreadable,
 )
-from volprompt.sources import HEADER_BYTES, data_file, is_archive, is_dicom
+from volprompt.images.sources import HEADER_BYTES, data_file, is_archive, is_dicom
 
 BROKEN_GZIP: Any = (*BROKEN, igzip_lib.IsalError)
 ITK_READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}

@@ -7,15 +7,12 @@ table is written after every page; what it holds already is kept, and where it e
 
 from __future__ import annotations
 
-import argparse
 import hmac
 import io
 import json
 import secrets
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
-from volprompt.click_pages import CollectError, Collection, Page, Source, collect, frames_of
-from volprompt.clicks import ClickTable
+from volprompt.clicks.pages import CollectError, Collection, Page, Source, frames_of
 from volprompt.config import Settings
 from volprompt.errors import VolpromptError
 
@@ -206,42 +201,3 @@ class Handler(BaseHTTPRequestHandler):
     @staticmethod
     def _json(value: object) -> tuple[bytes, str]:
         return json.dumps(value).encode(), "application/json"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Collect clicks on the volumes of a study with a page in the browser."""
-    parser = argparse.ArgumentParser(prog="python -m volprompt.collect", description=main.__doc__)
-    parser.add_argument("--configfile", default="config/config.yaml", help="the study (%(default)s)")
-    parser.add_argument("--table", help="clicks table to write (the key `clicks`, or else beside the sample sheet)")
-    parser.add_argument("--structures", nargs="+", help="click on these (those that the schemes take clicks on)")
-    parser.add_argument("--slice", help="a number, middle, or any (the slices that the schemes prompt)")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
-    given = parser.parse_args(arguments)
-    try:
-        config = yaml.safe_load(Path(given.configfile).read_text(encoding="utf-8"))
-        collection, settings = collect(config or {}, given.table, given.structures, given.slice)
-        frames = FrameStore(settings)
-        server = CollectServer(collection, frames, given.port)
-    except (VolpromptError, OSError, yaml.YAMLError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    for reason in collection.unusable.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    print(f"{len(collection.pages)} pages; clicks go to {collection.path}")
-    print(f"Open {server.address}\nCtrl+C ends; what is saved stays.", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print()
-    finally:
-        server.server_close()
-        frames.close()
-    collected = len(ClickTable(collection.path).rows)
-    print(f"{collected} clicks in {collection.path}")
-    if collection.note and collected:
-        print(f"To use them, {collection.note}.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

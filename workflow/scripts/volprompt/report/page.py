@@ -18,13 +18,14 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from volprompt import METHOD_VERSION, __version__, figures, plots, tables
-from volprompt.deviations import deviations, prompts_in_words
+from volprompt import METHOD_VERSION, __version__, tables
 from volprompt.files import write_text
 from volprompt.logs import logger
-from volprompt.overlays import median_volume, overlays
-from volprompt.shards import ShardFiles, StudyDesign
-from volprompt.views import volume_views
+from volprompt.report import figures, plots
+from volprompt.report.deviations import deviations, prompts_in_words
+from volprompt.report.overlays import median_volume, overlays
+from volprompt.report.shards import ShardFiles, StudyDesign
+from volprompt.report.views import volume_views
 from volprompt.volumes import read_volume_table
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from volprompt.meshes import Mesh, signed_distances, simplify
+from volprompt.report.meshes import Mesh, signed_distances, simplify
 
 # Vertices are rounded to this many millimetres, distances between surfaces too, up to 12.7 mm.
 STEP_MM = 0.1
