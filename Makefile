@@ -13,7 +13,7 @@ demo: .venv/ready demo/volumes/volumes.tsv
 	@echo "The report is results/demo/report/index.html"
 
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # A page in the browser that collects the clicks of a study: make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
 CONFIG ?= config/config.yaml
