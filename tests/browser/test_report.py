@@ -198,6 +198,23 @@ def test_names_from_outside_are_only_shown(tmp_path: Path, visit: Open) -> None:
     assert page.locator("script:not([type])").count() == 1
 
 
+def test_infinite_distances_are_the_largest(tmp_path: Path, visit: Open) -> None:
+    simulated = simulate(tmp_path, volumes=2, shards=1)
+    simulated.aggregate()
+    scores = pd.read_parquet(tmp_path / "tables" / "scores.parquet")
+    lost = scores.index[scores["structure"] == "combined"][:2]
+    scores.loc[lost, "hd95_mm"] = float("inf")
+    write_table(scores, tmp_path / "tables" / "scores.parquet")
+    page = visit(simulated.report(stamp="")).page
+    distances = heading(page, "HD95 (mm)").get_by_role("button")
+    place = 1 + page.locator("#scores-table thead th").all_inner_texts().index(distances.inner_text())
+    distances.click()
+    ascending = column(page, place)
+    distances.click()
+    assert column(page, place) == ascending[::-1]
+    assert [text == "∞" for text in ascending] == [False] * (len(ascending) - 2) + [True] * 2
+
+
 def test_a_small_study_says_what_is_missing(tmp_path: Path, visit: Open) -> None:
     simulated = simulate(tmp_path, volumes=2, shards=1)
     simulated.aggregate()

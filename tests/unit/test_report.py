@@ -33,7 +33,7 @@ def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:
 
 def test_compact_numbers() -> None:
     found = report.compact(np.array([0.5, 12.3456, 0.00012346, 3.0, np.nan, np.inf]))
-    assert found == [0.5, 12.35, 0.0001235, 3, None, None]
+    assert found == [0.5, 12.35, 0.0001235, 3, None, "inf"]
     assert isinstance(found[3], int)
 
 
@@ -61,6 +61,7 @@ def test_failures_of_one_volume_and_reason_are_one_row() -> None:
         (report.flow(True), "true"),
         (report.flow([{"fraction": 0.3}, "middle"]), "[{fraction: 0.3}, middle]"),
         (report.fixed(None), "–"),
+        (report.fixed(float("inf"), 2), "∞"),
         (report.signed(0.0123, 2), "+0.01"),
         (report.signed(-0.0123, 2), "−0.01"),
         (report.share(-0.01234), "−1.2 %"),

@@ -369,10 +369,16 @@ def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def compact(values: np.ndarray) -> list[float | int | None]:
-    """Numbers with four significant digits; None for what is not finite; whole numbers without a point."""
-    rounded = [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
-    return [int(value) if value is not None and value == int(value) else value for value in rounded]
+def compact(values: np.ndarray) -> list[float | int | str | None]:
+    """Numbers with four significant digits, whole ones without a point; 'inf', which JSON lacks; None for missing ones."""
+    return [_compact(float(value)) for value in values]
+
+
+def _compact(value: float) -> float | int | str | None:
+    if not np.isfinite(value):
+        return None if np.isnan(value) else "inf"
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -404,8 +410,8 @@ def _environment() -> Environment:
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
-    """`0.912`, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """`0.912`, `∞`, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("inf", "∞")
 
 
 def signed(value: float | None, digits: int = 3) -> str:

@@ -18,7 +18,9 @@
     { heading: "Prompts", of: (row) => place(row).configuration[1] },
     { heading: "Structure", of: (row) => place(row).structure },
   ];
-  const numbers = data.columns.map((column) => ({ ...column, of: (row) => column.values[row], numeric: true }));
+  // JSON has no infinity: distances to an empty mask come as text.
+  const number = (value) => (value === "inf" ? Infinity : value);
+  const numbers = data.columns.map((column) => ({ ...column, of: (row) => number(column.values[row]), numeric: true }));
   const status = { heading: "Status", of: (row) => data.statuses[data.status[row]] };
   const columns = [...texts, ...numbers, status];
   const everyRow = data.status.map((_, row) => row).filter((row) => data.status[row] >= 0);
@@ -47,7 +49,7 @@
     const a = column.of(first), b = column.of(second);
     const sign = state.ascending ? 1 : -1;
     if (a === null || b === null) return (a === null) - (b === null) || first - second;
-    if (column.numeric) return sign * (a - b) || first - second;
+    if (column.numeric) return (a === b ? 0 : sign * (a - b)) || first - second;
     return sign * a.localeCompare(b, "en", { numeric: true }) || first - second;
   };
 
@@ -72,7 +74,10 @@
     show();
   };
 
-  const shown = (value, digits) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
+  const shown = (value, digits) => {
+    if (value === null) return "–";
+    return value.toFixed(digits).replace("-", "−").replace("Infinity", "∞");
+  };
 
   const show = () => {
     const last = Math.max(0, Math.ceil(state.rows.length / PAGE) - 1);
