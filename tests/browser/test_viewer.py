@@ -155,7 +155,7 @@ def test_slider_strip_and_buttons_move_through_slices(page: Page) -> None:
     page.locator(".viewer-range").focus()
     page.keyboard.press("Home")
     assert state(page, "slice") == "3"
-    assert "Slice 3 of 0 to 19" in str(page.locator(".viewer-range").get_attribute("aria-valuetext"))
+    assert "Slice 3 (0 to 19)" in str(page.locator(".viewer-range").get_attribute("aria-valuetext"))
     page.get_by_role("button", name="Next slice").click()
     assert state(page, "slice") == "4"
     box = page.locator(".viewer-strip").bounding_box()

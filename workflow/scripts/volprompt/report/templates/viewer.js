@@ -385,7 +385,7 @@
     const astray = names.filter((_, k) => isAstray(state.place, k));
     const few = volume.slices.length < volume.extent_slices ? `, ${volume.slices.length} of them shown` : "";
     const notes = [prompted ? "prompted" : "", astray.length ? `${astray.join(", ")} predicted, not in the reference` : ""].filter(Boolean);
-    const text = `Slice ${slice} of 0 to ${volume.depth - 1}${few}` + (notes.length ? ": " + notes.join(", ") : "");
+    const text = `Slice ${slice} (0 to ${volume.depth - 1})${few}` + (notes.length ? ": " + notes.join(", ") : "");
     sliceText.textContent = text;
     range.setAttribute("aria-valuetext", `${text}${scores.length ? ", Dice " + digits(scores[0]) : ""}`);
     flat.setAttribute("aria-label", `${volume.name}, ${text}`);
