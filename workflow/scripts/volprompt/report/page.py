@@ -370,7 +370,7 @@ def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
 
 
 def compact(values: np.ndarray) -> list[float | int | str | None]:
-    """Numbers with four significant digits, whole ones without a point; 'inf', which JSON lacks; None for missing ones."""
+    """Four significant digits, whole numbers without a point; 'inf', which JSON lacks; None for missing values."""
     return [_compact(float(value)) for value in values]
 
 
