@@ -17,7 +17,8 @@ def test_every_column_is_documented(finished: Study) -> None:
     results = finished.folder / "results"
     columns = {path: pq.read_schema(path).names for path in results.rglob("*.parquet")}
     columns |= {path: pd.read_csv(path, nrows=0).columns for path in results.rglob("tables/*.csv")}
-    assert {path.relative_to(results).parts[0] for path in columns} == {"volumes", "prompts", "masks", "scores", "tables"}
+    stages = {path.relative_to(results).parts[0] for path in columns}
+    assert stages == {"volumes", "prompts", "masks", "scores", "tables"}
     missing = {
         str(path.relative_to(results)): absent
         for path, names in columns.items()
