@@ -188,12 +188,13 @@ def test_jobs_per_gpu_that_is_no_number(monkeypatch: pytest.MonkeyPatch, value: 
 
 
 @pytest.mark.parametrize(("listed", "count"), [("1", "1"), ("0,1", "2")])
-def test_nothing_happens_where_slurm_has_chosen(
-    machine: dict[str, str], processes: list[subprocess.Popen], tmp_path: Path, listed: str, count: str
+def test_what_slurm_has_chosen_is_taken_by_one_job_at_a_time(
+    machine: dict[str, str], processes: list[subprocess.Popen], listed: str, count: str
 ) -> None:
     machine.update(SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES=listed)
-    assert result(start(processes, machine, USE, count)) == listed.replace(",", " ")
-    assert list((tmp_path / "tmp").iterdir()) == []
+    for _ in range(3):
+        start(processes, machine, USE, count)
+    assert [result(process) for process in processes] == [listed.replace(",", " ")] * 3
 
 
 def test_nothing_happens_where_slurm_names_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,8 @@ import torch
 from volprompt.background import StoreBehind, load_ahead
 from volprompt.masks import unpack_bits
 from volprompt.models.base import _packed_on_device, pack_bits, without_initialisation
-from volprompt.models.engine import _in_turn
 from volprompt.models.features import SliceFeatures, gather
-from volprompt.models.tracking import ways
+from volprompt.models.tracking import order_of_need
 
 
 class Encoder:
@@ -27,18 +26,26 @@ class Encoder:
         return [numbers.expand(-1, 2, 4, 4), numbers.expand(-1, 3, 2, 2)]
 
 
-def test_an_object_goes_forwards_then_back() -> None:
-    assert list(ways([2], 5)) == [2, 3, 4, 1, 0]
-    assert list(ways([0], 1)) == [0]
-
-
-def test_slices_are_encoded_in_the_order_of_need() -> None:
-    assert list(_in_turn([[2, 3, 1, 0], [1, 2, 3, 0]])) == [2, 1, 3, 2, 1, 3, 0, 0]
+@pytest.mark.parametrize(
+    ("prompted", "depth", "at_once", "order"),
+    [
+        ([[2]], 5, False, [2, 3, 4, 1, 0]),
+        ([[2]], 5, True, [2, 3, 1, 4, 0]),
+        ([[0]], 1, False, [0]),
+        ([[1, 3]], 5, False, [1, 3, 2, 4, 0]),
+        ([[2], [1]], 4, False, [2, 1, 3, 2, 3, 1, 0, 0]),
+        ([[2], [1]], 4, True, [2, 1, 3, 2, 1, 0, 3, 0]),
+    ],
+)
+def test_the_order_in_which_slices_are_needed(
+    prompted: list[list[int]], depth: int, at_once: bool, order: list[int]
+) -> None:
+    assert order_of_need(prompted, depth, at_once) == order
 
 
 def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
     encoder = Encoder()
-    features = SliceFeatures(encoder, ways([2], 6), 6, batch_size=2)
+    features = SliceFeatures(encoder, [2, 3, 4, 5, 1, 0], 6, batch_size=2, most=9)
     features.require([2])
     features.require([2, 3])
     assert encoder.batches == [[2, 3]]
@@ -48,7 +55,7 @@ def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
 
 
 def test_features_are_forgotten_after_their_last_use() -> None:
-    features = SliceFeatures(Encoder(), [7, 7, 7, 8], 9, batch_size=1)
+    features = SliceFeatures(Encoder(), [7, 7, 7, 8], 9, batch_size=1, most=9)
     features.require([7])
     features.use(7, 2)
     assert float(features.use(7)[0].mean()) == 7
@@ -57,17 +64,43 @@ def test_features_are_forgotten_after_their_last_use() -> None:
 
 
 def test_a_prompt_that_travels_leaves_nothing_behind() -> None:
-    features = SliceFeatures(Encoder(), ways([50], 100), 100, batch_size=4)
+    order = order_of_need([[50]], 100, False)
+    features = SliceFeatures(Encoder(), order, 100, batch_size=4, most=100)
     most = 0
-    for index in ways([50], 100):
+    for index in order:
         features.require([index])
         most = max(most, len(features._kept))
         features.use(index)
     assert most == 4
 
 
+def test_what_is_needed_last_makes_room() -> None:
+    # Slices 1 to 4 are needed again in the reverse order, and slice 1 by an image scheme in the end.
+    encoder = Encoder()
+    features = SliceFeatures(encoder, [1, 2, 3, 4, 4, 3, 2, 1, 1], 5, batch_size=1, most=2)
+    for index in (1, 2, 3):
+        features.require([index])
+        features.use(index)
+    assert features.crowded
+    features.make_room([])
+    assert sorted(features._kept) == [2, 3]
+    assert features.pending == [4, 1]
+    features.require([4])
+    features.make_room([2, 4])  # what a step is about to use stays, also where it is needed later
+    assert sorted(features._kept) == [2, 4]
+    assert features.pending == [3, 1]
+    assert not features.crowded
+    features.use(4, 2)
+    features.require([3, 1])
+    assert float(features.use_last(1)[0].mean()) == 1
+    for index in (3, 2, 1):
+        assert float(features.use(index)[0].mean()) == index
+    assert features._kept == {}
+    assert encoder.batches == [[1], [2], [3], [4], [3], [1]]
+
+
 def test_gathering_slices_of_two_volumes() -> None:
-    first, second = (SliceFeatures(Encoder(), [1, 1, 2], 3, batch_size=3) for _ in range(2))
+    first, second = (SliceFeatures(Encoder(), [1, 1, 2], 3, batch_size=3, most=9) for _ in range(2))
     first.require([1, 2])
     second.require([1])
     fine, coarse = gather([(first, 1), (second, 1), (first, 2)])

@@ -7,7 +7,7 @@ predictor in every voxel, while the rounding of a batch of objects is compared o
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +29,7 @@ from skimage import measure
 from volprompt.config import Scheme
 from volprompt.devices import Device
 from volprompt.masks import unpack_bits
-from volprompt.models import load_model, tracking
+from volprompt.models import base, engine, load_model, tracking
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
 from volprompt.models.engine import Volume, segment_volumes
 from volprompt.models.holes import fill_holes
@@ -563,11 +563,15 @@ def test_reset_changes_the_reverse_pass_only(sam2: Sam2Model, frames: np.ndarray
     assert (shared[:5] != reset[:5]).any()
 
 
+@pytest.mark.parametrize("little_memory", [False, True])
 @pytest.mark.parametrize("reset", [False, True])
 def test_volumes_of_different_depth_in_lockstep_equal_volumes_alone(
-    tmp_path: Path, frames: np.ndarray, reset: bool
+    tmp_path: Path, frames: np.ndarray, reset: bool, little_memory: bool
 ) -> None:
-    """Ragged depths and frame sizes, prompts on the first, last and only slice, image and video schemes at once."""
+    """Ragged depths and frame sizes, prompts on the first, last and only slice, image and video schemes at once.
+
+    With little memory features are forgotten between two uses, and batches hold two objects.
+    """
     model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))
     schemes = {
         "image": Scheme(predictor="image", point="centroid"),
@@ -583,7 +587,14 @@ def test_volumes_of_different_depth_in_lockstep_equal_volumes_alone(
         return Volume(name, cut, (SIZE[0], width), {"image": image, "video": video, "other": [video[1]]})
 
     volumes = [volume("a", DEPTH, 96, 5, 2), volume("b", 1, 96, 0, 0), volume("c", 9, 80, 8, 0)]
-    together = segment_volumes(model, volumes, schemes, 4, reset)
+    with ExitStack() as limits:
+        if little_memory:
+            limits.enter_context(mock.patch.multiple(engine, FEATURES_KEPT=2, FEATURES_KEPT_EACH=2))
+            limits.enter_context(mock.patch.object(base, "LARGEST_BATCH", 2))
+        encode = limits.enter_context(mock.patch.object(model, "encode", wraps=model.encode))
+        together = segment_volumes(model, volumes, schemes, 4, reset)
+    encoded = sum(len(call.args[0]) for call in encode.call_args_list)
+    assert (encoded > DEPTH + 1 + 9) == little_memory
     for given, segmented in zip(volumes, together, strict=True):
         (alone,) = segment_volumes(model, [given], schemes, 1, reset)
         assert segmented.masks.keys() == given.prompts.keys()

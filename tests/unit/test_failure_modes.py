@@ -50,6 +50,19 @@ def test_decay_of_five_slices() -> None:
     assert table[["low", "high"]].isna().all(axis=None)
 
 
+def test_several_prompted_slices_have_several_slices_at_a_distance() -> None:
+    # Slices 0 to 4 with prompts on 0 and 3: slices 1 and 4 are both one ahead, 2 is one before.
+    found = [(5, 5, 5), (0, 4, 8), (3, 3, 3), (5, 5, 5), (6, 6, 6)]
+    table = pd.concat([slices("a", {d: c}) for d, c in zip([0, 1, -1, 0, 1], found, strict=True)])
+    decayed = decay(table).set_index(["direction", "distance"])
+    assert decayed["dice"].to_dict() == {
+        ("prompted", 0): 1.0,
+        ("forward", 1): pytest.approx(12 / 24),
+        ("reverse", 1): 1.0,
+    }
+    assert (decayed["median"] == decayed["dice"]).all()
+
+
 def test_decay_pools_pixels_and_takes_the_median_of_slices() -> None:
     table = decay(pd.concat([slices("a", FIVE), slices("b", TWO)])).set_index(["direction", "distance"])
     assert table["volumes"].to_dict() == {

@@ -101,6 +101,12 @@ def text_as_nifti(folder: Path) -> Input:
     return Input(written(folder / "image.nii.gz", b"this is no image" * 50))
 
 
+def broken_par(folder: Path) -> Input:
+    """A header of Philips scanners that ends after its first words: nibabel's reader stumbles with a KeyError."""
+    written(folder / "image.rec", b"\0" * 100)
+    return Input(written(folder / "image.par", b"# Research image export tool     V4.2\n.    Patient name : x\n"))
+
+
 def text_as_nrrd(folder: Path) -> Input:
     return Input(written(folder / "image.nrrd", b"this is no image" * 50))
 
@@ -346,6 +352,7 @@ def reference_in_time(folder: Path) -> Input:
 KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("no such file", missing, True),
     ("cannot be read as an image (...); expected NIfTI", text_as_nifti, True),
+    ("cannot be read as an image (...); expected NIfTI", broken_par, True),
     ("cannot be read as an image (not a Nrrd file, or its header is broken)", text_as_nrrd, True),
     ("cannot be read as an image (not a Meta file, or its header is broken)", text_as_metaimage, True),
     ("is no image but ...", surface, True),

@@ -1,5 +1,6 @@
 """The loop over a shard's volumes: which are taken together, what a failure takes with it, what is recorded."""
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,11 +121,20 @@ def test_frames_that_cannot_be_read_fail_their_volume_only(folder: Path, monkeyp
     assert {row["status"] for name in "abd" for row in runs[name]} == {"ok"}
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
-def test_a_lack_of_memory_with_several_volumes_is_tried_with_one(
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Alone it ends the job, whose next attempt asks for more."""
+    """Alone it ends the job, whose next attempt may have more memory, or another GPU."""
 
     def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
         if len(volumes) > 1:
@@ -141,6 +151,21 @@ def test_a_lack_of_memory_with_several_volumes_is_tried_with_one(
     monkeypatch.setattr(engine, "segment_volumes", fail)
     with pytest.raises(type(error)):
         run_all(shard(folder, objects_together=1), folder)
+
+
+def test_a_failed_attempt_leaves_no_tensors_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[weakref.ref] = []
+
+    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+        assert all(tensor() is None for tensor in left)
+        features = torch.zeros(3)
+        left.append(weakref.ref(features))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_all(shard(folder, objects_together=4), folder)
+    assert len(left) == 2
 
 
 def test_a_lack_of_memory_in_reading_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

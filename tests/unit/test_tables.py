@@ -20,6 +20,7 @@ from volprompt.tables import (
     latex,
     markdown,
     published,
+    read_csv,
     read_tracked_slices,
     score_metadata,
 )
@@ -186,17 +187,17 @@ def test_no_failures() -> None:
     assert len(found) == 0
 
 
-def written(folder: Path, failed: int, of: int = 10) -> tuple[Path, Path]:
+def written(folder: Path, failed: int, of: int = 10, prefix: str = "v") -> tuple[Path, Path]:
     """A score table of ten pairs of volume and configuration with two structures each, and its failures."""
     status = ["failed"] * failed + ["no_reference"] + ["ok"] * (of - failed - 1)
     rows = [
-        {"model": "m", "scheme": "s", "volume": f"v{i}", "structure": name, "status": kind}
+        {"model": "m", "scheme": "s", "volume": f"{prefix}{i}", "structure": name, "status": kind}
         for i, kind in enumerate(status)
         for name in ("femur", "combined")
     ]
     pd.DataFrame(rows).to_parquet(folder / "scores.parquet")
     reasons = [
-        {"volume": f"v{i}", "stage": "convert", "model": "", "scheme": "", "reason": f"v{i}.nii: no such file"}
+        {"volume": f"{prefix}{i}", "stage": "convert", "model": "", "scheme": "", "reason": f"v{i}.nii: no such file"}
         for i in range(failed)
     ]
     pd.DataFrame(reasons, columns=["volume", "stage", "model", "scheme", "reason"]).to_csv(
@@ -211,8 +212,9 @@ def test_failures_within_the_limit(tmp_path: Path, failed: int, allowed: float) 
     assert summary == f"10 volumes, 1 configuration, {failed * 10}.0% of the volume-configuration pairs failed"
 
 
-def test_invalid_volumes_are_not_counted_where_they_are_skipped(tmp_path: Path) -> None:
-    summary = check_failures(*written(tmp_path, 2), 0.0, skip_invalid=True)
+@pytest.mark.parametrize("prefix", ["v", "900110"])
+def test_invalid_volumes_are_not_counted_where_they_are_skipped(tmp_path: Path, prefix: str) -> None:
+    summary = check_failures(*written(tmp_path, 2, prefix=prefix), 0.0, skip_invalid=True)
     assert summary == (
         "8 volumes, 1 configuration, 0.0% of the volume-configuration pairs failed; 2 more skipped as invalid"
     )
@@ -232,6 +234,15 @@ def test_failures_beyond_the_limit(tmp_path: Path, failed: int, allowed: float) 
     assert f"max_failed_fraction allows {allowed:.1%}" in message
     assert "convert: v0.nii: no such file" in message
     assert str(table) in message
+
+
+def test_names_are_text(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("volume,model,scheme,reason,dice\n001,NA,null,,0.5\n7,nan,,late,\n")
+    table = read_csv(tmp_path / "table.csv")
+    assert table["volume"].tolist() == ["001", "7"]
+    assert table["model"].tolist() == ["NA", "nan"]
+    assert table["scheme"].fillna("-").tolist() == ["null", "-"]
+    assert table["dice"].fillna(-1).tolist() == [0.5, -1]
 
 
 # Metadata and slices

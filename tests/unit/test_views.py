@@ -194,10 +194,14 @@ def test_dice_of_slices() -> None:
     predicted[2, 0, 0] = True  # nothing there in the reference
     bits = {"femur": np.packbits(predicted, axis=-1), "tibia": np.packbits(reference, axis=-1)}
     other = {"femur": np.packbits(reference, axis=-1), "tibia": np.packbits(reference, axis=-1)}
-    found = slice_dices(bits, other, ["femur", "tibia"], [0, 1, 2])
+    found = slice_dices(bits, other, ["femur", "tibia"], ["femur", "tibia"], [0, 1, 2])
     # The tibia is found exactly: 3 of 3 pixels on slice 0. Together 2 * (1 + 3) / (5 + 6).
     assert found == [[0.727, 0.4, 1.0], [None, None, None], [0.0, 0.0, None]]
-    assert slice_dices(bits, {}, ["femur"], [0]) == []
+    assert slice_dices(bits, {}, ["femur"], ["femur"], [0]) == []
+    # A tracked structure that is not scored, and one that no reference shows: neither is part of the first column.
+    assert slice_dices(bits, other, ["femur", "tibia"], ["femur"], [0, 2]) == [[0.4, 0.4, 1.0], [0, 0, None]]
+    bare = {"femur": other["femur"]}
+    assert slice_dices(bits, bare, ["femur", "tibia"], ["femur"], [0, 2]) == [[0.4, 0.4, None], [0, 0, None]]
 
 
 # ---- a study on disk

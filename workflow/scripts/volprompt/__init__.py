@@ -9,6 +9,6 @@ METHOD_VERSION = {
     "prompts": 1,
     "segment": 1,
     "score": 2,
-    "aggregate": 2,
+    "aggregate": 3,
     "report": 3,
 }

@@ -79,8 +79,8 @@ def visible_gpus() -> list[str]:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
-    names = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
-    return sorted(names, key=int)
+    # CUDA counts from 0 those that are there, whatever the numbers of their device files are (in a container).
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
 @contextmanager
@@ -89,17 +89,17 @@ def lease_gpu(count: int, poll_seconds: float = 1.0) -> Iterator[None]:
 
     Snakemake hands out no device numbers to local jobs, so each GPU has lock files in a folder of this user on this
     node, which the kernel releases when the process dies: one, or as many as VOLPROMPT_JOBS_PER_GPU lets jobs share a
-    GPU. Nothing is done without a GPU, or where Slurm has already chosen. Inside an allocation with more GPUs than the
-    job needs, it leases among the allocation's. Raises DeviceError where more GPUs are asked for than are visible, or
-    where VOLPROMPT_JOBS_PER_GPU is no positive whole number.
+    GPU. Inside an allocation of Slurm the leases are among the allocation's GPUs. Nothing is done without a GPU, or
+    where Slurm names none. Raises DeviceError where more GPUs are asked for than are visible, or where
+    VOLPROMPT_JOBS_PER_GPU is no positive whole number.
     """
     gpus = visible_gpus()
     if count == 0 or not gpus:
         yield
         return
     allocation = os.environ.get("SLURM_JOB_ID")
-    if allocation and ("CUDA_VISIBLE_DEVICES" not in os.environ or len(gpus) <= count):
-        logger.info("GPU %s, chosen by Slurm", os.environ.get("CUDA_VISIBLE_DEVICES", "not named"))
+    if allocation and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        logger.info("Slurm names no GPU; which one is used is left to it")
         yield
         return
     if count > len(gpus):
@@ -110,7 +110,8 @@ def lease_gpu(count: int, poll_seconds: float = 1.0) -> Iterator[None]:
     while (leases := _lease(count, gpus, prefix, jobs_per_gpu)) is None:
         time.sleep(poll_seconds * random.uniform(0.5, 1.5))
     with leases:
-        logger.info("holding GPU %s", os.environ["CUDA_VISIBLE_DEVICES"])
+        chosen = ", chosen by Slurm" if allocation and len(gpus) == count else ""
+        logger.info("holding GPU %s%s", os.environ["CUDA_VISIBLE_DEVICES"], chosen)
         yield
 
 

@@ -22,7 +22,8 @@ def decay(slices: pd.DataFrame, groups: Mapping[str, str] | None = None) -> pd.D
 
     `volumes`: those whose slice there has a predicted or a reference pixel; a row exists where there is one. `dice`:
     2 x sum of intersections / (sum predicted + sum reference) over the volumes, with the 95 % percentile-bootstrap
-    interval, NaN for fewer than FEWEST groups. `median`: of the Dice of those volumes' single slices.
+    interval, NaN for fewer than FEWEST groups. `median`: of the volumes' own Dice there, which is that of one slice, or
+    of one per prompted slice, pooled.
     """
     tracked = slices[slices["distance"].notna()]
     rows: list[dict[str, Any]] = []
@@ -39,9 +40,9 @@ def _by_distance(slices: pd.DataFrame, groups: Mapping[str, str] | None) -> Iter
     first = int(signed.min())
     shape = (len(volumes), int(signed.max()) - first + 1)
     intersection, total = np.zeros(shape), np.zeros(shape)
-    place = (row, signed.to_numpy() - first)  # a volume has one slice at a distance
-    intersection[place] = slices["intersection"].to_numpy()
-    total[place] = (slices["predicted"] + slices["reference"]).to_numpy()
+    place = (row, signed.to_numpy() - first)  # of a volume with several prompted slices, several slices
+    np.add.at(intersection, place, slices["intersection"].to_numpy())
+    np.add.at(total, place, (slices["predicted"] + slices["reference"]).to_numpy())
     labels = np.array(labels_of(list(volumes), groups))
     counts = volume_draws(list(labels)).astype(float)
     pooled = _ratio(2 * intersection.sum(axis=0), total.sum(axis=0))

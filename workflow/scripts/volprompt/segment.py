@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # Volumes whose masks wait to be written, or are being written.
 VOLUMES_TO_WRITE = 2
+# What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
+MACHINE_FAULTS = ("can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
 PACKAGES = ("volprompt", "torch", "torchvision", "sam2", "segment-anything")
 RUN_COLUMNS = (
     "volume",
@@ -94,9 +97,9 @@ class VolumeRun:
     def fail(self, error: Exception) -> None:
         """Record that nothing could be segmented, for an unforeseen reason.
 
-        A lack of memory is raised again: it is not the volume's fault, and the job's next attempt asks for more.
+        What is the machine's fault and not the volume's is raised again: another attempt of the job may succeed.
         """
-        if _out_of_memory(error):
+        if _of_the_machine(error):
             raise error
         logger.error("FAILED: volume %s", self.name, exc_info=error)
         reason = f"{self.name}: {type(error).__name__}: {error}"
@@ -208,15 +211,24 @@ class Shard:
             if isinstance(error := loaded.get(run.name), Exception):
                 run.fail(error)
         present = [run for run in group if run.prompts]
+        failure = self._failure(present, loaded)
+        if failure is None:
+            return
+        if len(present) == 1:
+            present[0].fail(failure)
+            return
+        logger.warning("%s: %s; once more, one volume at a time", ", ".join(run.name for run in present), failure)
+        for run in present:
+            self.segment_together([run], loaded)
+
+    def _failure(self, runs: Sequence[VolumeRun], loaded: Mapping[str, Any]) -> Exception | None:
+        """Segment volumes, and return what went wrong, without the tensors: the next attempt needs the room."""
         try:
-            self._segment_loaded(present, loaded)
+            self._segment_loaded(runs, loaded)
         except Exception as error:
-            if len(present) > 1:
-                logger.warning("%s: %s; once more, one volume at a time", ", ".join(r.name for r in present), error)
-                for run in present:
-                    self.segment_together([run], loaded)
-            else:
-                present[0].fail(error)
+            traceback.clear_frames(error.__traceback__)
+            return error
+        return None
 
     def _segment_loaded(self, runs: Sequence[VolumeRun], loaded: Mapping[str, Any]) -> None:
         from volprompt.models.engine import segment_volumes
@@ -279,10 +291,12 @@ def _taken(finished: list[VolumeRun]) -> list[VolumeRun]:
     return taken
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _of_the_machine(error: Exception) -> bool:
+    """Whether an error is a lack of memory or a fault of the GPU, for some of which torch has no class of their own."""
     import torch
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError)
+    named = isinstance(error, RuntimeError) and any(words in str(error) for words in MACHINE_FAULTS)
+    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def segment_shard(

@@ -20,6 +20,7 @@ PUBLISHED = (
     ("tibia", 0.9643, "a tibia median, configuration not named"),
 )
 SHOWN_REASONS = 10
+NAMES = ("volume", "model", "scheme", "other_model", "other_scheme", "structure")
 PUBLISHED_NOTE = "Published by Yu et al. (arXiv 2408.04762) for 488 knees of OAI-ZIB, not measured here"
 MEDIANS_NOTE = (
     "Median Dice [95 % interval of the median from its order statistics]. Bootstrap intervals, by subject where "
@@ -78,6 +79,11 @@ def aggregate(
     logger.info("%d volumes, %d configurations\n%s", len(converted), len(medians), markdown(medians, structures))
 
 
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """Read a CSV table of this stage: names are text, also those that look like a number or say NA."""
+    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+
+
 def own_metadata() -> dict[str, str]:
     """What made a table of this stage."""
     return {"tool": "volprompt", "version": __version__, "aggregate_method_version": str(METHOD_VERSION["aggregate"])}
@@ -130,7 +136,7 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_
     could not be converted are left out of the count. Raises FailedVolumes above the share, or where no volume is left.
     """
     pairs = pd.read_parquet(scores)[["model", "scheme", "volume", "status"]].drop_duplicates()
-    reasons = pd.read_csv(failed)
+    reasons = read_csv(failed)
     invalid = set(reasons.loc[reasons["stage"] == "convert", "volume"]) if skip_invalid else set()
     pairs = pairs[~pairs["volume"].isin(invalid)]
     if pairs.empty and invalid:

@@ -20,6 +20,9 @@ from volprompt.devices import Device
 from volprompt.errors import VolpromptError
 from volprompt.schemes import ObjectPrompt
 
+# Prompts, or objects, that go through a model together at most.
+LARGEST_BATCH = 32
+
 
 class ArchitectureError(VolpromptError):
     """An architecture that cannot be built."""
@@ -108,8 +111,8 @@ def _packed_on_device(masks: torch.Tensor) -> torch.Tensor:
 Prompted = TypeVar("Prompted")
 
 
-def alike(items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]) -> Iterator[list[Prompted]]:
-    """Groups of items whose prompts can be one batch: as many points, and all or none with a box or a mask.
+def alike(items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]) -> Iterator[Sequence[Prompted]]:
+    """Batches of items whose prompts have one form: as many points, and all or none with a box or a mask.
 
     Prompts are not padded to a common length, since a padding point changes what a model returns.
     """
@@ -119,7 +122,15 @@ def alike(items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPromp
         return len(prompt.points), prompt.box is not None, prompt.mask is not None
 
     for _, group in groupby(sorted(items, key=form), key=form):
-        yield list(group)
+        yield from in_batches(list(group))
+
+
+Item = TypeVar("Item")
+
+
+def in_batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Items in batches of at most LARGEST_BATCH, whose memory does not grow with the number of objects."""
+    return (items[start : start + LARGEST_BATCH] for start in range(0, len(items), LARGEST_BATCH))
 
 
 class without_initialisation(TorchFunctionMode):

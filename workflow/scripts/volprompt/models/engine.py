@@ -7,9 +7,8 @@ those that only image schemes ask for. All tracked objects move in lockstep, tho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,12 +17,15 @@ import torch
 from volprompt.config import Scheme
 from volprompt.models.base import PromptableModel, alike, pack_bits
 from volprompt.models.features import SliceFeatures
-from volprompt.models.tracking import TrackedObject, ways
+from volprompt.models.tracking import TrackedObject, order_of_need
 from volprompt.schemes import ObjectPrompt
 
 Result = TypeVar("Result")
 # Prompts per batch of the mask decoder, for image schemes.
 DECODER_BATCH = 16
+# Slices whose features are kept at most, of all volumes that are tracked together, and of each of them at least. A
+# slice takes 8 MB in bfloat16 and 17 in float32 with images of 1024 pixels.
+FEATURES_KEPT, FEATURES_KEPT_EACH = 256, 64
 
 
 @dataclass
@@ -72,8 +74,10 @@ def segment_volumes(
     """
     with model.inference():
         clock = _Clock(model.device)
+        kept = max(FEATURES_KEPT // len(volumes), FEATURES_KEPT_EACH)
         works = [
-            _Work(model, volume, schemes, batch_size, clock, progress, video_resize == "bicubic") for volume in volumes
+            _Work(model, volume, schemes, clock, progress, batch_size, kept, reset_between_directions, video_resize)
+            for volume in volumes
         ]
         tracked = [each for work in works for each in work.tracked]
         if tracked:
@@ -95,12 +99,13 @@ class _Work:
         model: PromptableModel,
         volume: Volume,
         schemes: Mapping[str, Scheme],
-        batch_size: int,
         clock: _Clock,
         progress: Callable[[str, int, int], None],
-        encode_twice: bool,
+        batch_size: int,
+        kept: int,
+        reset_between_directions: bool,
+        video_resize: Literal["shared", "bicubic"],
     ) -> None:
-        """encode_twice: for image schemes, and for video schemes in their own way."""
         self.model, self.volume, self.schemes, self.clock, self.progress = model, volume, schemes, clock, progress
         depth = len(volume.frames)
         shape = (depth, volume.size[0], -(-volume.size[1] // 8))
@@ -122,13 +127,14 @@ class _Work:
             for name in self.video
             for structure in self.masks[name]
         }
-        order = list(_in_turn([ways([prompt.slice for prompt in given], depth) for given in moving.values()]))
-        if encode_twice:
+        prompted = [[prompt.slice for prompt in given] for given in moving.values()]
+        order = order_of_need(prompted, depth, reset_between_directions)
+        if video_resize == "bicubic":
             # Features for tracking, and features for image schemes.
-            self.features = SliceFeatures(self._encode_for_video, order, depth, batch_size)
-            self.still = SliceFeatures(self._encode, list(self.decoded), depth, batch_size)
+            self.features = SliceFeatures(self._encode_for_video, order, depth, batch_size, kept)
+            self.still = SliceFeatures(self._encode, list(self.decoded), depth, batch_size, kept)
         else:
-            self.features = self.still = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size)
+            self.features = self.still = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size, kept)
         self.slices = self._left()
         self.waiting: list[int] = []
         self.tracked = [
@@ -142,7 +148,11 @@ class _Work:
 
     def encode(self, slices: Iterable[int]) -> None:
         """Encode slices for tracking unless they are there, and decode the image schemes' prompts on them."""
+        slices = list(slices)
         self._require(self.features, slices)
+        if self.features.crowded:
+            self._decode()
+            self.features.make_room(slices)
 
     def _require(self, features: SliceFeatures, slices: Iterable[int]) -> None:
         """Encode slices unless they are there, and decode the image schemes' prompts on them batch by batch."""
@@ -183,10 +193,10 @@ class _Work:
 
     def _decode(self) -> None:
         """Decode the image schemes' prompts on the slices that wait."""
-        levels = {index: self.still.use(index) for index in self.waiting}
+        levels = {index: self.still.use_last(index) for index in self.waiting}
         given: dict[str, list[ObjectPrompt]] = {}
         for index in self.waiting:
-            for name, prompt in self.decoded[index]:
+            for name, prompt in self.decoded.pop(index):
                 given.setdefault(name, []).append(prompt)
         self.waiting.clear()
         for name, prompts in given.items():
@@ -200,11 +210,6 @@ class _Work:
             masks = self.model.decode(rows, batch, self.volume.size, self.schemes[name].multimask)
             for prompt, bits in zip(batch, pack_bits(masks), strict=True):
                 self.masks[name][prompt.structure][prompt.slice] = bits
-
-
-def _in_turn(sequences: Iterable[Iterable[int]]) -> Iterator[int]:
-    """The first of each sequence, then the second of each, and so on."""
-    return (each for turn in zip_longest(*sequences) for each in turn if each is not None)
 
 
 class _Clock:

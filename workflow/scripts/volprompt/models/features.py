@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 
@@ -12,19 +12,27 @@ class SliceFeatures:
     """Features of one volume, in the order in which they will be needed.
 
     A slice is encoded with those that follow it in `order` when it is first required, and forgotten after as many uses
-    as `order` names it. So memory is bounded by what is in use, not by the depth of the volume: a prompt that travels
-    away from its slice leaves nothing behind.
+    as `order` names it: a prompt that travels away from its slice leaves nothing behind. Where objects set out from
+    slices far apart, those between wait for the second one; beyond `most` they are forgotten and encoded again.
     """
 
     def __init__(
-        self, encode: Callable[[list[int]], list[torch.Tensor]], order: Iterable[int], depth: int, batch_size: int
+        self,
+        encode: Callable[[list[int]], list[torch.Tensor]],
+        order: Iterable[int],
+        depth: int,
+        batch_size: int,
+        most: int,
     ) -> None:
-        """encode: slices to feature levels (n, channels, height, width)."""
+        """encode: slices to feature levels (n, channels, height, width); most: slices that `make_room` leaves."""
         self.depth = depth
         self._encode = encode
         self._batch_size = batch_size
-        self._uses = Counter(order)
-        self._pending = list(self._uses)  # first needed, first encoded
+        self._most = most
+        self._turns: dict[int, deque[int]] = {}  # when each slice will be used
+        for turn, index in enumerate(order):
+            self._turns.setdefault(index, deque()).append(turn)
+        self._pending = list(self._turns)  # first needed, first encoded
         self._kept: dict[int, list[torch.Tensor]] = {}
 
     @property
@@ -45,12 +53,39 @@ class SliceFeatures:
                 self._kept[each] = [level[row : row + 1] for level in levels]
 
     def use(self, index: int, count: int = 1) -> list[torch.Tensor]:
-        """The levels of a slice, (1, channels, height, width), for `count` of its uses."""
+        """The levels of a slice, (1, channels, height, width), for its next `count` uses."""
         levels = self._kept[index]
-        self._uses[index] -= count
-        if self._uses[index] <= 0:
-            del self._kept[index]
+        for _ in range(count):
+            self._turns[index].popleft()
+        self._forget_used(index)
         return levels
+
+    def use_last(self, index: int) -> list[torch.Tensor]:
+        """The same for the last of its uses, ahead of the others."""
+        levels = self._kept[index]
+        self._turns[index].pop()
+        self._forget_used(index)
+        return levels
+
+    def _forget_used(self, index: int) -> None:
+        if not self._turns[index]:
+            del self._kept[index]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more slices are kept than `make_room` leaves."""
+        return len(self._kept) > self._most
+
+    def make_room(self, needed: Collection[int]) -> None:
+        """Forget what will be needed last, but none of `needed`, until `most` slices are left."""
+        by_need = sorted((index for index in self._kept if index not in needed), key=self._next, reverse=True)
+        forgotten = by_need[: max(0, len(self._kept) - self._most)]
+        for index in forgotten:
+            del self._kept[index]
+        self._pending = sorted([*self._pending, *forgotten], key=self._next)
+
+    def _next(self, index: int) -> int:
+        return self._turns[index][0]
 
 
 def gather(wanted: Sequence[tuple[SliceFeatures, int]]) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_utils import get_1d_sine_pe, select_closest_cond_frames
 from torch.nn import functional
 
-from volprompt.models.base import ArchitectureError, alike, pack_bits
+from volprompt.models.base import ArchitectureError, alike, in_batches, pack_bits
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.holes import fill_holes
 from volprompt.schemes import ObjectPrompt
@@ -71,12 +72,21 @@ class TrackedObject:
     masks: torch.Tensor
 
 
-def ways(prompted: Sequence[int], depth: int) -> Iterator[int]:
-    """Slices in the order in which an object reaches them: the prompted ones, and both ways from the first of them."""
-    yield from prompted
-    first = min(prompted)
-    yield from (index for index in range(first + 1, depth) if index not in prompted)
-    yield from range(first - 1, -1, -1)
+def order_of_need(prompted: Sequence[Sequence[int]], depth: int, both_ways_at_once: bool) -> list[int]:
+    """Slices of a volume in the order in which its objects reach them, as often as they do.
+
+    prompted: of each object. First come the prompted slices; from the first of its own each object goes forwards, then
+    in reverse, or both ways at once.
+    """
+    forwards = [[index for index in range(min(own) + 1, depth) if index not in own] for own in prompted]
+    reverse = [range(min(own) - 1, -1, -1) for own in prompted]
+    passes: list[Sequence[Iterable[int]]] = [[*forwards, *reverse]] if both_ways_at_once else [forwards, reverse]
+    return [*chain(*prompted), *(index for moving in passes for index in _in_turn(moving))]
+
+
+def _in_turn(sequences: Iterable[Iterable[int]]) -> Iterator[int]:
+    """The first of each sequence, then the second of each, and so on."""
+    return (each for turn in zip_longest(*sequences) for each in turn if each is not None)
 
 
 class _Row:
@@ -376,11 +386,12 @@ def pixel_positions(module: Any) -> torch.Tensor:
     return encoding.flatten(2).transpose(1, 2)
 
 
-def _of_one_form(steps: Iterable[_Step]) -> Iterable[list[_Step]]:
+def _of_one_form(steps: Iterable[_Step]) -> Iterator[Sequence[_Step]]:
     groups: dict[Any, list[_Step]] = {}
     for step in steps:
         groups.setdefault(step.form, []).append(step)
-    return groups.values()
+    for group in groups.values():
+        yield from in_batches(group)
 
 
 def _flat(level: torch.Tensor) -> torch.Tensor:

@@ -126,7 +126,7 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self.files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         self.scores = pd.read_parquet(folder / "scores.parquet")
-        self.medians = pd.read_csv(folder / "medians.csv").astype({"parameters": "Int64"})
+        self.medians = tables.read_csv(folder / "medians.csv").astype({"parameters": "Int64"})
         self.comparisons = self._read(folder / "comparisons.csv")
         self.ranks = self._read(folder / "ranks.csv")
         self.decay = self._read(folder / "decay.csv")
@@ -135,7 +135,7 @@ class Tables:
         self.failures = self._read(folder / "failures.csv")
 
     def _read(self, path: Path) -> pd.DataFrame:
-        return pd.read_csv(path) if path in self.files else pd.DataFrame()
+        return tables.read_csv(path) if path in self.files else pd.DataFrame()
 
 
 class Gallery:

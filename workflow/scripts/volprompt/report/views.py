@@ -92,7 +92,8 @@ class Shown:
     """A volume at full resolution, with all that its configurations show of it.
 
     frames: uint8 (slice, y, x); reference and each configuration's predicted masks by structure as bits, uint8
-    (slice, y, ceil(x / 8)); prompts by scheme; video: the schemes that prompt an object on one slice only.
+    (slice, y, ceil(x / 8)), the reference's only where it has labels; prompts by scheme; video: the schemes that prompt
+    an object on one slice only; scored: the scored structures.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Shown:
     predicted: Mapping[Configuration, Mapping[str, np.ndarray]]
     prompts: Mapping[str, Sequence[ObjectPrompt]]
     video: frozenset[str]
+    scored: tuple[str, ...]
 
 
 def volume_views(
@@ -243,12 +245,17 @@ def _read(
     reference = (
         {}
         if labels is None
-        else {name: np.packbits(structure_mask(labels, design.structures[name]), axis=-1) for name in names}
+        else {
+            name: np.packbits(structure_mask(labels, design.structures[name]), axis=-1)
+            for name in names
+            if design.structures[name]
+        }
     )
     schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
     prompts = {scheme: design.prompts(scheme, table, grid) for scheme in schemes}
     video = frozenset(scheme for scheme in schemes if design.schemes[scheme].predictor == "video")
-    return Shown(volume, grid, read_frames(shard.volumes, volume), reference, predicted, prompts, video)
+    frames = read_frames(shard.volumes, volume)
+    return Shown(volume, grid, frames, reference, predicted, prompts, video, tuple(design.scored))
 
 
 def _fitted(
@@ -381,7 +388,7 @@ def encoded(
             "masks": _coded_masks(masks, names, slices, region, size),
             "present": _present(masks, names, slices),
             "surfaces": _coded_surfaces(own, solid, names, origin, cell),
-            "slice_dice": slice_dices(masks, shown.reference, names, slices),
+            "slice_dice": slice_dices(masks, shown.reference, names, shown.scored, slices),
             "prompts": [_prompt(prompt, names, region) for prompt in prompts],
             "start": _start(prompts if configuration[2] in shown.video else [], shown.reference or masks, slices),
         }
@@ -407,19 +414,24 @@ def slice_dices(
     predicted: Mapping[str, np.ndarray],
     reference: Mapping[str, np.ndarray],
     names: Sequence[str],
+    scored: Sequence[str],
     slices: Sequence[int],
 ) -> list[list[float | None]]:
-    """Dice of each shown slice at full resolution: combined, then by structure; None where it is undefined."""
+    """Dice of each shown slice at full resolution: combined over the scored structures, then of each of `names`.
+
+    None where it is undefined, and for a structure without reference.
+    """
     if not reference:
         return []
     index = list(slices)
     counts = {}
     for name in names:
-        if name in predicted:
+        if name in predicted and name in reference:
             own, other = predicted[name][index], reference[name][index]
             counts[name] = np.stack([_set_bits(own & other), _set_bits(own), _set_bits(other)], axis=1)
-    total = np.sum(list(counts.values()), axis=0)
-    columns = [total, *(counts.get(name, np.zeros_like(total)) for name in names)]
+    nothing = np.zeros((len(index), 3), dtype=np.int64)
+    total = sum((counts[name] for name in scored if name in counts), nothing)
+    columns = [total, *(counts.get(name, nothing) for name in names)]
     return [[_rounded(dice(*column[place].tolist())) for column in columns] for place in range(len(index))]
 
 

@@ -360,7 +360,9 @@
   function isAstray(place, structure) {
     const { view, volume } = state.loaded;
     const has = (bits) => Math.floor(bits / 2 ** structure) % 2 === 1;
-    return view.slice_dice.length > 0 && has(view.present[place]) && !has(volume.present[place]);
+    const scores = view.slice_dice[place] ?? [];
+    // A structure that no reference shows anywhere has no Dice.
+    return (scores[structure + 1] ?? null) !== null && has(view.present[place]) && !has(volume.present[place]);
   }
 
   function promptedPlaces() {
