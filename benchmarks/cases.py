@@ -102,7 +102,7 @@ class Case:
         for seed in range(900, 900 + self.volumes):
             image, labels = folder / f"{seed}_image.nii.gz", folder / f"{seed}_labels.nii.gz"
             write_phantom(make_phantom(seed, self.shape, self.spacing), image, labels)
-            rows.append({"volume": f"knee_{seed}", "image": str(image), "reference": str(labels), "group": ""})
+            rows.append({"volume": f"knee_{seed}", "image": str(image), "reference": str(labels)})
         convert_shard(rows, DEMO["frames"], LABELS, folder / "volumes")
         extract_shard(folder / "volumes", LABELS, [], folder / "prompts.parquet")
         if self.checkpoint is None:

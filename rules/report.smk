@@ -32,6 +32,7 @@ rule report:
     params:
         structures=LABELS,
         scored=STUDY.scored_structures,
+        groups=STUDY.groups,
         schemes={
             name: scheme.model_dump(mode="json", exclude_defaults=True)
             for name, scheme in STUDY.settings.schemes.items()

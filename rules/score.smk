@@ -96,6 +96,7 @@ rule aggregate:
     params:
         structures=STUDY.scored_structures,
         image_schemes=STUDY.image_schemes,
+        groups=STUDY.groups,
         method_version=METHOD_VERSION["aggregate"],
     script:
         "../workflow/scripts/aggregate.py"

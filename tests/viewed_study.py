@@ -49,7 +49,7 @@ class Study:
             self._write(number, name)
             reference = "" if name in bare else str(folder / f"{number}_labels.nii")
             image = str(folder / f"{number}_image.nii")
-            rows.append({"volume": name, "image": image, "reference": reference, "group": ""})
+            rows.append({"volume": name, "image": image, "reference": reference})
         frames = {"axis": "sagittal", "intensity_percentiles": [0.5, 99.5], "coding": "lossless"}
         convert_shard(rows, frames, STRUCTURES, folder / "volumes" / "000")
         clicks = [

@@ -40,7 +40,7 @@ def nrrd_by_hand(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_prompts_of_the_nrrd_label_map(shared_data: Path, tmp_path: Path) -> None:
     """Centroid and box of every slice and bone, from the file's bytes: the label map is image and reference at once."""
     path = shared_data / "oai_labels" / "oai_dess_right_label.nrrd"
-    row = {"volume": "knee", "image": str(path), "reference": str(path), "group": ""}
+    row = {"volume": "knee", "image": str(path), "reference": str(path)}
     convert_shard([row], FRAMES, BONES, tmp_path / "volumes")
     (found,) = read_volume_table(tmp_path / "volumes").itertuples()
     assert found.status == "ok", found.reason
@@ -79,7 +79,7 @@ def test_headers_of_all_real_files(shared_data: Path, tmp_path: Path) -> None:
         (shared_data / "dess_dicom", ""),
     ]
     rows = [
-        {"volume": f"v{number}", "image": str(image), "reference": str(reference), "group": ""}
+        {"volume": f"v{number}", "image": str(image), "reference": str(reference)}
         for number, (image, reference) in enumerate(pairs)
     ]
     assert check_volumes(rows, "sagittal", None, tmp_path / "faults.tsv") == []

@@ -23,7 +23,7 @@ def knee(shared_data: Path, name: str) -> dict[str, str]:
     """A row of a sample sheet."""
     folder = shared_data / "knee_mr"
     image, reference = folder / f"{name}_image.nii.gz", folder / f"{name}_label.nii.gz"
-    return {"volume": "knee", "image": str(image), "reference": str(reference), "group": ""}
+    return {"volume": "knee", "image": str(image), "reference": str(reference)}
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_without_a_key_the_table_lies_beside_the_sheet_and_the_user_is_told() ->
 
 def convert() -> Path:
     folder = Path("results/volumes/000")
-    rows = [{"volume": n, "image": f"{n}.nii", "reference": "", "group": ""} for n in "ab"]
+    rows = [{"volume": n, "image": f"{n}.nii", "reference": ""} for n in "ab"]
     convert_shard(rows, {"axis": "sagittal", "intensity_percentiles": (0.5, 99.5), "coding": "lossless"}, {}, folder)
     return folder
 

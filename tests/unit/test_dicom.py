@@ -252,9 +252,7 @@ def test_no_header_text_in_any_output(
     write_dicom(tmp_path / "mixed", voxels(), AFFINE)
     write_dicom(tmp_path / "mixed", voxels(), AFFINE, EchoNumbers=2)
     change(series / "IM0001", ImageComments="Jane Doe, 4711", AccessionNumber="4711")
-    rows = [
-        {"volume": name, "image": str(tmp_path / name), "reference": "", "group": ""} for name in ("series", "mixed")
-    ]
+    rows = [{"volume": name, "image": str(tmp_path / name), "reference": ""} for name in ("series", "mixed")]
     with caplog.at_level("DEBUG"):
         convert_shard(rows, FRAMES, {"femur": [1]}, tmp_path / "000")
     assert "mixed: FAILED" in caplog.text
@@ -283,7 +281,7 @@ def test_a_real_dess_series(shared_data: Path, tmp_path: Path) -> None:
     for corner in ((0, 0, 0), (511, 0, 79), (10, 500, 40)):
         left, posterior, superior = expected.TransformIndexToPhysicalPoint(corner)
         np.testing.assert_allclose((affine @ [*corner, 1])[:3], [-left, -posterior, superior], atol=1e-3)
-    row = {"volume": "knee", "image": pack(folder, tmp_path / "knee.tar.gz"), "reference": "", "group": ""}
+    row = {"volume": "knee", "image": pack(folder, tmp_path / "knee.tar.gz"), "reference": ""}
     convert_shard([row], {**FRAMES, "intensity_percentiles": [0.5, 99.5]}, {"femur": [1]}, tmp_path / "000")
     (found,) = pd.read_parquet(tmp_path / "000" / "volumes.parquet").itertuples()
     assert found.status == "ok", found.reason

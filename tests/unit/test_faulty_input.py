@@ -42,7 +42,6 @@ class Input:
             "volume": "knee",
             "image": str(self.image),
             "reference": reference,
-            "group": "",
             "series": self.series,
         }
 

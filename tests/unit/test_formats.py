@@ -58,7 +58,7 @@ def knee() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def converted(folder: Path, image: str, reference: str = "", **row: str) -> tuple[np.ndarray, np.ndarray, dict]:
     """Frames, their affine, and the row of the volume table."""
     folder.mkdir()
-    given = {"volume": "knee", "image": image, "reference": reference, "group": "", **row}
+    given = {"volume": "knee", "image": image, "reference": reference, **row}
     made = convert_volume(given, FRAMES, BONES, folder)
     return read_frames(folder, "knee"), nib.load(folder / "knee_frames.nii").affine, made
 
@@ -90,7 +90,7 @@ def test_masks_of_other_formats_are_nifti_on_the_sources_grid(
     image, labels, affine = knee
     stored, placed = stored_as("PIR", image, affine)
     path = WRITERS[kind](tmp_path, stored, placed)
-    row = {"volume": "knee", "image": path, "reference": "", "group": ""}
+    row = {"volume": "knee", "image": path, "reference": ""}
     convert_shard([row], FRAMES, BONES, tmp_path / "000")
     grid = grid_of_row(next(read_volume_table(tmp_path / "000").itertuples()))
     femur = np.flip((labels == 1).transpose(0, 2, 1), (1, 2))
@@ -214,7 +214,7 @@ def test_a_reference_is_resampled_to_the_nearest_voxel_where_asked(tmp_path: Pat
     affine = np.diag([-2.0, 1.0, 1.0, 1.0])
     affine[0, 3] = 2.6
     reference = write_nifti(tmp_path / "reference.nii", np.array([3, 1], np.int16).reshape(2, 1, 1), affine)
-    row = {"volume": "knee", "image": path, "reference": reference, "group": ""}
+    row = {"volume": "knee", "image": path, "reference": reference}
     settings = {**FRAMES, "intensity_percentiles": [0, 100]}
     with pytest.raises(VolumeError, match="lies on another grid"):
         convert_volume(row, settings, BONES, tmp_path)
@@ -232,6 +232,6 @@ def test_a_reference_is_resampled_to_the_nearest_voxel_where_asked(tmp_path: Pat
 def test_a_reference_on_the_images_grid_is_not_resampled(tmp_path: Path) -> None:
     image = np.arange(27, dtype=np.int16).reshape(3, 3, 3)
     path = write_nifti(tmp_path / "image.nii", image, np.eye(4))
-    row = {"volume": "knee", "image": path, "reference": path, "group": ""}
+    row = {"volume": "knee", "image": path, "reference": path}
     made = convert_volume(row, FRAMES, {"all": list(range(1, 27))}, tmp_path, resample="nearest")
     assert made["warnings"] == []

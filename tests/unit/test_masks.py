@@ -44,7 +44,7 @@ def affine_of(codes: str, degrees: float) -> np.ndarray:
 
 def converted(image: Path, folder: Path, axis: str = "sagittal") -> tuple[np.ndarray, Grid]:
     frames = {"axis": axis, "intensity_percentiles": [0, 100], "coding": "lossless"}
-    convert_shard([{"volume": "knee", "image": str(image), "reference": "", "group": ""}], frames, {}, folder)
+    convert_shard([{"volume": "knee", "image": str(image), "reference": ""}], frames, {}, folder)
     (row,) = read_volume_table(folder).itertuples()
     assert row.status == "ok", row.reason
     return read_frames(folder, "knee"), grid_of_row(row)

@@ -222,7 +222,7 @@ def shard(folder: Path, references: Mapping[str, np.ndarray | None]) -> Path:
         if labels is not None:
             nib.save(nib.Nifti1Image(labels, affine), folder / f"{name}_labels.nii")
         reference = "" if labels is None else str(folder / f"{name}_labels.nii")
-        rows.append({"volume": name, "image": str(folder / f"{name}.nii"), "reference": reference, "group": ""})
+        rows.append({"volume": name, "image": str(folder / f"{name}.nii"), "reference": reference})
     frames = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
     convert_shard(rows, frames, BONES, folder / "000")
     return folder / "000"

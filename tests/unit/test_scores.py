@@ -182,7 +182,6 @@ def shard(tmp_path: Path) -> Path:
             "volume": name,
             "image": str(tmp_path / ("none.nii" if name == "broken" else "image.nii")),
             "reference": "" if name == "bare" else str(tmp_path / "labels.nii"),
-            "group": "",
         }
         for name in ("whole", "bare", "broken", "lost")
     ]
@@ -299,7 +298,7 @@ def test_slices_of_a_shard(shard: Path) -> None:
 
 
 def test_tables_of_a_shard_without_any_mask(tmp_path: Path) -> None:
-    row = {"volume": "broken", "image": str(tmp_path / "none.nii"), "reference": "", "group": ""}
+    row = {"volume": "broken", "image": str(tmp_path / "none.nii"), "reference": ""}
     convert_shard([row], {"axis": "sagittal"}, BONES, tmp_path / "volumes")
     (tmp_path / "masks").mkdir()
     pd.DataFrame([], columns=["volume", "scheme", "status"]).to_parquet(tmp_path / "masks" / "run.parquet")

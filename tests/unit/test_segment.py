@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
         nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii")
         nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / f"{name}_labels.nii")
         reference = str(tmp_path / f"{name}_labels.nii")
-        rows.append({"volume": name, "image": str(tmp_path / f"{name}.nii"), "reference": reference, "group": ""})
+        rows.append({"volume": name, "image": str(tmp_path / f"{name}.nii"), "reference": reference})
     frames = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
     convert_shard(rows, frames, LABELS, tmp_path / "volumes")
     extract_shard(tmp_path / "volumes", LABELS, [], tmp_path / "prompts.parquet")

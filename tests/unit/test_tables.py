@@ -159,9 +159,9 @@ def run(volume: str, status: str = "ok", reason: str = "", scheme: str = "point"
 
 CONVERTED = pd.DataFrame(
     [
-        {"volume": "a", "status": "ok", "reason": "", "group": "s1"},
-        {"volume": "b", "status": "failed", "reason": "b.nii: no such file", "group": "b"},
-        {"volume": "c", "status": "ok", "reason": "", "group": "s1"},
+        {"volume": "a", "status": "ok", "reason": ""},
+        {"volume": "b", "status": "failed", "reason": "b.nii: no such file"},
+        {"volume": "c", "status": "ok", "reason": ""},
     ]
 )
 RUNS = pd.DataFrame([run("a"), run("c", "failed", "c: slice 5 has no point (centroid) for 'patella'")])
@@ -286,6 +286,7 @@ def aggregate_shards(
     jobs: dict[str, list[dict[str, Any]]],
     runs: dict[str, list[dict[str, Any]]],
     converted: dict[str, pd.DataFrame],
+    groups: dict[str, str],
 ) -> None:
     """Aggregate the shards' rows of scores, runs and volumes; two slices of shard 000 are those of a video scheme."""
     for shard in jobs:
@@ -301,6 +302,7 @@ def aggregate_shards(
         volumes=[folder / "volumes" / shard for shard in jobs],
         structures=["femur", "tibia"],
         image_schemes=["box"],
+        groups=groups,
         tables=folder / "tables",
     )
 
@@ -319,7 +321,7 @@ def test_aggregate(tmp_path: Path) -> None:
         "001": [run("c", seconds=6.0), run("c", "failed", "c: no box", scheme="box")],
     }
     converted = {"000": CONVERTED.iloc[:1], "001": CONVERTED.iloc[1:]}
-    aggregate_shards(tmp_path, jobs, runs, converted)
+    aggregate_shards(tmp_path, jobs, runs, converted, {"a": "s1", "c": "s1"})
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
         "scores.parquet",
         *(f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")),
@@ -359,11 +361,10 @@ def test_aggregate(tmp_path: Path) -> None:
 
 def test_aggregate_knows_the_subjects(tmp_path: Path) -> None:
     volumes = [f"knee{index}" for index in range(14)]
-    converted = pd.DataFrame(
-        {"volume": volumes, "status": "ok", "reason": "", "group": [f"s{i % 7}" for i in range(14)]}
-    )
+    converted = pd.DataFrame({"volume": volumes, "status": "ok", "reason": ""})
+    groups = {name: f"s{index % 7}" for index, name in enumerate(volumes)}
     jobs = [part for scheme in ("point", "box") for name in volumes for part in scored(scheme, name, "ok", 0.5)]
     runs = [run(name, scheme=scheme) for scheme in ("point", "box") for name in volumes]
-    aggregate_shards(tmp_path, {"000": jobs}, {"000": runs}, {"000": converted})
+    aggregate_shards(tmp_path, {"000": jobs}, {"000": runs}, {"000": converted}, groups)
     (comparison,) = pd.read_csv(tmp_path / "tables" / "comparisons.csv").to_dict("records")
     assert (comparison["n"], comparison["groups"], comparison["interval"]) == (14, 7, "bootstrap by group")

@@ -54,7 +54,7 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> str
 
 
 def row(image: str | Path, reference: str | Path = "", volume: str = "knee") -> dict[str, str]:
-    return {"volume": volume, "image": str(image), "reference": str(reference), "group": ""}
+    return {"volume": volume, "image": str(image), "reference": str(reference)}
 
 
 def labels(*values: int) -> np.ndarray:
@@ -483,7 +483,7 @@ def test_a_volume_that_fails_leaves_the_others_alone(tmp_path: Path, image: str)
     reference = save(tmp_path / "reference.nii.gz", labels(1, 2))
     folder = tmp_path / "volumes" / "004"
     rows = [
-        {**row(image, reference, "a"), "group": "subject"},
+        row(image, reference, "a"),
         row(broken, volume="b"),
         row(image, volume="c"),
     ]
@@ -491,7 +491,6 @@ def test_a_volume_that_fails_leaves_the_others_alone(tmp_path: Path, image: str)
     table = read_volume_table(folder).set_index("volume")
     assert table["status"].to_dict() == {"a": "ok", "b": "failed", "c": "ok"}
     assert table.loc["b", "reason"].startswith(f"{broken}: cannot be read as an image")
-    assert table["group"].to_dict() == {"a": "subject", "b": "b", "c": "c"}
     assert table["source"].to_dict() == {"a": image, "b": str(broken), "c": image}
     assert len(table.loc["a", "warnings"]) == 2
     assert {path.name for path in folder.iterdir()} == {
@@ -502,12 +501,34 @@ def test_a_volume_that_fails_leaves_the_others_alone(tmp_path: Path, image: str)
     }
 
 
+def test_an_unforeseen_error_is_that_volumes_alone(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(row: dict[str, str], *given: Any) -> dict[str, Any]:
+        if row["volume"] == "b":
+            raise KeyError("PatientName")
+        return convert_volume(row, *given)
+
+    monkeypatch.setattr("volprompt.volumes.convert_volume", convert)
+    convert_shard([row(image, volume=name) for name in "abc"], FRAMES, BONES, tmp_path / "out")
+    table = read_volume_table(tmp_path / "out").set_index("volume")
+    assert table["status"].to_dict() == {"a": "ok", "b": "failed", "c": "ok"}
+    assert table.loc["b", "reason"] == f"{image}: KeyError: 'PatientName'"
+
+
+def test_a_full_disk_ends_the_conversion(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("volprompt.volumes.save_nifti", save)
+    with pytest.raises(OSError, match="No space left"):
+        convert_shard([row(image)], FRAMES, BONES, tmp_path / "out")
+
+
 def test_columns_of_the_volume_table(tmp_path: Path, image: str) -> None:
     convert_shard([row(image)], FRAMES, BONES, tmp_path / "ok")
     convert_shard([row(tmp_path / "none.nii")], FRAMES, BONES, tmp_path / "failed")
     ok, failed = read_volume_table(tmp_path / "ok"), read_volume_table(tmp_path / "failed")
     promised = {"volume", "status", "source", "sha256", "shape", "spacing", "orientation", "warnings"}
-    assert promised | {"window_low", "window_high", "reason", "group"} <= set(ok.columns)
+    assert promised | {"window_low", "window_high", "reason"} <= set(ok.columns)
     assert list(ok.columns) == list(failed.columns)
     both = pd.concat([ok, failed])
     assert both["status"].tolist() == ["ok", "failed"]
@@ -521,7 +542,7 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from volprompt.volumes import convert_shard
-row = {"volume": "knee", "image": sys.argv[1], "reference": sys.argv[2], "group": ""}
+row = {"volume": "knee", "image": sys.argv[1], "reference": sys.argv[2]}
 frames = {"axis": "sagittal", "intensity_percentiles": [0.5, 99.5], "coding": "lossless"}
 convert_shard([row], frames, {"femur": [1]}, Path(sys.argv[3]))
 unit = 1 if sys.platform == "darwin" else 1024

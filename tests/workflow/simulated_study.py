@@ -82,6 +82,7 @@ class Simulated:
             volumes=[self.folder / "volumes" / shard for shard in self.shards],
             structures=self.design.scored,
             image_schemes=self.image_schemes,
+            groups=self.design.groups,
             tables=self.folder / "tables",
         )
 
@@ -114,13 +115,13 @@ def simulate(folder: Path, volumes: int = 488, shards: int = 16, seed: int = 0, 
     random = np.random.default_rng(seed)
     names = [f"{prefix}_{number:04d}" for number in range(volumes)]
     sheet = pd.DataFrame({"volume": names, "shard": [shard_of(name, shards) for name in names]})
-    sheet["group"] = [f"subject_{2 * number // 3:04d}" for number in range(volumes)]
+    groups = {name: f"subject_{2 * number // 3:04d}" for number, name in enumerate(names)}
     sheet["status"], sheet["reference"] = "ok", "masks.nii.gz"
     broken, unknown = volumes // 160, volumes // 240
     sheet.loc[sheet.index[:broken], "status"] = "failed"
     sheet.loc[sheet.index[broken : broken + unknown], "reference"] = ""
     sheet["ease"] = random.normal(0, 0.45, volumes)
-    study = Simulated(folder, design_of(settings), image_schemes_of(settings), sorted(sheet["shard"].unique()))
+    study = Simulated(folder, design_of(settings, groups), image_schemes_of(settings), sorted(sheet["shard"].unique()))
     for shard, part in sheet.groupby("shard"):
         write_volumes(folder / "volumes" / str(shard), part)
     shapes = {structure: draw_shapes(random, volumes, area) for structure, area in AREA.items()}
@@ -130,7 +131,7 @@ def simulate(folder: Path, volumes: int = 488, shards: int = 16, seed: int = 0, 
     return study
 
 
-def design_of(settings: Settings) -> StudyDesign:
+def design_of(settings: Settings, groups: dict[str, str]) -> StudyDesign:
     """What the report has to know of the paper's configuration."""
     structures = settings.structures.items()
     return StudyDesign(
@@ -138,6 +139,7 @@ def design_of(settings: Settings) -> StudyDesign:
         scored=[name for name, structure in structures if structure.scored],
         schemes=settings.schemes,
         experiments={name: (parts.models, parts.schemes) for name, parts in settings.experiments.items()},
+        groups=groups,
         models={
             name: {"family": model.family, "architecture": model.architecture}
             for name, model in settings.models.items()
@@ -154,7 +156,7 @@ def image_schemes_of(settings: Settings) -> list[str]:
 
 def write_volumes(folder: Path, part: pd.DataFrame) -> None:
     """The volume table of a shard."""
-    table = part[["volume", "status", "group", "reference"]].assign(
+    table = part[["volume", "status", "reference"]].assign(
         reason=np.where(part["status"] == "failed", "the image is not a 3D volume: its shape is 384 x 384", ""),
         source=[f"data/knees/{name}.nii.gz" for name in part["volume"]],
         shape=[[DEPTH, 384, 384]] * len(part),

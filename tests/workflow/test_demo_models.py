@@ -49,7 +49,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image, labels = folder / f"{seed}_image.nii.gz", folder / f"{seed}_labels.nii.gz"
         phantom = make_phantom(seed, SHAPE, SPACING, contrast="dess")
         write_phantom(phantom, image, labels, orientation=ORIENTATIONS[number % len(ORIENTATIONS)])
-        rows.append({"volume": f"knee_{seed}", "image": str(image), "reference": str(labels), "group": ""})
+        rows.append({"volume": f"knee_{seed}", "image": str(image), "reference": str(labels)})
     convert_shard(rows, DEMO["frames"], LABELS, folder / "volumes")
     extract_shard(folder / "volumes", LABELS, [], folder / "prompts.parquet")
     return folder

@@ -147,6 +147,13 @@ def test_changed_report_setting_reruns_the_report(study: Study) -> None:
     assert study.plan() == {"report": 1, "all": 1}
 
 
+def test_subjects_rerun_the_statistics_alone(study: Study) -> None:
+    head, *rows = (study.folder / "volumes.tsv").read_text().splitlines()
+    with_groups = [f"{head}\tgroup", *(f"{row}\tone subject" for row in rows)]
+    (study.folder / "volumes.tsv").write_text("\n".join(with_groups) + "\n")
+    assert study.plan() == {"aggregate": 1, "report": 1, "all": 1}
+
+
 def test_changed_labels_rerun_everything(study: Study) -> None:
     config = study.config
     config["structures"]["femur"]["labels"] = [1, 2]

@@ -13,5 +13,6 @@ with logging_to(snakemake.log[0], "aggregate"):
         volumes=snakemake.input.volumes,
         structures=snakemake.params.structures,
         image_schemes=snakemake.params.image_schemes,
+        groups=snakemake.params.groups,
         tables=Path(snakemake.output.scores).parent,
     )

@@ -18,6 +18,7 @@ with logging_to(snakemake.log[0], "report"):
             scored=params.scored,
             schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
             experiments=params.experiments,
+            groups=params.groups,
             models=params.models,
             frames=Frames(**params.frames),
             inference=Inference(**params.inference),

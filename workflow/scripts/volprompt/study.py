@@ -43,7 +43,7 @@ class Volume:
 
     def plain(self) -> dict[str, str]:
         """The row as the conversion takes it; `series` only where one is chosen."""
-        row = {"volume": self.volume, "image": self.image, "reference": self.reference, "group": self.group}
+        row = {"volume": self.volume, "image": self.image, "reference": self.reference}
         return {**row, "series": self.series} if self.series else row
 
 
@@ -105,6 +105,11 @@ class Study:
     def scored_structures(self) -> list[str]:
         """Names of the structures that are segmented and scored, in the configuration's order."""
         return self.settings.scored_structures
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group (subject) of each volume that has one."""
+        return {row.volume: row.group for row in self.volumes if row.group}
 
     @property
     def image_schemes(self) -> list[str]:

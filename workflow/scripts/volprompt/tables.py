@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +45,7 @@ def aggregate(
     volumes: Sequence[str | Path],
     structures: Sequence[str],
     image_schemes: Collection[str],
+    groups: Mapping[str, str],
     tables: str | Path,
 ) -> None:
     """Write the study's tables into `tables`.
@@ -54,13 +55,12 @@ def aggregate(
 
     scores: score tables in the order in which models and schemes are to appear; slices: the slice tables; masks:
     folders with a run.parquet; volumes: folders of converted shards; structures: the scored ones; image_schemes: names
-    of the schemes that are prompted on every slice.
+    of the schemes that are prompted on every slice; groups: the group (subject) of each volume that has one.
     """
     tables = Path(tables)
     whole = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
     runs = read_runs(masks)
     converted = pd.concat([read_volume_table(folder) for folder in volumes], ignore_index=True)
-    groups = dict(zip(converted["volume"], converted["group"], strict=True))
     medians = statistics.medians(whole, runs, structures, groups)
     compared = statistics.comparisons(whole, groups)
     write_table(whole, tables / "scores.parquet", score_metadata(scores))

@@ -245,7 +245,7 @@ def convert_volume(
 ) -> dict[str, Any]:
     """Write a volume's frames and reference into `folder`; return its row of the volume table.
 
-    row: volume, image, reference, group, and series where the image's DICOM files hold several; frames: axis,
+    row: volume, image, reference, and series where the image's DICOM files hold several; frames: axis,
     intensity_percentiles, coding; structures: name -> labels; resample: `nearest` for references on other grids, which
     are refused without it. Raises VolumeError.
     """
@@ -289,7 +289,6 @@ VOLUME_COLUMNS = {
     "reason": "",
     "source": "",
     "reference": "",
-    "group": "",
     "sha256": "",
     "reference_sha256": "",
     "shape": None,
@@ -325,7 +324,6 @@ def convert_shard(
             "volume": row["volume"],
             "source": row["image"],
             "reference": row["reference"],
-            "group": row["group"] or row["volume"],
         }
         try:
             made = convert_volume(row, frames, structures, folder, resample)
@@ -335,6 +333,12 @@ def convert_shard(
         except VolumeError as error:
             made = {"status": "failed", "reason": str(error)}
             what = f"FAILED: {error}"
+        except (MemoryError, OSError):  # the machine's fault: a full disk, say
+            raise
+        except Exception as error:
+            logger.error("FAILED: volume %s", row["volume"], exc_info=error)
+            made = {"status": "failed", "reason": f"{row['image']}: {type(error).__name__}: {error}"}
+            what = "FAILED"
         table.append({**VOLUME_COLUMNS, **known, **made})
         progress.step(row["volume"], what)
     write_table(pd.DataFrame(table), folder / "volumes.parquet")

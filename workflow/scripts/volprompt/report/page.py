@@ -26,6 +26,7 @@ from volprompt.report.deviations import deviations, prompts_in_words
 from volprompt.report.overlays import median_volume, overlays
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.views import volume_views
+from volprompt.resampling import labels_of
 from volprompt.volumes import read_volume_table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -205,8 +206,8 @@ def study_facts(
     """What was run, as pairs of a word and its meaning here."""
     converted = volumes[volumes["status"] == "ok"]
     scored = scores.loc[scores["status"] == "ok", "volume"].nunique()
-    groups = converted["group"].replace("", np.nan).nunique() if "group" in converted else 0
-    subjects = f" of {groups} subjects" if 0 < groups < len(converted) else ""
+    groups = len(set(labels_of(list(converted["volume"]), design.groups)))
+    subjects = f" of {groups} subjects" if groups < len(converted) else ""
     structures = [
         f"{name} ({label_text(labels)}{'' if name in design.scored else ', not scored'})"
         for name, labels in design.structures.items()

@@ -28,14 +28,16 @@ class StudyDesign:
     """What the report has to know of the configuration.
 
     structures: label numbers by structure; scored: the scored ones in order; schemes by name; experiments: their models
-    and schemes; models: what identifies each (family, architecture, digest); preset: its settings (key, preset, used),
-    none without a preset; training_runs: for each glob of checkpoints its models with their training steps.
+    and schemes; groups: the group (subject) of each volume that has one; models: what identifies each (family,
+    architecture, digest); preset: its settings (key, preset, used), none without a preset; training_runs: for each glob
+    of checkpoints its models with their training steps.
     """
 
     structures: Mapping[str, Sequence[int]]
     scored: Sequence[str]
     schemes: Mapping[str, Scheme]
     experiments: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    groups: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     frames: Frames = field(default_factory=Frames)
     inference: Inference = field(default_factory=Inference)
