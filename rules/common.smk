@@ -10,7 +10,7 @@ sys.path.insert(0, str(WORKFLOW / "workflow" / "scripts"))
 
 from volprompt import METHOD_VERSION
 from volprompt.checkpoints import read_catalogue
-from volprompt.config import preset_settings
+from volprompt.config import BATCH_SETTINGS, preset_settings
 from volprompt.study import read_study
 from volprompt.devices import visible_gpus
 from volprompt.errors import VolpromptError

@@ -22,7 +22,9 @@ rule segment:
         schemes=experiment_schemes,
         structures=LABELS,
         scored=STUDY.scored_structures,
-        inference=STUDY.settings.inference.model_dump(mode="json"),
+        inference=STUDY.settings.inference.model_dump(
+            mode="json", exclude=BATCH_SETTINGS
+        ),
         method_version=METHOD_VERSION["segment"],
     script:
         "../workflow/scripts/segment.py"

@@ -147,6 +147,15 @@ def test_changed_report_setting_reruns_the_report(study: Study) -> None:
     assert study.plan() == {"report": 1, "all": 1}
 
 
+def test_smaller_batches_rerun_no_segmentation(study: Study) -> None:
+    study.configure(inference={"device": "cpu", "batch_size": 1, "objects_together": 2})
+    assert study.plan() == {"report": 1, "all": 1}
+    run = study.run("--forcerun", "results/masks/sam1/small_sam/000", "--until", "segment")
+    assert run.code == 0, run.text
+    log = study.folder / "results" / "logs" / "segment" / "sam1" / "small_sam" / "000.log"
+    assert "batch_size 1, objects_together 2" in log.read_text()
+
+
 def test_subjects_rerun_the_statistics_alone(study: Study) -> None:
     head, *rows = (study.folder / "volumes.tsv").read_text().splitlines()
     with_groups = [f"{head}\tgroup", *(f"{row}\tone subject" for row in rows)]

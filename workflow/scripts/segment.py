@@ -1,5 +1,6 @@
 """Masks of one experiment, model and shard."""
 
+from volprompt.config import batch_settings
 from volprompt.devices import lease_gpu
 from volprompt.logs import logging_to
 
@@ -17,7 +18,7 @@ with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu
         schemes=snakemake.params.schemes,
         structures=snakemake.params.structures,
         scored=snakemake.params.scored,
-        inference=snakemake.params.inference,
+        inference={**snakemake.params.inference, **batch_settings(snakemake.config)},
         masks=snakemake.output[0],
         threads=snakemake.threads,
     )

@@ -243,6 +243,15 @@ class Inference(Section):
     )
 
 
+# Settings of `inference` that change how much is done at once, and no result: a change runs nothing again.
+BATCH_SETTINGS = frozenset({"batch_size", "objects_together"})
+
+
+def batch_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of BATCH_SETTINGS in a checked configuration, as far as it has them."""
+    return {key: value for key, value in (config.get("inference") or {}).items() if key in BATCH_SETTINGS}
+
+
 class Scores(Section):
     """Settings of the scores."""
 

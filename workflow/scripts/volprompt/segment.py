@@ -131,6 +131,7 @@ class Shard:
         # On a CPU small images are encoded by the four; of large ones a batch is no faster, and takes more memory.
         self.batch_size = inference.batch_size or (8 if on_gpu else 1 if model.image_size > 512 else 4)
         self.objects_together = inference.objects_together or (16 if on_gpu else 1)
+        logger.info("batch_size %d, objects_together %d", self.batch_size, self.objects_together)
 
     def segment(self, ready: pd.DataFrame, candidates: pd.DataFrame) -> Iterator[VolumeRun]:
         """Segment the volumes, with the next ones read ahead and the masks written behind."""
