@@ -233,7 +233,7 @@ class Inference(Section):
         "loader does (bicubic on 8 bit), which encodes slices a second time.",
     )
     batch_size: int | None = Field(
-        None, ge=1, description="Slices per encoder batch (default: 8 on a GPU; on a CPU 1, or 4 of small images)."
+        None, ge=1, description="Slices per encoder batch (default: 8; 1 for images of more than 512 pixels on a CPU)."
     )
     objects_together: int | None = Field(
         None,

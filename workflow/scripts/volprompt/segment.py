@@ -128,8 +128,8 @@ class Shard:
         self.scored = scored
         self.inference = inference
         on_gpu = model.device.type == "cuda"
-        # On a CPU small images are encoded by the four; of large ones a batch is no faster, and takes more memory.
-        self.batch_size = inference.batch_size or (8 if on_gpu else 1 if model.image_size > 512 else 4)
+        # On a CPU a batch of large images is no faster than one after another, and takes more memory.
+        self.batch_size = inference.batch_size or (8 if on_gpu or model.image_size <= 512 else 1)
         self.objects_together = inference.objects_together or (16 if on_gpu else 1)
         logger.info("batch_size %d, objects_together %d", self.batch_size, self.objects_together)
 

@@ -385,4 +385,4 @@ def save_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 def _stored(path: Path) -> np.ndarray:
     image: Any = nib.load(path, mmap=False)  # read now, by whoever asks, and not when the voxels are used
-    return np.ascontiguousarray(image.dataobj)
+    return np.asarray(image.dataobj)
