@@ -19,17 +19,9 @@ from volprompt.config import Scheme
 from volprompt.report import views
 from volprompt.report.coding import coded_mask, coded_surface, frames_sheet, shrunk
 from volprompt.report.meshes import surface
+from volprompt.report.pictures import Region, mirrored, shown_size, shown_slices, slice_dices
 from volprompt.report.shards import ShardFiles, StudyDesign
-from volprompt.report.views import (
-    Region,
-    characters,
-    chosen_volumes,
-    mirrored,
-    shown_size,
-    shown_slices,
-    slice_dices,
-    volume_views,
-)
+from volprompt.report.views import characters, chosen_volumes, volume_views
 
 
 def scores(*rows: tuple[str, float, str]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 // The viewer of the report: slices with prompts, reference and prediction, and their surfaces in 3D.
 //
-// Reads the JSON in #views-data (made by views.py) and builds itself inside #viewer. Names come from outside and enter
+// Reads the JSON in #views-data (made by report/views.py) and builds itself inside #viewer. Names come from outside and enter
 // the page as text only. Surfaces are drawn by a small rasteriser of its own on a 2D canvas: a page that opens from a
 // file, in any browser and in print, then looks the same with and without a graphics card.
 (() => {
