@@ -152,7 +152,13 @@ def official(name: str, family: str, architecture: str, slices: int | None, **ch
     return Case(name, family, architecture, None, shape, spacing, **changes)
 
 
-TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
+# Architectures of the published sizes, by the names of their models.
+PUBLISHED_SAM = {f"sam_{size}": size for size in ("vit_b", "vit_l", "vit_h")}
+PUBLISHED_SAM2 = {
+    f"sam2.1_hiera_{size}": f"configs/sam2.1/sam2.1_hiera_{short}.yaml"
+    for size, short in {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}.items()
+}
+TINY = PUBLISHED_SAM2["sam2.1_hiera_tiny"]
 
 
 def suite(size: str, device: str) -> list[Case]:
@@ -164,12 +170,8 @@ def suite(size: str, device: str) -> list[Case]:
             official("sam_vit_b", "sam", "vit_b", 5, device=device),
             official("sam2.1_hiera_tiny", "sam2", TINY, 5, device=device),
         ]
-    sizes = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
     full: dict[str, Any] = {"slices": None, "device": device, "precision": "bfloat16", "volumes": 2}
     return [
-        *(official(f"sam_{name}", "sam", name, **full) for name in ("vit_b", "vit_l", "vit_h")),
-        *(
-            official(f"sam2.1_hiera_{name}", "sam2", f"configs/sam2.1/sam2.1_hiera_{short}.yaml", **full)
-            for name, short in sizes.items()
-        ),
+        *(official(name, "sam", architecture, **full) for name, architecture in PUBLISHED_SAM.items()),
+        *(official(name, "sam2", architecture, **full) for name, architecture in PUBLISHED_SAM2.items()),
     ]

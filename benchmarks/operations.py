@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from cases import PUBLISHED_SAM, PUBLISHED_SAM2
 from torch.utils.flop_counter import FlopCounterMode
 
 from volprompt.models.base import without_initialisation
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 
-SAM = ("vit_b", "vit_l", "vit_h")
-SAM2 = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 SIDE = 64  # of the coarsest level at 1024 pixels
 
 
@@ -70,11 +69,10 @@ def main() -> None:
     """Print the table."""
     print("| model | encoder, Gflop | decoder, Gflop | step of tracking, Gflop |\n|---|---:|---:|---:|")
     with without_initialisation():
-        for name in SAM:
-            print(row(f"sam_{name}", sam, SamModel.build(name)))
-        for name, short in SAM2.items():
-            module = Sam2Model.build(f"configs/sam2.1/sam2.1_hiera_{short}.yaml")
-            print(row(f"sam2.1_hiera_{name}", sam2, module))
+        for name, architecture in PUBLISHED_SAM.items():
+            print(row(name, sam, SamModel.build(architecture)))
+        for name, architecture in PUBLISHED_SAM2.items():
+            print(row(name, sam2, Sam2Model.build(architecture)))
 
 
 if __name__ == "__main__":

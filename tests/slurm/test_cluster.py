@@ -239,6 +239,8 @@ def test_an_ended_driver_and_a_node_that_goes_down(
         assert [job["State"] for job in attempts if job["Comment"] == comment] == ["COMPLETED"]
     assert {job["State"] for job in attempts if job["JobID"] == running} & {"NODE_FAIL", "REQUEUED"}
     assert len(masks(study)) == 2
+    planned = study.run("--dry-run", "--until", "segment")
+    assert (planned.code, planned.jobs) == (0, {})
 
 
 def test_out_of_memory_as_the_accounting_database_tells_it(

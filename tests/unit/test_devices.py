@@ -114,6 +114,15 @@ def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, listed: str, gpus: list[s
     assert visible_gpus() == gpus
 
 
+def test_gpus_are_counted_from_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # In a container with the machine's fourth and sixth GPU; the other files are no GPUs.
+    for name in ("nvidia3", "nvidia5", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("volprompt.devices.Path", lambda _: tmp_path)
+    assert visible_gpus() == ["0", "1"]
+
+
 # Lease
 
 

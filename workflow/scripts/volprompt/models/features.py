@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
@@ -29,9 +29,9 @@ class SliceFeatures:
         self._encode = encode
         self._batch_size = batch_size
         self._most = most
-        self._turns: dict[int, deque[int]] = {}  # when each slice will be used
+        self._turns: dict[int, list[int]] = {}  # when each slice will be used
         for turn, index in enumerate(order):
-            self._turns.setdefault(index, deque()).append(turn)
+            self._turns.setdefault(index, []).append(turn)
         self._pending = list(self._turns)  # first needed, first encoded
         self._kept: dict[int, list[torch.Tensor]] = {}
 
@@ -54,22 +54,18 @@ class SliceFeatures:
 
     def use(self, index: int, count: int = 1) -> list[torch.Tensor]:
         """The levels of a slice, (1, channels, height, width), for its next `count` uses."""
-        levels = self._kept[index]
-        for _ in range(count):
-            self._turns[index].popleft()
-        self._forget_used(index)
-        return levels
+        return self._take(index, slice(count))
 
     def use_last(self, index: int) -> list[torch.Tensor]:
         """The same for the last of its uses, ahead of the others."""
-        levels = self._kept[index]
-        self._turns[index].pop()
-        self._forget_used(index)
-        return levels
+        return self._take(index, slice(-1, None))
 
-    def _forget_used(self, index: int) -> None:
+    def _take(self, index: int, turns: slice) -> list[torch.Tensor]:
+        levels = self._kept[index]
+        del self._turns[index][turns]
         if not self._turns[index]:
             del self._kept[index]
+        return levels
 
     @property
     def crowded(self) -> bool:
