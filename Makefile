@@ -1,7 +1,6 @@
 # Every target sets itself up from nothing: all that has to be there is Python 3.11 or newer.
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
-export PYTHONPATH := workflow/scripts
 
 .PHONY: demo test clicks slurm-test bench lint format lock schema gallery clean
 
@@ -18,7 +17,7 @@ test: .venv/ready
 # A page in the browser that collects the clicks of a study: make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
 CONFIG ?= config/config.yaml
 clicks: .venv/ready $(if $(filter config/demo.yaml,$(CONFIG)),demo/volumes/volumes.tsv)
-	.venv/bin/python -m volprompt.clicks collect --configfile $(CONFIG) $(ARGS)
+	.venv/bin/volprompt clicks collect --configfile $(CONFIG) $(ARGS)
 
 # The workflow on a real Slurm of two nodes with two fake GPUs each, on this machine. Needs root; installs Slurm with apt.
 slurm-test: .venv/ready
@@ -49,7 +48,7 @@ lock: .venv/uv
 	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml --output-file requirements.lock
 
 schema: .venv/ready
-	.venv/bin/python -c "from volprompt.settings.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
+	.venv/bin/volprompt schema > config/schema/config.schema.json
 
 # The README's drawings of schemes and their prompts.
 gallery: .venv/ready
@@ -59,11 +58,13 @@ clean:
 	rm -rf results/demo demo/volumes .snakemake
 
 demo/volumes/volumes.tsv: .venv/ready
-	.venv/bin/python -m volprompt.phantom.study demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
+	.venv/bin/volprompt phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
 
-# The environment: exactly requirements.lock, installed by a uv of its own.
-.venv/ready: requirements.lock .venv/uv
+# The environment: exactly requirements.lock, installed by a uv of its own, and then this package, which the lock does not
+# name and `sync` would remove. uv builds it by itself, so that nothing is fetched for it.
+.venv/ready: requirements.lock pyproject.toml .venv/uv
 	.venv/uv/bin/uv pip sync --quiet --python .venv/bin/python requirements.lock
+	.venv/uv/bin/uv pip install --quiet --offline --no-deps --python .venv/bin/python --editable .
 	@touch $@
 
 .venv/uv:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from volprompt.errors import VolpromptError
 
+# In a checkout a link to config/checkpoints.yaml, in an installed package that file.
+CATALOGUE = (Path(__file__).parent / "catalogue.yaml").resolve()
+
 
 class CheckpointError(VolpromptError):
     """A checkpoint that cannot be used: the message names the file, what is wrong and what to do."""

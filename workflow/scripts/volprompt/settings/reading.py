@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from volprompt.errors import VolpromptError
@@ -35,6 +37,21 @@ class ConfigurationError(VolpromptError):
         self.faults = list(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__("\n".join([f"The configuration has {count}:", *(f"  - {fault}" for fault in self.faults)]))
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Load a configuration file; its keys and values are checked elsewhere. Raises ConfigurationError."""
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror}); expected a configuration: correct the path"
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        fault = f"is not valid YAML ({' '.join(str(error).split())}): correct the file"
+    else:
+        if isinstance(config, dict):
+            return config
+        fault = f"holds a {type(config).__name__}; expected keys such as `volumes` and `structures`"
+    raise ConfigurationError([f"{path}: {fault}"])
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:

@@ -16,6 +16,7 @@ import pandas as pd
 from volprompt.errors import VolpromptError
 from volprompt.files import atomic
 from volprompt.logs import logger
+from volprompt.study.study import Study
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.formats import open_image
 from volprompt.volumes.images.image import Image, VolumeError
@@ -38,6 +39,14 @@ class Fault:
     finding: str
     expected: str
     remedy: str
+
+
+def check_study(study: Study) -> None:
+    """Check every volume of a study, whatever its `on_invalid`; errors as in `report_faults`."""
+    settings = study.settings
+    rows = [row.plain() for row in study.volumes]
+    table = f"{settings.results}/check/faults.tsv"
+    check_sheet(rows, settings.frames.axis, settings.references.resample, "stop", table)
 
 
 def check_sheet(
