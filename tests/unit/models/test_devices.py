@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import volprompt
 from volprompt.models.devices import DeviceError, choose_device, lease_gpu, visible_gpus
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
@@ -50,7 +49,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         **environment,
         "TMPDIR": str(tmp_path / "tmp"),
         "CUDA_VISIBLE_DEVICES": "0,1",
-        "PYTHONPATH": str(Path(volprompt.__file__).parents[1]),
     }
 
 
