@@ -15,6 +15,8 @@ import volprompt
 from volprompt.errors import VolpromptError
 from volprompt.files import write_text
 
+# The files of a folder. The profiles are links to this repository's. None is called `default`, since Snakemake merges a
+# profile of that name into every run: its `cores: all` would bound what a cluster is asked for.
 TEMPLATES = Path(__file__).parent / "templates"
 REPOSITORY = Path(volprompt.__file__).resolve().parents[3]
 ENTRY = "workflow/Snakefile"
