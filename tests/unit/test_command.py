@@ -133,7 +133,7 @@ def test_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_papers_slice_is_the_default() -> None:
-    importing = command.commands["clicks"].commands["import"]  # type: ignore[attr-defined]
+    importing = command.commands["clicks"].commands["import"]
     assert {option.name: option.default for option in importing.params}["index"] == AUTHORS_SLICE
 
 
