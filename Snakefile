@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+include: "rules/library.smk"
 include: "rules/common.smk"
 
 
@@ -26,6 +27,29 @@ wildcard_constraints:
     model=r"[^/]+",
 
 
+# First, and so the default target, but not that of a workflow that uses this one as a module and has rules before it.
+rule all:
+    input:
+        report="<results>/report/index.html",
+        scores="<results>/tables/scores.parquet",
+        failures="<results>/tables/failures.csv",
+    output:
+        "<results>/complete.txt",
+    log:
+        "<logs>/all.log",
+    localrule: True
+    conda:
+        "envs/imaging.yaml"
+    params:
+        allowed=STUDY.settings.max_failed_fraction,
+        skip_invalid=STUDY.settings.on_invalid == "skip",
+    """The whole study. Ends with an error, after everything else is done, if more failed than the configuration allows."""
+    message:
+        "The study is done: how much failed, and whether that is acceptable"
+    script:
+        "workflow/scripts/complete.py"
+
+
 include: "rules/check.smk"
 include: "rules/checkpoints.smk"
 include: "rules/convert.smk"
@@ -40,22 +64,4 @@ onstart:
     check_before(workflow.dag.needrun_jobs())
 
 
-# The whole study. Ends with an error, after everything else is done, where more failed than the configuration allows.
-rule all:
-    default_target: True
-    input:
-        report=rules.report.output.page,
-        scores=rules.aggregate.output.scores,
-        failures=rules.aggregate.output.failures,
-    output:
-        "<results>/complete.txt",
-    log:
-        "<logs>/all.log",
-    localrule: True
-    conda:
-        "envs/imaging.yaml"
-    params:
-        allowed=STUDY.settings.max_failed_fraction,
-        skip_invalid=STUDY.settings.on_invalid == "skip",
-    script:
-        "workflow/scripts/complete.py"
+start_with(onstart)

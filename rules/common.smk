@@ -1,12 +1,9 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
-import sys
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-
-WORKFLOW = Path(workflow.current_basedir).parent
-sys.path.insert(0, str(WORKFLOW / "workflow" / "scripts"))
 
 from volprompt import METHOD_VERSION
 from volprompt.checkpoints import read_catalogue
@@ -17,7 +14,7 @@ from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
 
 try:
-    CATALOGUE = read_catalogue(WORKFLOW / "config" / "checkpoints.yaml")
+    CATALOGUE = read_catalogue(CATALOGUE_FILE)
     STUDY = read_study(
         config, CATALOGUE, digests=Path(".snakemake/volprompt/digests.json")
     )
@@ -48,8 +45,14 @@ def source_files(wildcards):
 
 def check_before(jobs):
     """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
-    shards = {job.wildcards.shard for job in jobs if job.rule.name == "convert"}
-    ours = {row.volume for shard in shards for row in STUDY.shards[shard]}
+    # Told by what they write, since a workflow that uses this one as a module names the rules as it likes.
+    written = {os.path.normpath(path) for job in jobs for path in job.output}
+    ours = {
+        row.volume
+        for shard, rows in STUDY.shards.items()
+        for row in rows
+        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in written
+    }
     if not ours:
         return
     try:
@@ -70,6 +73,20 @@ def check_before(jobs):
             )
     except VolpromptError as error:
         raise WorkflowError(str(error)) from None
+
+
+def start_with(check):
+    """Snakemake runs the outermost `onstart:` alone. Where this is a module, the check goes before that one."""
+    modifier = workflow.modifier
+    if modifier.is_main_snakefile() or not modifier.avail_rulename("convert"):
+        return
+    outer = workflow._onstart
+
+    def check_and_start(log):
+        check()
+        outer(log)
+
+    workflow._onstart = check_and_start
 
 
 def shard_clicks(wildcards):
