@@ -29,6 +29,7 @@ wildcard_constraints:
 
 # First, and so the default target, but not that of a workflow that uses this one as a module and has rules before it.
 rule all:
+    """The whole study. Ends with an error, after everything else is done, if more failed than the configuration allows."""
     input:
         report="<results>/report/index.html",
         scores="<results>/tables/scores.parquet",
@@ -43,9 +44,8 @@ rule all:
     params:
         allowed=STUDY.settings.max_failed_fraction,
         skip_invalid=STUDY.settings.on_invalid == "skip",
-    """The whole study. Ends with an error, after everything else is done, if more failed than the configuration allows."""
     message:
-        "The study is done: how much failed, and whether that is acceptable"
+        "How much of the study failed, and whether that is acceptable"
     script:
         "workflow/scripts/complete.py"
 
@@ -56,12 +56,6 @@ include: "rules/convert.smk"
 include: "rules/prompts.smk"
 include: "rules/segment.smk"
 include: "rules/score.smk"
+include: "rules/tables.smk"
 include: "rules/report.smk"
-
-
-# Faulty files are told together, before the first job: a run that converts nothing checks nothing.
-onstart:
-    check_before(workflow.dag.needrun_jobs())
-
-
-start_with(onstart)
+include: "rules/start.smk"

@@ -1,9 +1,7 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
-import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 
 from volprompt import METHOD_VERSION
 from volprompt.checkpoints import read_catalogue
@@ -11,7 +9,6 @@ from volprompt.config import BATCH_SETTINGS, preset_settings
 from volprompt.study import read_study
 from volprompt.devices import visible_gpus
 from volprompt.errors import VolpromptError
-from volprompt.logs import logging_to_console
 
 try:
     CATALOGUE = read_catalogue(CATALOGUE_FILE)
@@ -41,52 +38,6 @@ def sheet_rows(wildcards):
 def source_files(wildcards):
     """Files and folders that the shard's volumes are read from."""
     return STUDY.sources(STUDY.shards[wildcards.shard])
-
-
-def check_before(jobs):
-    """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
-    # Told by what they write, since a workflow that uses this one as a module names the rules as it likes.
-    written = {os.path.normpath(path) for job in jobs for path in job.output}
-    ours = {
-        row.volume
-        for shard, rows in STUDY.shards.items()
-        for row in rows
-        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in written
-    }
-    if not ours:
-        return
-    try:
-        from volprompt.check import check_sheet
-    except ImportError as error:
-        logger.warning(f"Headers are not checked before the start: {error}")
-        return
-
-    settings = STUDY.settings
-    try:
-        with logging_to_console("check"):
-            check_sheet(
-                [row.plain() for row in STUDY.volumes if row.volume in ours],
-                settings.frames.axis,
-                settings.references.resample,
-                settings.on_invalid,
-                f"{settings.results}/check/faults.tsv",
-            )
-    except VolpromptError as error:
-        raise WorkflowError(str(error)) from None
-
-
-def start_with(check):
-    """Snakemake runs the outermost `onstart:` alone. Where this is a module, the check goes before that one."""
-    modifier = workflow.modifier
-    if modifier.is_main_snakefile() or not modifier.avail_rulename("convert"):
-        return
-    outer = workflow._onstart
-
-    def check_and_start(log):
-        check()
-        outer(log)
-
-    workflow._onstart = check_and_start
 
 
 def shard_clicks(wildcards):

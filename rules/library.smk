@@ -13,17 +13,14 @@ if isinstance(RULES, os.PathLike):
     CATALOGUE_FILE = Path(RULES).parent / "config" / "checkpoints.yaml"
     LIBRARY = str(Path(RULES).parent / "workflow" / "scripts")
     sys.path.insert(0, LIBRARY)
-    # For the scripts, whose own Python would prefer an installed package, perhaps of another version.
-    others = [
-        folder
-        for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if folder not in ("", LIBRARY)
-    ]
-    os.environ["PYTHONPATH"] = os.pathsep.join([LIBRARY, *others])
+    # For the scripts, which would otherwise prefer an installed package, perhaps of another version.
+    folders = [LIBRARY, os.environ.get("PYTHONPATH")]
+    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, folders)))
 else:
     CATALOGUE_FILE = Path(workflow.source_path("../config/checkpoints.yaml"))
     if find_spec("volprompt") is None:
+        source = f"{RULES.host}/{RULES.repo}@{RULES.ref}"
         raise WorkflowError(
-            f"The rules come from {RULES}, and {sys.executable} lacks the Python package volprompt that they use: install "
-            f"it with `{sys.executable} -m pip install git+https://{RULES.host}/{RULES.repo}@{RULES.ref}`."
+            f"The workflow comes from {source}, but its library is not installed; install it with "
+            f"`{sys.executable} -m pip install git+https://{source}`."
         )
