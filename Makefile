@@ -49,7 +49,7 @@ lock: .venv/uv
 	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml --output-file requirements.lock
 
 schema: .venv/ready
-	.venv/bin/python -c "from volprompt.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
+	.venv/bin/python -c "from volprompt.settings.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
 
 # The README's drawings of schemes and their prompts.
 gallery: .venv/ready
@@ -59,7 +59,7 @@ clean:
 	rm -rf results/demo demo/volumes .snakemake
 
 demo/volumes/volumes.tsv: .venv/ready
-	.venv/bin/python -m volprompt.phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
+	.venv/bin/python -m volprompt.phantom.study demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
 
 # The environment: exactly requirements.lock, installed by a uv of its own.
 .venv/ready: requirements.lock .venv/uv

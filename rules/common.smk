@@ -4,10 +4,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from volprompt import METHOD_VERSION
-from volprompt.checkpoints import read_catalogue
-from volprompt.config import BATCH_SETTINGS, preset_settings
-from volprompt.study import read_study
-from volprompt.devices import visible_gpus
+from volprompt.checkpoints.catalogue import read_catalogue
+from volprompt.settings.config import BATCH_SETTINGS
+from volprompt.settings.presets import preset_settings
+from volprompt.study.study import read_study
+from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
 
 try:

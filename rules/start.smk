@@ -19,7 +19,7 @@ def check_before(jobs):
     if not ours:
         return
     try:
-        from volprompt.check import check_sheet
+        from volprompt.study.check import check_sheet
     except ImportError as error:
         logger.warning(f"Headers are not checked before the start: {error}")
         return

@@ -2,7 +2,7 @@
 
 from volprompt.files import write_text
 from volprompt.logs import logger, logging_to
-from volprompt.tables import check_failures
+from volprompt.tables.failures import check_failures
 
 with logging_to(snakemake.log[0], "all"):
     given, params = snakemake.input, snakemake.params
