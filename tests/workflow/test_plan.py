@@ -48,7 +48,5 @@ def test_gpu_is_asked_for_by_segment_alone(tmp_path: Path) -> None:
     config = study.config
     config["inference"]["device"] = "cuda"
     study.configure(**config)
-    text = study.run("--dry-run").text
-    blocks = [block for block in text.split("\n\n") if "rule " in block and "resources:" in block]
-    asking = {block.split("rule ")[1].split(":")[0] for block in blocks if "gpu=1" in block}
-    assert asking == {"segment"}
+    planned = study.run("--dry-run", "--logger", "jobs").planned
+    assert {job["rule_name"] for job in planned if job["resources"].get("gpu")} == {"segment"}
