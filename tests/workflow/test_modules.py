@@ -80,7 +80,8 @@ def run_as_module(study: Study, snakefile: str, *arguments: str, **environment: 
     """Run a Snakefile of this text in the study's folder."""
     (study.folder / "Snakefile").write_text(snakefile)
     library = str(REPOSITORY / "workflow" / "scripts") if HOSTED in snakefile else ""
-    return snakemake(study.folder, "--cores", "2", *arguments, **{"PYTHONPATH": library, **environment})
+    profile = ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
+    return snakemake(study.folder, *profile, *arguments, **{"PYTHONPATH": library, **environment})
 
 
 def module(form: str) -> str:
@@ -156,4 +157,5 @@ def test_a_hosted_module_runs_through(user: Study, host: dict[str, str], tmp_pat
     assert run.code == 0, run.text
     assert (study.folder / "mine.txt").read_text() == (study.folder / "results" / "tables" / "medians.csv").read_text()
     assert (study.folder / "results" / "complete.txt").read_text().startswith("3 volumes, 1 configuration, 0.0%")
+    # The same study from a checkout: nothing is left to do.
     assert planned_rules(run_as_module(study, module("plain"), "--dry-run", "--logger", "jobs")) == []

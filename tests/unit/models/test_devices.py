@@ -247,5 +247,6 @@ def test_names_of_parts_of_gpus(machine: dict[str, str], processes: list[subproc
 
 
 def test_the_lease_loads_no_torch(machine: dict[str, str], processes: list[subprocess.Popen]) -> None:
-    program = "import sys, volprompt.models.devices\nwith volprompt.models.devices.lease_gpu(1): print('torch' in sys.modules)"
+    lease = "from volprompt.models.devices import lease_gpu"
+    program = f"import sys\n{lease}\nwith lease_gpu(1): print('torch' in sys.modules)"
     assert result(start(processes, machine, program)) == "False"

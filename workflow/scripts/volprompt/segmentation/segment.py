@@ -15,7 +15,7 @@ from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
 from volprompt.models.loading import load_model
 from volprompt.prompts.candidates import read_prompts
-from volprompt.segmentation.runs import PACKAGES, Stopwatch, _version, failed_run, run_columns
+from volprompt.segmentation.runs import Stopwatch, failed_run, package_versions, run_columns
 from volprompt.segmentation.schedule import Schedule
 from volprompt.segmentation.volume_job import JobSettings
 from volprompt.settings.config import Inference, Scheme
@@ -102,7 +102,7 @@ def _prepare(
         "device": device.name,
         "precision": device.precision,
         **{f"seconds_{phase}": spent for phase, spent in watch.seconds.items()},
-        "versions": json.dumps({package: _version(package) for package in PACKAGES}),
+        "versions": json.dumps(package_versions(model["family"])),
     }
     return loaded, facts
 

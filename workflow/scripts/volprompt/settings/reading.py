@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, suggestion
 from volprompt.settings.config import (
     Experiment,
     Frames,
@@ -197,5 +196,4 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
 def hint(word: str, known: Iterable[str]) -> str:
     """End a message on an unknown word: what was probably meant, or else what is known."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    return suggestion(word, known) or f"; known: {', '.join(known)}"
