@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from volprompt.errors import VolpromptError
 from volprompt.files import sha256_of, write_text
-from volprompt.logs import duration
+from volprompt.logs import duration, log_progress
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +238,7 @@ def _save(response: requests.Response, part: Path, held: int, total: int | None)
             now = time.monotonic()
             if now - reported >= PROGRESS_SECONDS:
                 reported = now
-                logger.info("%s: %s", part.stem, _progress(held, total, (held - first) / (now - began)))
+                log_progress("%s: %s", part.stem, _progress(held, total, (held - first) / (now - began)))
 
 
 def _progress(held: int, total: int | None, rate: float) -> str:

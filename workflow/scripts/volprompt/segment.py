@@ -23,7 +23,7 @@ from volprompt.config import Inference, Scheme
 from volprompt.devices import choose_device, keep_freed_memory
 from volprompt.errors import VolpromptError
 from volprompt.files import sha256_of, table_metadata, write_table
-from volprompt.logs import Progress, logger
+from volprompt.logs import Progress, log_progress, logger
 from volprompt.masks import mask_path, unpack_bits, write_mask
 from volprompt.models import load_model
 from volprompt.prompts import read_prompts
@@ -447,7 +447,7 @@ def _slices_done() -> Callable[[str, int, int], None]:
         nonlocal last
         if time.monotonic() - last > 30:
             last = time.monotonic()
-            logger.info("volume %s: %d of %d slices encoded", volume, done, slices)
+            log_progress("volume %s: %d of %d slices encoded", volume, done, slices)
 
     return seen
 
