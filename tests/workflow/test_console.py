@@ -35,7 +35,7 @@ def test_a_run_is_a_line_per_job(study: Study, monkeypatch: pytest.MonkeyPatch) 
     others = [line for line in printed if line[10:] not in lines]
     assert others[0].startswith("Using profile")
     assert others[1] == "[check] The headers of 1 volumes have no fault"
-    assert others[2].startswith("[all] 1 volumes, 1 configuration")
+    assert others[2].startswith("[all] 1 volume, 1 configuration")
     assert others[2].endswith(f"the report is {page.resolve().as_uri()}")
     assert len(others) == 3, others
     (log,) = (study.folder / ".snakemake" / "log").iterdir()
