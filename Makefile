@@ -53,7 +53,7 @@ lock: .venv/uv ## requirements.lock, after a change of pyproject.toml's dependen
 	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml --output-file requirements.lock
 
 schema: .venv/ready ## the configuration's schema, after a change of its types
-	.venv/bin/python -c "from volprompt.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
+	.venv/bin/python -c "from volprompt.settings.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
 
 gallery: .venv/ready ## the README's drawings of schemes and their prompts
 	.venv/bin/python docs/gallery.py
@@ -63,7 +63,7 @@ clean: ## remove the demo's volumes and results, and Snakemake's records
 
 demo/volumes/volumes.tsv: .venv/ready
 	@echo "Making four synthetic knees in demo/volumes"
-	@.venv/bin/python -m volprompt.phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46 > /dev/null
+	@.venv/bin/python -m volprompt.phantom.study demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46 > /dev/null
 
 # The environment: exactly requirements.lock, installed by a uv of its own, and volprompt's console for Snakemake.
 .venv/ready: requirements.lock .venv/uv console/pyproject.toml

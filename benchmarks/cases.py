@@ -10,18 +10,20 @@ from typing import Any
 import torch
 import yaml
 
-from volprompt.config import Scheme
-from volprompt.devices import Device
-from volprompt.models import load_model
 from volprompt.models.base import PromptableModel
+from volprompt.models.devices import Device
 from volprompt.models.engine import Volume
+from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
-from volprompt.phantom import make_phantom, write_phantom
-from volprompt.prompts import extract_shard, read_prompts
-from volprompt.schemes import scheme_prompts
-from volprompt.segment import segment_shard
-from volprompt.volumes import convert_shard, read_frames
+from volprompt.phantom.image import make_phantom
+from volprompt.phantom.study import write_phantom
+from volprompt.prompts.candidates import extract_shard, read_prompts
+from volprompt.prompts.schemes import scheme_prompts
+from volprompt.segmentation.segment import segment_shard
+from volprompt.settings.config import Scheme
+from volprompt.volumes.convert import convert_shard
+from volprompt.volumes.converted import read_frames
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "demo.yaml").read_text(encoding="utf-8"))

@@ -21,12 +21,12 @@ import pandas as pd
 import torch
 from cases import LABELS, SCORED, read_case
 
-from volprompt.config import Scheme
-from volprompt.masks import mask_path, write_mask
-from volprompt.prompts import read_prompts
-from volprompt.schemes import ObjectPrompt, scheme_prompts
-from volprompt.segment import Stopwatch, peak_memory
-from volprompt.volumes import grid_of_row, read_frames, read_volume_table
+from volprompt.prompts.candidates import read_prompts
+from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
+from volprompt.segmentation.masks import mask_path, write_mask
+from volprompt.segmentation.runs import Stopwatch, peak_memory
+from volprompt.settings.config import Scheme
+from volprompt.volumes.converted import grid_of_row, read_frames, read_volume_table
 
 
 def load_sam(architecture: str, checkpoint: str, device: str) -> Any:

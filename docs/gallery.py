@@ -17,12 +17,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
-from volprompt.config import read_settings
 from volprompt.files import atomic, write_text
-from volprompt.phantom import make_phantom
-from volprompt.prompts import volume_prompts
-from volprompt.report.figures import COLOURS, draw_prompts, png
-from volprompt.schemes import FrameGrid, scheme_prompts, with_masks
+from volprompt.phantom.image import make_phantom
+from volprompt.prompts.candidates import volume_prompts
+from volprompt.prompts.schemes import FrameGrid, scheme_prompts, with_masks
+from volprompt.report.drawing import COLOURS, draw_prompts, png
+from volprompt.settings.reading import read_settings
 
 FOLDER = Path(__file__).parent / "gallery"
 README = Path(__file__).parents[1] / "README.md"

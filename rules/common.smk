@@ -9,10 +9,11 @@ WORKFLOW = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(WORKFLOW / "workflow" / "scripts"))
 
 from volprompt import METHOD_VERSION
-from volprompt.checkpoints import read_catalogue
-from volprompt.config import BATCH_SETTINGS, preset_settings
-from volprompt.study import read_study
-from volprompt.devices import visible_gpus
+from volprompt.checkpoints.catalogue import read_catalogue
+from volprompt.settings.config import BATCH_SETTINGS
+from volprompt.settings.presets import preset_settings
+from volprompt.study.study import read_study
+from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
 
@@ -53,7 +54,7 @@ def check_before(jobs):
     if not ours:
         return
     try:
-        from volprompt.check import check_sheet
+        from volprompt.study.check import check_sheet
     except ImportError as error:
         logger.warning(f"Headers are not checked before the start: {error}")
         return

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from tests.workflow.small_study import REPOSITORY, Study, new_study
 
-from volprompt.prompts import extract_shard, read_prompts
-from volprompt.volumes import convert_shard, read_volume_table
+from volprompt.prompts.candidates import extract_shard, read_prompts
+from volprompt.volumes.convert import convert_shard
+from volprompt.volumes.converted import read_volume_table
 
 pytestmark = pytest.mark.real
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from volprompt.phantom import LABELS, Contrast, Phantom, Side, main, make_phantom, write_phantom, write_study
+from volprompt.phantom.image import Contrast, Phantom, Side, make_phantom
+from volprompt.phantom.knee import LABELS
+from volprompt.phantom.study import main, write_phantom, write_study
 
 SHAPE, SPACING = (40, 96, 96), (2.8, 1.46, 1.46)
 SEEDS = (100, 101, 102)

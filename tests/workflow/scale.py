@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from volprompt.checkpoints import read_catalogue
-from volprompt.study import read_study
+from volprompt.checkpoints.catalogue import read_catalogue
+from volprompt.study.study import read_study
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,7 +16,8 @@ import yaml
 
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
-from volprompt.phantom import make_phantom, write_phantom
+from volprompt.phantom.image import make_phantom
+from volprompt.phantom.study import write_phantom
 
 REPOSITORY = Path(__file__).parents[2]
 SAM, SAM2 = REPOSITORY / "demo" / "sam_demo.yaml", REPOSITORY / "demo" / "sam2_demo.yaml"

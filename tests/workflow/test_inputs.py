@@ -8,8 +8,8 @@ import numpy as np
 from tests.unit.image_files import write_dicom, write_itk
 from tests.workflow.small_study import new_study
 
-from volprompt.phantom import make_phantom
-from volprompt.volumes import read_volume_table
+from volprompt.phantom.image import make_phantom
+from volprompt.volumes.converted import read_volume_table
 
 
 def test_dicom_folders_and_detached_headers(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from tests.workflow.small_study import SAM, Study
 
-from volprompt.study import shard_of
+from volprompt.study.study import shard_of
 
 
 def test_first_run_makes_everything(finished: Study) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from volprompt.files import write_text
 from volprompt.logs import NOTICE, logger, logging_to
-from volprompt.tables import check_failures
+from volprompt.tables.failures import check_failures
 
 with logging_to(snakemake.log[0], "all"):
     given, params = snakemake.input, snakemake.params

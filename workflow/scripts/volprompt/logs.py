@@ -19,6 +19,7 @@ NOTICE = 25  # the level of results that belong on the console; below warnings, 
 logging.addLevelName(NOTICE, "NOTICE")
 PROGRESS_SECONDS = 60  # between two lines of progress of one job on the console
 WARNINGS_SHOWN = 5  # warnings and errors of one job on the console
+PROGRESS = {"progress": True}  # `extra` of a line that says how far a job is
 CLEAR_LINE = "\r\033[K"
 
 
@@ -47,9 +48,8 @@ def logging_to(path: str | Path, label: str = "") -> Iterator[None]:
     except VolpromptError as error:
         logger.error("%s", error, extra={"ends_job": True})
         sys.exit(1)
-    except Exception as error:
-        message = "Unexpected error, %s: %s; the traceback is in %s"
-        logger.exception(message, type(error).__name__, error, path, extra={"ends_job": True})
+    except Exception:
+        logger.exception("Unexpected error", extra={"ends_job": True})
         sys.exit(1)
     except KeyboardInterrupt:
         logger.error("Interrupted", extra={"ends_job": True})
@@ -97,8 +97,12 @@ class _ConsoleFormatter(logging.Formatter):
         self.prefix = (CLEAR_LINE if clear else "") + (f"[{label}] " if label else "")
 
     def format(self, record: logging.LogRecord) -> str:
-        more = " (further warnings are in the job's log)" if getattr(record, "last_warning", False) else ""
-        return f"{self.prefix}{record.getMessage()}{more}"
+        text = self.prefix + record.getMessage()
+        if record.exc_info and record.exc_info[1]:
+            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]} (the traceback is in the job's log)"
+        if getattr(record, "last_warning", False):
+            text += " (further warnings are in the job's log)"
+        return text
 
 
 class _ConsoleFilter(logging.Filter):
@@ -128,11 +132,6 @@ class _ConsoleFilter(logging.Filter):
         return record.levelno >= NOTICE
 
 
-def log_progress(message: str, *values: object) -> None:
-    """Log how far a job is; `values` as in the standard library's logging."""
-    logger.info(message, *values, extra={"progress": True})
-
-
 class Progress:
     """Counts the volumes of a job and logs, after each, the rate and the time left."""
 
@@ -146,7 +145,8 @@ class Progress:
         self.done += 1
         elapsed = time.monotonic() - self.started
         left = elapsed / self.done * (self.volumes - self.done)
-        log_progress("volume %d of %d, %s: %s; %s left", self.done, self.volumes, volume, what, duration(left))
+        values = (self.done, self.volumes, volume, what, duration(left))
+        logger.info("volume %d of %d, %s: %s; %s left", *values, extra=PROGRESS)
 
 
 def duration(seconds: float) -> str:

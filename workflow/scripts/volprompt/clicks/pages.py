@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 
 from volprompt.clicks.table import ClickTable
-from volprompt.config import ConfigurationError, Settings, hint, read_valid_part
 from volprompt.errors import VolpromptError
-from volprompt.images.formats import open_image, read_voxels
-from volprompt.schemes import middle_slice, wanted_clicks
-from volprompt.study import Click, Volume, read_click_table, read_volumes, shard_of
-from volprompt.volumes import FRAME_AXES, grid_of, read_frames, read_volume_table, window
+from volprompt.prompts.schemes import middle_slice, wanted_clicks
+from volprompt.settings.config import Settings
+from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
+from volprompt.study.sheets import Click, SheetRow, read_click_table, read_volumes
+from volprompt.study.study import shard_of
+from volprompt.volumes.convert import window
+from volprompt.volumes.converted import read_frames, read_volume_table
+from volprompt.volumes.grid import FRAME_AXES, grid_of
+from volprompt.volumes.images.formats import open_image, read_voxels
 
 
 class CollectError(VolpromptError):
@@ -35,7 +39,7 @@ class Source:
     pixel: millimetres between neighbours along (y, x).
     """
 
-    row: Volume
+    row: SheetRow
     shape: tuple[int, int, int]
     pixel: tuple[float, float]
     converted: Path | None = None
@@ -76,7 +80,7 @@ class Page:
         )
 
 
-def source_of(row: Volume, settings: Settings) -> Source:
+def source_of(row: SheetRow, settings: Settings) -> Source:
     """Find a volume's frames; reads headers alone. Raises VolumeError where its image cannot be used.
 
     Converted frames are taken where they were made from this image as it is now, along this axis.
@@ -266,7 +270,7 @@ def collect(
     pages: list[Page] = []
     unusable: dict[str, str] = {}
 
-    def pages_or_reason(row: Volume) -> list[Page] | str:
+    def pages_or_reason(row: SheetRow) -> list[Page] | str:
         try:
             return pages_of(source_of(row, settings), settings, own.get(row.volume, ()), structures, slice_)
         except VolpromptError as error:

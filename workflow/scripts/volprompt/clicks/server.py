@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from volprompt.clicks.pages import CollectError, Collection, Page, Source, frames_of
-from volprompt.config import Settings
 from volprompt.errors import VolpromptError
+from volprompt.settings.config import Settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = {

@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from volprompt.devices import Device
 from volprompt.errors import VolpromptError
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.devices import Device
+from volprompt.prompts.schemes import ObjectPrompt
 
 # Prompts, or objects, that go through a model together at most.
 LARGEST_BATCH = 32

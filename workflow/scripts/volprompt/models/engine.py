@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from volprompt.config import Scheme
 from volprompt.models.base import PromptableModel, alike, pack_bits
 from volprompt.models.features import SliceFeatures
-from volprompt.models.tracking import TrackedObject, order_of_need
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.tracked import TrackedObject, order_of_need
+from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.settings.config import Scheme
 
 Result = TypeVar("Result")
 # Prompts per batch of the mask decoder, for image schemes.

@@ -13,10 +13,11 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Normalize, Resize
 
-from volprompt.devices import Device
 from volprompt.models.base import PromptableModel, build_from_yaml, to_device
-from volprompt.models.tracking import Tracker, pixel_positions, point_inputs
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.devices import Device
+from volprompt.models.sam2_inputs import point_inputs
+from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
+from volprompt.prompts.schemes import ObjectPrompt
 
 # The colours' mean and standard deviation that the package normalises with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -100,9 +101,9 @@ class Sam2Model(PromptableModel):
         )
         return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)[:, 0] > 0
 
-    def tracker(self, hole_area: int = 0) -> Tracker:
+    def tracker(self, hole_area: int = 0) -> Sam2Tracker:
         """A tracker for some volumes."""
-        return Tracker(self.module, self.positions, hole_area)
+        return Sam2Tracker(self.module, self.positions, hole_area)
 
 
 class _NoPositions(torch.nn.Module):

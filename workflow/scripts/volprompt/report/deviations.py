@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from volprompt.config import Frames, Inference, Noise, Scheme, SliceAt
 from volprompt.report.shards import StudyDesign
+from volprompt.settings.config import Frames, Inference, Noise, Scheme, SliceAt
 
 PAPER_ARCHITECTURES = {
     *("vit_b", "vit_l", "vit_h"),

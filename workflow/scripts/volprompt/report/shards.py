@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from volprompt.config import Frames, Inference, Scheme, Scores
-from volprompt.schemes import ObjectPrompt, frame_grid, scheme_prompts
-from volprompt.volumes import Grid, read_volume_table
+from volprompt.prompts.schemes import ObjectPrompt, frame_grid, scheme_prompts
+from volprompt.settings.config import Frames, Inference, Scheme, Scores
+from volprompt.volumes.converted import read_volume_table
+from volprompt.volumes.grid import Grid
 
 
 @dataclass(frozen=True)

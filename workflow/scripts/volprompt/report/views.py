@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 
 from volprompt.logs import logger
-from volprompt.masks import mask_path, read_mask
-from volprompt.prompts import read_prompts
-from volprompt.report.coding import STEP_MM, frames_sheet
-from volprompt.report.figures import COLOURS
+from volprompt.prompts.candidates import read_prompts
+from volprompt.report.drawing import COLOURS
+from volprompt.report.packing import STEP_MM, frames_sheet
 from volprompt.report.pictures import (
     Configuration,
     Level,
@@ -31,7 +30,9 @@ from volprompt.report.pictures import (
     shown_slices,
 )
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
-from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
+from volprompt.segmentation.masks import mask_path, read_mask
+from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
+from volprompt.volumes.references import structure_mask
 
 # Characters that all views together may take in the page.
 BUDGET = 9_000_000
