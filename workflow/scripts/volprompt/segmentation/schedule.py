@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from volprompt.logs import logger
+from volprompt.logs import PROGRESS, logger
 from volprompt.segmentation.background import StoreBehind, load_ahead
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 
@@ -142,6 +142,6 @@ def slices_logger() -> Callable[[str, int, int], None]:
         nonlocal last
         if time.monotonic() - last > PROGRESS_SECONDS:
             last = time.monotonic()
-            logger.info("volume %s: %d of %d slices encoded", volume, done, slices)
+            logger.info("volume %s: %d of %d slices encoded", volume, done, slices, extra=PROGRESS)
 
     return log_slices
