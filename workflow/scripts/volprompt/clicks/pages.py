@@ -25,7 +25,8 @@ from volprompt.study.study import shard_of
 from volprompt.volumes.convert import window
 from volprompt.volumes.converted import read_frames, read_volume_table
 from volprompt.volumes.grid import FRAME_AXES, grid_of
-from volprompt.volumes.images.formats import open_image, read_voxels
+from volprompt.volumes.images.formats import data_files
+from volprompt.volumes.images.opening import open_image, read_voxels
 
 
 class CollectError(VolpromptError):
@@ -91,7 +92,8 @@ def source_of(row: SheetRow, settings: Settings) -> Source:
         table = read_volume_table(folder)
         found = table[(table["volume"] == row.volume) & (table["status"] == "ok") & (table["source"] == row.image)]
         axes = FRAME_AXES.get(str(settings.frames.axis))
-        newer = file.stat().st_mtime >= Path(row.image).stat().st_mtime
+        sources = [source for source in (Path(row.image), *data_files(row.image)) if source.exists()]
+        newer = file.stat().st_mtime >= max((source.stat().st_mtime for source in sources), default=math.inf)
         if len(found) and newer and axes == found.iloc[0]["frame_axes"]:
             depth, height, width = (int(size) for size in found.iloc[0]["shape"])
             _, y_mm, x_mm = (float(size) for size in found.iloc[0]["spacing"])

@@ -17,8 +17,8 @@ from volprompt.errors import VolpromptError
 from volprompt.files import atomic
 from volprompt.logs import logger
 from volprompt.volumes.grid import grid_of
-from volprompt.volumes.images.formats import open_image
 from volprompt.volumes.images.image import Image, VolumeError
+from volprompt.volumes.images.opening import open_image
 from volprompt.volumes.references import require_reference_grid
 
 THREADS = 16
