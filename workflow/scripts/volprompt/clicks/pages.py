@@ -17,6 +17,7 @@ import numpy as np
 
 from volprompt.clicks.table import ClickTable
 from volprompt.errors import VolpromptError
+from volprompt.palette import structure_colours
 from volprompt.prompts.schemes import middle_slice, wanted_clicks
 from volprompt.settings.config import Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
@@ -156,11 +157,27 @@ def pages_of(
 class Collection:
     """What is to be clicked on, in order, and the table that the clicks go to."""
 
-    def __init__(self, pages: Sequence[Page], unusable: Mapping[str, str], table: str | Path, note: str = "") -> None:
-        """unusable: volumes without a page, with the reason; note: what remains to be done with the table."""
+    def __init__(
+        self,
+        pages: Sequence[Page],
+        *,
+        unusable: Mapping[str, str],
+        table: str | Path,
+        colours: Mapping[str, str],
+        note: str = "",
+    ) -> None:
+        """Describe a session.
+
+        pages: in the order in which they are shown.
+        unusable: volumes without a page, with the reason.
+        table: the clicks table to write.
+        colours: of each structure, as in the report.
+        note: what remains to be done with the table.
+        """
         self.pages = list(pages)
         self.unusable = dict(unusable)
         self.path = Path(table)
+        self.colours = dict(colours)
         self.note = note
         self._lock = threading.Lock()
 
@@ -172,6 +189,7 @@ class Collection:
             "table": str(self.path),
             "note": self.note,
             "unusable": self.unusable,
+            "colours": self.colours,
             "start": first_page(done),
             "pages": [
                 {
@@ -288,4 +306,5 @@ def collect(
         reasons = "".join(f"\n  {reason}" for reason in unusable.values())
         raise CollectError(f"{settings.volumes}: there is nothing to click on{reasons}")
     ClickTable(path)  # a faulty table is found now, not after the first volume
-    return Collection(pages, unusable, path, note), settings
+    colours = structure_colours(settings.structures)
+    return Collection(pages, unusable=unusable, table=path, colours=colours, note=note), settings
