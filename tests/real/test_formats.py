@@ -17,7 +17,7 @@ from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.study.check import check_volumes
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import read_volume_table
-from volprompt.volumes.images.formats import open_image
+from volprompt.volumes.images.opening import open_image
 
 pytestmark = pytest.mark.real
 

@@ -29,6 +29,7 @@ from volprompt.clicks.pages import (
     source_of,
 )
 from volprompt.clicks.server import CollectServer, FrameStore
+from volprompt.palette import structure_colours
 from volprompt.settings.reading import ConfigurationError, read_settings
 from volprompt.study.sheets import Click, SheetRow
 from volprompt.volumes.convert import convert_shard
@@ -381,6 +382,7 @@ def test_a_session_goes_on_where_the_last_one_ended(server: CollectServer, send:
         "pixel": [2.0, 1.0],
         "done": False,
     }
+    assert study["colours"] == structure_colours(["femur", "tibia", "patella"])
     saved = send("page/0/clicks", "POST", json.dumps([click("femur", 1.25, 2), click("tibia", 3, 0)]).encode())
     assert json.loads(saved[2]) == {"done": True}
     assert Path("clicks.csv").read_text() == HEAD + "a,femur,2,1.25,2\na,tibia,2,3,0\n"

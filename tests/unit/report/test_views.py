@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from jinja2 import Environment
 from PIL import Image
 from tests.viewed_study import FEMUR, SHAPE, SPACING, TIBIA, Study
 
+from volprompt.palette import structure_colours
 from volprompt.report import views
 from volprompt.report.meshes import surface
 from volprompt.report.packing import coded_mask, coded_surface, frames_sheet, shrunk
@@ -202,6 +204,14 @@ def test_dice_of_slices() -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(tmp_path_factory.mktemp("study"))
+
+
+def test_colours_follow_the_configurations_order_and_not_what_is_scored(study: Study) -> None:
+    design = replace(study.design, structures={"patella": [5], **study.design.structures})
+    made = volume_views(study.scores[study.scores["scheme"] == "box"], study.shards, design)
+    assert made is not None
+    colours = structure_colours(["patella", "femur", "tibia"])
+    assert made["structures"] == [{"name": name, "colour": colours[name]} for name in ("femur", "tibia")]
 
 
 def test_views_of_a_study(study: Study) -> None:

@@ -74,6 +74,17 @@ def test_nnunet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_a_pair_of_header_and_data_is_found_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, "images/a.hdr", "images/a.img", "images/b.HDR", "images/b.IMG", "images/c.mhd", "images/c.raw")
+    touch(tmp_path, "references/a_label.hdr.gz", "references/a_label.img.gz")
+    assert sheet(tmp_path, "folders", tmp_path / "images", tmp_path / "references") == {
+        "a": ("images/a.hdr", "references/a_label.hdr.gz", ""),
+        "b": ("images/b.HDR", "", ""),
+        "c": ("images/c.mhd", "", ""),
+    }
+    assert "not used" not in capsys.readouterr().out
+
+
 def test_labels_of_the_first_nnunet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path / "Task1", "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     (tmp_path / "Task1" / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "2": "femur"}}))

@@ -20,8 +20,8 @@ from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import read_frames
 from volprompt.volumes.images import archives
 from volprompt.volumes.images.archives import members_of
-from volprompt.volumes.images.formats import open_image, read_voxels
 from volprompt.volumes.images.image import VolumeError
+from volprompt.volumes.images.opening import open_image, read_voxels
 
 SHAPE, SPACING = (5, 4, 6), (2.0, 1.0, 3.0)
 FRAMES = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}

@@ -100,10 +100,9 @@ def text_as_nifti(folder: Path) -> Input:
     return Input(written(folder / "image.nii.gz", b"this is no image" * 50))
 
 
-def broken_par(folder: Path) -> Input:
-    """A header of Philips scanners that ends after its first words: nibabel's reader stumbles with a KeyError."""
-    written(folder / "image.rec", b"\0" * 100)
-    return Input(written(folder / "image.par", b"# Research image export tool     V4.2\n.    Patient name : x\n"))
+def other_format(folder: Path) -> Input:
+    nib.save(nib.MGHImage(grey().astype(np.int32), AFFINE), folder / "image.mgz")
+    return Input(folder / "image.mgz")
 
 
 def text_as_nrrd(folder: Path) -> Input:
@@ -114,9 +113,11 @@ def text_as_metaimage(folder: Path) -> Input:
     return Input(written(folder / "image.mha", b"this is no image" * 50))
 
 
-def surface(folder: Path) -> Input:
-    nib.save(nib.GiftiImage(darrays=[nib.gifti.GiftiDataArray(np.zeros((3, 3), np.float32))]), folder / "bone.surf.gii")
-    return Input(folder / "bone.surf.gii")
+def brain_surface(folder: Path) -> Input:
+    """CIFTI: numbers along brain models, in a file that ends like NIfTI's."""
+    axes = nib.cifti2.ScalarAxis(["thickness"]), nib.cifti2.BrainModelAxis.from_mask(np.ones((2, 2, 2)), affine=AFFINE)
+    nib.save(nib.Cifti2Image(np.zeros((1, 8), np.float32), axes), folder / "image.dscalar.nii")
+    return Input(folder / "image.dscalar.nii")
 
 
 def colours(folder: Path) -> Input:
@@ -170,6 +171,30 @@ def cut_raw_data(folder: Path) -> Input:
     return Input(path)
 
 
+def cut_pair(folder: Path) -> Input:
+    path = nifti(folder, name="image.hdr")
+    cut(folder / "image.img", 10)
+    return Input(path)
+
+
+def cut_compressed_pair(folder: Path) -> Input:
+    path = nifti(folder, name="image.hdr.gz")
+    cut(folder / "image.img.gz", 10)
+    return Input(path)
+
+
+def cut_compressed_metaimage_data(folder: Path) -> Input:
+    path = Path(write_itk(folder / "image.mhd", grey(), AFFINE, compress=True))
+    cut(folder / "image.zraw", 10)
+    return Input(path)
+
+
+def cut_compressed_nrrd_data(folder: Path) -> Input:
+    path = Path(write_itk(folder / "image.nhdr", grey(), AFFINE, compress=True))
+    cut(folder / "image.raw.gz", 10)
+    return Input(path)
+
+
 def cut_compressed_nrrd(folder: Path) -> Input:
     return Input(cut(Path(write_itk(folder / "image.nrrd", grey(), AFFINE, compress=True)), 100))
 
@@ -178,6 +203,11 @@ def no_data_file(folder: Path) -> Input:
     path = Path(write_itk(folder / "image.mhd", grey(), AFFINE))
     (folder / "image.raw").unlink()
     return Input(path)
+
+
+def no_header(folder: Path) -> Input:
+    nifti(folder, name="image.hdr").unlink()
+    return Input(folder / "image.img")
 
 
 def no_affine(folder: Path) -> Input:
@@ -351,10 +381,10 @@ def reference_in_time(folder: Path) -> Input:
 KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("no such file", missing, True),
     ("cannot be read as an image (...); expected NIfTI", text_as_nifti, True),
-    ("cannot be read as an image (...); expected NIfTI", broken_par, True),
+    ("cannot be read as an image (no format that is read has this ending); expected NIfTI", other_format, True),
     ("cannot be read as an image (not a Nrrd file, or its header is broken)", text_as_nrrd, True),
     ("cannot be read as an image (not a Meta file, or its header is broken)", text_as_metaimage, True),
-    ("is no image but ...", surface, True),
+    ("is no image but ...", brain_surface, True),
     ("holds colours or complex numbers; expected one real number per voxel", colours, True),
     ("holds N numbers per voxel (colours, vectors, or layers of a segmentation)", layers, True),
     ("has N dimensions (...); expected a 3D volume", four_dimensions, True),
@@ -363,9 +393,14 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("the file is damaged or cut off (...)", cut_compressed_nifti, True),
     ("the file is damaged or cut off (CRC check failed ...)", wrong_checksum, False),
     ("the file is damaged or cut off (...)", broken_stream, False),
-    ("the file is damaged or cut off (N bytes, N expected)", cut_raw_data, True),
+    ("the file is damaged or cut off (... has N bytes, N expected)", cut_raw_data, True),
+    ("the file is damaged or cut off (... has N bytes, N expected)", cut_pair, True),
+    ("the file is damaged or cut off (... has N bytes, N expected)", cut_compressed_metaimage_data, True),
+    ("the file is damaged or cut off (...)", cut_compressed_pair, True),
+    ("the file is damaged or cut off (...)", cut_compressed_nrrd_data, True),
     ("the file is damaged or cut off (its voxels cannot be read)", cut_compressed_nrrd, False),
     ("its data file ... is missing", no_data_file, True),
+    ("its header ... is missing", no_header, True),
     ("the affine does not span a volume", no_affine, True),
     ("N voxels are NaN or infinite, the first at (...)", nan, False),
     ("no contrast is left", constant, False),

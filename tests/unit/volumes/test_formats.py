@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tests.unit.image_files import oblique, pack, stored_as, write_dicom, write_itk, write_nifti
+from tests.unit.image_files import oblique, pack, stored_as, write_analyze, write_dicom, write_itk, write_nifti
 
 from volprompt.phantom.image import make_phantom
 from volprompt.segmentation.masks import read_mask, write_mask
+from volprompt.settings.reading import read_settings
+from volprompt.study.sheets import SheetRow
+from volprompt.study.study import Study
 from volprompt.volumes.convert import convert_shard, convert_volume
 from volprompt.volumes.converted import grid_of_row, read_frames, read_volume_table
 from volprompt.volumes.converted import read_reference as stored_reference
 from volprompt.volumes.grid import grid_of
-from volprompt.volumes.images.formats import open_image, read_voxels
+from volprompt.volumes.images.formats import FORMATS, Format, data_files, ending_of, format_of
 from volprompt.volumes.images.image import VolumeError
-from volprompt.volumes.images.sources import data_file, parts_of, sha256_of_source
+from volprompt.volumes.images.opening import open_image, read_voxels
+from volprompt.volumes.images.sources import parts_of, sha256_of_source
 
 FRAMES = {"axis": "sagittal", "intensity_percentiles": [0.5, 99.5], "coding": "lossless"}
 BONES = {"femur": [1], "tibia": [3]}
 SPACING = (9.0, 2.9, 2.5)
+SETTINGS = read_settings(
+    {
+        "structures": {"femur": {"labels": [1]}},
+        "schemes": {"box": {"predictor": "image", "box": True}},
+        "models": {"sam": {"family": "sam", "architecture": "vit_b", "checkpoint": "sam.pth"}},
+        "experiments": {"one": {"models": ["sam"], "schemes": ["box"]}},
+    }
+)
 
 Writer = Callable[[Path, np.ndarray, np.ndarray], str]
 
@@ -34,17 +48,18 @@ def in_folder(folder: Path, array: np.ndarray, affine: np.ndarray) -> str:
     return str(folder / "series")
 
 
-def named(name: str) -> Writer:
-    """A writer of one file, by its ending."""
-    if name.endswith((".zip", ".tar.gz", ".tgz")):
-        return lambda folder, array, affine: pack(Path(in_folder(folder, array, affine)), folder / name)
-    write = write_nifti if ".nii" in name else write_itk
-    return lambda folder, array, affine: write(folder / name, array, affine)
+def writer_of(source_format: Format, ending: str) -> Writer:
+    """A writer of sources with this ending."""
+    if source_format.is_series:
+        return lambda folder, array, affine: pack(Path(in_folder(folder, array, affine)), folder / f"knee{ending}")
+    write = write_nifti if source_format.opener.endswith("open_nifti") else write_itk
+    return lambda folder, array, affine: write(folder / f"knee{ending}", array, affine)
 
 
 WRITERS: dict[str, Writer] = {
     "dicom": in_folder,
-    **{name: named(f"knee.{name}") for name in ("nii", "nii.gz", "nrrd", "nhdr", "mha", "mhd", "zip", "tar.gz", "tgz")},
+    **{end: writer_of(known, end) for known in FORMATS for end in known.endings + known.data_endings},
+    "analyze": lambda folder, array, affine: write_analyze(folder / "knee.hdr", array, affine),
     "compressed nrrd": lambda folder, array, affine: write_itk(folder / "z.nrrd", array, affine, compress=True),
     "compressed mha": lambda folder, array, affine: write_itk(folder / "z.mha", array, affine, compress=True),
 }
@@ -85,7 +100,7 @@ def test_every_format_and_axis_order_gives_the_same_frames(
     )
 
 
-@pytest.mark.parametrize("kind", ["nrrd", "mha", "dicom"])
+@pytest.mark.parametrize("kind", [".nrrd", ".mha", "analyze", "dicom"])
 def test_masks_of_other_formats_are_nifti_on_the_sources_grid(
     tmp_path: Path, knee: tuple[np.ndarray, np.ndarray, np.ndarray], kind: str
 ) -> None:
@@ -189,16 +204,122 @@ def test_digest_of_a_file_a_pair_and_a_folder(tmp_path: Path) -> None:
     assert sha256_of_source(folder) != expected
 
 
-def test_parts_of_a_detached_header(tmp_path: Path) -> None:
-    for name in ("image.mhd", "image.nhdr", "image.mha", "image.nrrd"):
-        write_itk(tmp_path / name, np.zeros((2, 2, 2), np.int16), np.eye(4))
-    assert data_file(tmp_path / "image.mhd") == tmp_path / "image.raw"
-    assert data_file(tmp_path / "image.nhdr") == tmp_path / "image.raw"
-    assert data_file(tmp_path / "image.mha") is None
-    assert parts_of(tmp_path / "image.nrrd") == [tmp_path / "image.nrrd"]
-    before = sha256_of_source(tmp_path / "image.mhd")
-    (tmp_path / "image.raw").write_bytes(b"\1" * 16)
-    assert sha256_of_source(tmp_path / "image.mhd") != before
+def detached_mhd_named_mha(path: Path, array: np.ndarray, affine: np.ndarray) -> str:
+    write_itk(path.with_suffix(".mhd"), array, affine)
+    return str(path.with_suffix(".mhd").rename(path))
+
+
+def detached_nhdr_named_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> str:
+    write_itk(path.with_suffix(".nhdr"), array, affine)
+    return str(path.with_suffix(".nhdr").rename(path))
+
+
+# Every way in which a header has its voxels in another file: header, that file, and what writes both.
+DETACHED: list[tuple[str, str, Callable[..., str]]] = [
+    ("image.hdr", "image.img", write_nifti),
+    ("IMAGE.HDR", "IMAGE.IMG", write_nifti),
+    ("image.hdr.gz", "image.img.gz", write_nifti),
+    ("image.hdr", "image.img", write_analyze),
+    ("image.mhd", "image.raw", write_itk),
+    ("image.nhdr", "image.raw", write_itk),
+    ("image.mhd", "image.zraw", partial(write_itk, compress=True)),
+    ("image.nhdr", "image.raw.gz", partial(write_itk, compress=True)),
+    ("image.mha", "image.raw", detached_mhd_named_mha),
+    ("image.nrrd", "image.raw", detached_nhdr_named_nrrd),
+]
+
+
+@pytest.mark.parametrize(("header", "data", "write"), DETACHED)
+def test_the_data_file_of_a_header_belongs_to_the_source(
+    tmp_path: Path, header: str, data: str, write: Callable[..., str]
+) -> None:
+    voxels = np.random.default_rng(1).integers(0, 900, (6, 8, 10)).astype(np.int16)
+    path, data_path = write(tmp_path / header, voxels, np.eye(4)), tmp_path / data
+    study = Study(SETTINGS, (), (), {}, {})
+    assert data_path in parts_of(path)
+    assert str(data_path) in study.sources([SheetRow("knee", path)])
+    with open_image(path) as opened:
+        opened.verify()
+        np.testing.assert_array_equal(read_voxels(opened), voxels)
+    before, content = sha256_of_source(path), data_path.read_bytes()
+    data_path.write_bytes(content[::-1])
+    assert sha256_of_source(path) != before
+    data_path.write_bytes(content[:-10])
+    with open_image(path) as opened, pytest.raises(VolumeError, match=r"damaged or cut off") as caught:
+        opened.verify()
+    assert caught.value.file == path
+    data_path.unlink()
+    with pytest.raises(VolumeError, match=f"its data file {data} is missing. Put it beside {header}"), open_image(path):
+        pass
+
+
+def test_a_pair_can_be_named_by_either_file(tmp_path: Path) -> None:
+    header = write_nifti(tmp_path / "image.hdr", np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    data = str(tmp_path / "image.img")
+    assert set(parts_of(header)) == set(parts_of(data)) == {Path(header), Path(data)}
+    assert sha256_of_source(header) == sha256_of_source(data)
+    with open_image(data) as opened:
+        assert read_voxels(opened)[1, 1, 1] == 7
+    Path(header).unlink()
+    with pytest.raises(VolumeError, match=r"its header image.hdr is missing"), open_image(data):
+        pass
+
+
+def test_the_matrix_of_an_analyze_image_belongs_to_it(tmp_path: Path) -> None:
+    affine = oblique(SPACING)
+    path = write_analyze(tmp_path / "image.hdr", np.zeros((2, 3, 4), np.int16), affine)
+    assert data_files(path) == [tmp_path / "image.img", tmp_path / "image.mat"]
+    with open_image(path) as opened:
+        np.testing.assert_allclose(opened.affine, affine)
+        assert not opened.warnings
+        assert opened.header["sform_code"] == 1  # masks say where they lie, though the source's header could not
+    (tmp_path / "image.mat").unlink()
+    with open_image(path) as opened:
+        (warning,) = opened.warnings
+    assert "says nothing about orientation" in warning
+
+
+def test_files_with_all_their_voxels_inside_have_no_data_file(tmp_path: Path) -> None:
+    for name in ("image.mha", "image.nrrd", "image.nii"):
+        write = write_nifti if name == "image.nii" else write_itk
+        write(tmp_path / name, np.zeros((2, 2, 2), np.int16), np.eye(4))
+        assert parts_of(tmp_path / name) == [tmp_path / name]
+
+
+def test_voxels_are_not_searched_for_the_name_of_a_data_file(tmp_path: Path) -> None:
+    lines = "space: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (1,2,3)\n"
+    path = tmp_path / "image.nrrd"
+    path.write_bytes(NRRD.format(lines).encode() + b"\ndata file: x.raw\n")
+    assert data_files(path) == []
+
+
+# The table of formats
+
+
+def test_the_longer_ending_counts() -> None:
+    assert (ending_of("Knee.NII.GZ"), ending_of("a.tar.gz"), ending_of("a.b.nii")) == (".nii.gz", ".tar.gz", ".nii")
+    assert (ending_of("image.gz"), format_of("image.txt"), format_of("image")) == ("", None, None)
+
+
+@pytest.mark.parametrize("name", ["image.mgz", "image.par", "image.nii.bz2", "image.png", "image"])
+def test_what_is_not_in_the_table_is_refused_with_all_that_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(1000))
+    with pytest.raises(VolumeError) as caught, open_image(str(tmp_path / name)):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path / name}: cannot be read as an image (no format that is read has this ending); expected "
+        "NIfTI (.nii, .nii.gz), NIfTI or Analyze pair (.hdr, .hdr.gz with .img, .img.gz), NRRD (.nrrd, .nhdr), "
+        "MetaImage (.mha, .mhd) or DICOM series (folder, .zip, .tar, .tar.gz, .tgz)"
+    )
+
+
+def test_every_format_stands_in_the_docs() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "inputs.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    documented = {name: re.findall(r"`(\.[a-z.]+)`", cell) for name, cell, *_ in rows}
+    assert [name for name in documented if name in {known.name for known in FORMATS}] == [f.name for f in FORMATS]
+    for known in FORMATS:
+        assert set(documented[known.name]) == set(known.endings + known.data_endings), known.name
 
 
 # References on other grids

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +15,6 @@ from matplotlib.patches import Rectangle
 from volprompt.prompts.schemes import ObjectPrompt
 
 PANEL_INCHES = 3.3
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2")
 
 
 @dataclass(frozen=True)
@@ -33,11 +30,16 @@ def overlay(
     frame: np.ndarray,
     reference: Mapping[str, np.ndarray],
     panels: Sequence[Sequence[Panel]],
+    colours: Mapping[str, str],
     pixel_aspect: float,
 ) -> Figure:
-    """Rows of panels on one frame: predicted masks filled, reference outlined, points and boxes marked.
+    """Draw rows of panels on one frame: predicted masks filled, reference outlined, points and boxes marked.
 
-    frame: uint8 (y, x); reference: bool (y, x) by structure; pixel_aspect: a pixel's height over its width.
+    frame: uint8 (y, x).
+    reference: bool (y, x) by structure.
+    panels: the rows; a row can be shorter than others.
+    colours: of each structure.
+    pixel_aspect: a pixel's height over its width.
     """
     columns = max(len(row) for row in panels)
     height = frame.shape[0] * pixel_aspect / frame.shape[1]
@@ -45,17 +47,16 @@ def overlay(
         figsize=(PANEL_INCHES * columns, (PANEL_INCHES * height + 0.4) * len(panels) + 0.4), layout="constrained"
     )
     grid = figure.subplots(len(panels), columns, squeeze=False)
-    colours = dict(zip(reference, cycle(COLOURS), strict=False))
     for axes_row, row in zip(grid, panels, strict=True):
         for axes in axes_row:
             axes.set_axis_off()
         for axes, panel in zip(axes_row, row, strict=False):
             draw_panel(axes, frame, reference, panel, colours, pixel_aspect)
-    for name, colour in colours.items():
-        grid[0, 0].plot([], [], color=colour, linewidth=6, alpha=0.6, label=f"{name}: predicted")
+    for name in reference:
+        grid[0, 0].plot([], [], color=colours[name], linewidth=6, alpha=0.6, label=f"{name}: predicted")
     grid[0, 0].plot([], [], color="white", linewidth=1.2, label="reference")
     figure.legend(
-        loc="outside lower center", ncols=len(colours) + 1, fontsize=8, facecolor="#555555", labelcolor="white"
+        loc="outside lower center", ncols=len(reference) + 1, fontsize=8, facecolor="#555555", labelcolor="white"
     )
     return figure
 

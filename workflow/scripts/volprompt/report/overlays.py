@@ -48,7 +48,7 @@ def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> 
 def _overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
     for experiment, (models, schemes) in design.experiments.items():
         panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
-        drawn = drawing.overlay(example.frame, example.reference, panels, example.pixel_aspect)
+        drawn = drawing.overlay(example.frame, example.reference, panels, design.colours, example.pixel_aspect)
         yield Overlay(experiment, example.slice, drawn)
 
 

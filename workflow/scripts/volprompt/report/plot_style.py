@@ -17,11 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from volprompt.files import atomic
+from volprompt.palette import PLOT_COLOURS
 
 WIDTH = 7.2
 ROW = 0.235
-# Okabe and Ito's colours, the two pale ones last.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)))
 GREY = "#8a949e"
@@ -52,7 +51,7 @@ class Look:
     """Colour, marker and dash of each name; the same name looks the same in every plot of one `Look`."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        kinds = zip(names, cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+        kinds = zip(names, cycle(PLOT_COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
         self.of: dict[str, dict[str, Any]] = {}
         for name, colour, marker, dash in kinds:
             self.of[name] = {"color": colour, "marker": marker, "linestyle": dash}

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
+from volprompt.palette import BLUE, GREEN, VERMILION
 from volprompt.report.plot_style import (
-    COLOURS,
     GREY,
     ROW,
     WIDTH,
@@ -77,9 +77,9 @@ def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined
     for position, row in enumerate(part.itertuples()):
         certain = not (np.isnan(row.low) or row.low <= 0 <= row.high)
         if not np.isnan(row.low):
-            axes.plot([row.low, row.high], [position, position], color=COLOURS[0], linewidth=1.4)
-        face = COLOURS[0] if certain else "white"
-        axes.plot(row.median_difference, position, "o", color=COLOURS[0], markerfacecolor=face, markersize=4)
+            axes.plot([row.low, row.high], [position, position], color=BLUE, linewidth=1.4)
+        face = BLUE if certain else "white"
+        axes.plot(row.median_difference, position, "o", color=BLUE, markerfacecolor=face, markersize=4)
     axes.set_yticks(range(len(part)), [plain(difference_name(row)) for row in part.itertuples()])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.grid(axis="x")
@@ -156,8 +156,8 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
         for value, (marker, colour, face, size, _) in zip(marks, FAILURE_MARKS, strict=True):
             axes.plot(value, position, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
         right.plot([row["over_propagation"], row["over_propagation_worst"]], [position] * 2, color="#c3cad1", zorder=1)
-        right.plot(row["over_propagation"], position, "o", color=COLOURS[1], markersize=5, clip_on=False)
-        right.plot(row["over_propagation_worst"], position, "|", color=COLOURS[1], markersize=7, markeredgewidth=1.5)
+        right.plot(row["over_propagation"], position, "o", color=VERMILION, markersize=5, clip_on=False)
+        right.plot(row["over_propagation_worst"], position, "|", color=VERMILION, markersize=7, markeredgewidth=1.5)
     axes.set_xlabel(f"Median Dice, {plain(structure)}")
     right.set_xlabel("Over-propagation: median (dot)\nand worst (bar)")
     right.set_xlim(left=0, right=max(0.01, right.get_xlim()[1]))
@@ -172,9 +172,9 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
 
 
 FAILURE_MARKS = (
-    ("o", COLOURS[0], COLOURS[0], 3.5, "whole volume"),
-    ("s", COLOURS[2], "none", 7, "slices that show the structure"),
-    ("*", COLOURS[1], COLOURS[1], 6, "prompted slice"),
+    ("o", BLUE, BLUE, 3.5, "whole volume"),
+    ("s", GREEN, "none", 7, "slices that show the structure"),
+    ("*", VERMILION, VERMILION, 6, "prompted slice"),
 )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import pandas as pd
 
 from volprompt.logs import logger
 from volprompt.prompts.candidates import read_prompts
-from volprompt.report.drawing import COLOURS
 from volprompt.report.packing import STEP_MM, frames_sheet
 from volprompt.report.pictures import (
     Configuration,
@@ -77,7 +75,7 @@ def volume_views(
     names = shown_structures(design)
     dices = _dices(scores[scores["volume"].isin(list(wanted))])
     views: dict[str, Any] = {
-        "structures": [{"name": name, "colour": colour} for name, colour in zip(names, cycle(COLOURS), strict=False)],
+        "structures": [{"name": name, "colour": design.colours[name]} for name in names],
         "step": STEP_MM,
         "volumes": [],
         "configurations": [],
@@ -137,7 +135,7 @@ def chosen_volumes(scores: pd.DataFrame) -> dict[Configuration, dict[str, str]]:
 
 
 def shown_structures(design: StudyDesign) -> list[str]:
-    """The scored structures and those that only a scheme names, in order; their colours follow from it."""
+    """The scored structures and those that only a scheme names, in order."""
     return list(dict.fromkeys([*design.scored, *(n for s in design.schemes.values() for n in s.structures or [])]))
 
 

@@ -18,8 +18,8 @@ from volprompt.files import atomic
 from volprompt.logs import NOTICE, logger
 from volprompt.study.study import Study
 from volprompt.volumes.grid import grid_of
-from volprompt.volumes.images.formats import open_image
 from volprompt.volumes.images.image import Image, VolumeError
+from volprompt.volumes.images.opening import open_image
 from volprompt.volumes.references import require_reference_grid
 
 THREADS = 16

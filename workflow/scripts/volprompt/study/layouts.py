@@ -10,16 +10,16 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
 from volprompt.settings.config import NAME
-from volprompt.volumes.images.sources import ARCHIVES, is_archive, is_dicom
+from volprompt.volumes.images.formats import ARCHIVE_ENDINGS, IMAGE_ENDINGS, ending_of
+from volprompt.volumes.images.sources import is_dicom
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 # What names of masks end in beyond the name of their volume, in the data sets below and elsewhere.
 MASK_WORDS = re.compile(r"[._-](segmentation[._-]?masks?|segmentation|masks?|labels?|labelmap|seg|gt|reference)$", re.I)
 IMAGE_WORDS = re.compile(r"[._-](image|img|volume|mri?|0000)$", re.I)
@@ -51,17 +51,15 @@ class Found:
     structures: list[str] = field(default_factory=list)
 
 
-def stem(path: Path, endings: Iterable[str] = (*IMAGE_ENDINGS, *ARCHIVES)) -> str:
+def stem(path: Path) -> str:
     """A file's name without the ending of its format."""
-    lower = path.name.lower()
-    ending = next((each for each in endings if lower.endswith(each)), "")
-    return path.name[: len(path.name) - len(ending)]
+    return path.name[: len(path.name) - len(ending_of(path))]
 
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """Image files below a folder, sorted; hidden ones and those of the system left out."""
+    """Image files below a folder, sorted, without hidden ones. Of a header with a data file the header is listed."""
     found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(path for path in found if path.name.lower().endswith(IMAGE_ENDINGS) and path.name[0] != ".")
+    return sorted(path for path in found if ending_of(path) in IMAGE_ENDINGS and path.name[0] != ".")
 
 
 def nnunet(folders: Sequence[Path]) -> Found:
@@ -185,8 +183,9 @@ def _dicom_sources(folder: Path) -> list[Path]:
     for parent, names, files in os.walk(folder):
         names.sort()
         here = sorted(files)
-        found += [Path(parent, name) for name in here if is_archive(name)]
-        plain = [name for name in here if not name.lower().endswith((*ARCHIVES, *IMAGE_ENDINGS)) and name[0] != "."]
+        found += [Path(parent, name) for name in here if ending_of(name) in ARCHIVE_ENDINGS]
+        known = ARCHIVE_ENDINGS + IMAGE_ENDINGS
+        plain = [name for name in here if ending_of(name) not in known and name[0] != "."]
         if any(is_dicom(Path(parent, name)) for name in plain[:5]):
             found.append(Path(parent))
     return sorted(found)

@@ -19,7 +19,7 @@ from volprompt.settings.config import Experiment, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
-from volprompt.volumes.images.sources import data_file
+from volprompt.volumes.images.formats import data_files
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,12 @@ class Study:
         return [name for name, scheme in self.settings.used_schemes.items() if scheme.predictor == "image"]
 
     def sources(self, volumes: Iterable[SheetRow]) -> list[str]:
-        """Images and references of some volumes, with the data files of detached headers.
+        """Images and references of some volumes, and the files that belong to them (the data file of a header, say).
 
         With `on_invalid: skip` only those that exist: the conversion records what is missing.
         """
         paths = [path for row in volumes for path in (row.image, row.reference) if path]
-        beside = [data_file(path) for path in paths]
-        paths += [str(file) for file in beside if file is not None and file.exists()]
+        paths += [str(file) for path in paths for file in data_files(path) if file.exists()]
         if self.settings.on_invalid == "skip":
             paths = [path for path in paths if Path(path).exists()]
         return list(dict.fromkeys(paths))

@@ -15,8 +15,8 @@ from nibabel import orientations
 from volprompt.files import atomic, write_table
 from volprompt.logs import Progress, logger
 from volprompt.volumes.grid import grid_of
-from volprompt.volumes.images.formats import open_image, read_voxels
 from volprompt.volumes.images.image import VolumeError
+from volprompt.volumes.images.opening import open_image, read_voxels
 from volprompt.volumes.images.sources import sha256_of_source
 from volprompt.volumes.references import keep_structures, read_labels
 

@@ -9,8 +9,8 @@ import numpy as np
 from nibabel import orientations
 
 from volprompt.volumes.grid import require_span
-from volprompt.volumes.images.formats import read_voxels
 from volprompt.volumes.images.image import Image, VolumeError
+from volprompt.volumes.images.opening import read_voxels
 
 # Share of the smallest voxel edge by which a corner of the reference's grid may lie off the image's.
 GRID_TOLERANCE = 0.1

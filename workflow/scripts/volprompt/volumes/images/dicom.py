@@ -7,7 +7,8 @@ geometry and the end of a series' UID, and no text of a header.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from volprompt.volumes.images.archives import Member
-from volprompt.volumes.images.image import FORMATS, LPS_TO_RAS, Image, VolumeError, damaged, geometry_header
+from volprompt.volumes.images.archives import Member, members_of
+from volprompt.volumes.images.image import LPS_TO_RAS, Image, VolumeError, damaged, geometry_header, unreadable
 from volprompt.volumes.images.sources import is_dicom
 
 TAGS = [
@@ -90,6 +91,13 @@ class Slice:
         return self.series, self.number, self.echo, self.echo_time, self.rows, self.columns, self.spacing, self.grey
 
 
+@contextmanager
+def open_series(path: str, series: str) -> Iterator[Image]:
+    """Open one series of a folder or an archive, see `read_series`; an archive is unpacked until the block ends."""
+    with members_of(path) as members:
+        yield read_series(members, path, series)
+
+
 def read_series(members: Sequence[Member], path: str, series: str) -> Image:
     """Describe the one series among `members`, or the one that `series` chooses, as a volume. Reads headers only.
 
@@ -100,8 +108,7 @@ def read_series(members: Sequence[Member], path: str, series: str) -> Image:
     slices = [found for member in members if (found := _read_header(member, path)) is not None]
     if not slices:
         kind = "folder" if Path(path).is_dir() else "archive"
-        detail = f"the {kind} holds {len(members)} files and no DICOM image"
-        raise VolumeError(path, f"cannot be read as an image ({detail})", FORMATS)
+        raise unreadable(path, f"the {kind} holds {len(members)} files and no DICOM image")
     chosen = _choose(_stacks(slices), path, series)
     _require_usable(chosen, path)
     ordered = sorted(chosen, key=lambda one: float(one.position @ chosen[0].normal))

@@ -1,219 +1,149 @@
-"""Any supported file becomes an image: shape, affine in RAS+ millimetres, and voxels on request."""
+"""The image formats that are read: one ordered table. Whatever depends on a format is looked up here.
+
+This module imports nothing heavy, since the workflow is planned with it. To add a format, see CONTRIBUTING.md.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-import SimpleITK as sitk
-from isal import igzip, igzip_lib
+HEADER_BYTES = 65536
+END_OF_NRRD_HEADER = re.compile(rb"\r?\n\r?\n")
+NRRD_DATA_FILE = re.compile(rb"^data ?file:[ \t]*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
+METAIMAGE_DATA_FILE = re.compile(rb"^ElementDataFile[ \t]*=[ \t]*(\S.*?)\s*$", re.MULTILINE)
 
-from volprompt.volumes.images.archives import members_of
-from volprompt.volumes.images.dicom import read_series
-from volprompt.volumes.images.image import (
-    BROKEN,
-    FORMATS,
-    LPS_TO_RAS,
-    Image,
-    VolumeError,
-    damaged,
-    geometry_header,
-    no_file,
-    unreadable,
+
+def no_data_files(path: Path) -> list[Path]:
+    """Return nothing: the file in the sample sheet is all there is."""
+    return []
+
+
+def pair_data_files(path: Path) -> list[Path]:
+    """Return the other file of an .hdr/.img pair, whichever of the two `path` is, and SPM's .mat file if there is one.
+
+    SPM keeps the orientation of an Analyze image in the .mat file.
+    """
+    match = re.fullmatch(r"(.*\.)(hdr|img)(\.gz)?", path.name, re.IGNORECASE)
+    assert match is not None, f"{path} is not named like a file of an .hdr/.img pair"
+    stem, ending, compression = match.groups(default="")
+    other, matrix = ("img" if ending.lower() == "hdr" else "hdr"), "mat"
+    if ending.isupper():
+        other, matrix = other.upper(), matrix.upper()
+    matrix_file = path.with_name(f"{stem}{matrix}{compression}")
+    return [path.with_name(f"{stem}{other}{compression}")] + ([matrix_file] if matrix_file.is_file() else [])
+
+
+def nrrd_data_files(path: Path) -> list[Path]:
+    """Return the data file that the header of an NRRD file names."""
+    header = END_OF_NRRD_HEADER.split(_read_start(path), maxsplit=1)[0]
+    return _named_file(path, NRRD_DATA_FILE.search(header))
+
+
+def metaimage_data_files(path: Path) -> list[Path]:
+    """Return the data file that the header of a MetaImage file names."""
+    return _named_file(path, METAIMAGE_DATA_FILE.search(_read_start(path)))
+
+
+def _read_start(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as stream:
+        return stream.read(HEADER_BYTES)
+
+
+def _named_file(header_path: Path, match: re.Match[bytes] | None) -> list[Path]:
+    """Return the file that a header line names, whether it exists or not. Lists and patterns of names are not read."""
+    name = "LOCAL" if match is None else match[1].decode(errors="replace")
+    if name.split()[0].upper() in ("LOCAL", "LIST") or "%" in name:
+        return []
+    return [header_path.parent / name]
+
+
+@dataclass(frozen=True)
+class Format:
+    """An image format: how its sources are recognised, which files they consist of, and what reads them.
+
+    name: what messages and documents call it.
+    endings: of the file that the sample sheet names, in lower case.
+    opener: address (`module:function`) of the function that reads a header and returns an `Image`, whose `verify`
+        compares the sizes of the files with what the header promises. That of a format of series is a context manager
+        which takes the path and the series.
+    data_files: returns the further files that belong to the one in the sample sheet, existing or not.
+    data_endings: of data files that the sample sheet may name in the header's place.
+    is_series: whether a source is a series of files, in a folder or in an archive with one of the `endings`.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    opener: str
+    data_files: Callable[[Path], list[Path]] = no_data_files
+    data_endings: tuple[str, ...] = ()
+    is_series: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """The format with what the sample sheet may name, as messages show it."""
+        endings = ", ".join(("folder", *self.endings) if self.is_series else self.endings)
+        return f"{self.name} ({endings}{' with ' + ', '.join(self.data_endings) if self.data_endings else ''})"
+
+    def load_opener(self) -> Any:
+        """Import the opener."""
+        module, _, function = self.opener.partition(":")
+        return getattr(import_module(module), function)
+
+
+# In the order in which messages and documents list them. Of two endings that fit a name the longer one counts.
+FORMATS = (
+    Format("NIfTI", (".nii", ".nii.gz"), "volprompt.volumes.images.nifti:open_nifti"),
+    Format(
+        "NIfTI or Analyze pair",
+        (".hdr", ".hdr.gz"),
+        "volprompt.volumes.images.nifti:open_nifti",
+        data_files=pair_data_files,
+        data_endings=(".img", ".img.gz"),
+    ),
+    Format("NRRD", (".nrrd", ".nhdr"), "volprompt.volumes.images.itk:open_nrrd", data_files=nrrd_data_files),
+    Format(
+        "MetaImage", (".mha", ".mhd"), "volprompt.volumes.images.itk:open_metaimage", data_files=metaimage_data_files
+    ),
+    Format(
+        "DICOM series",
+        (".zip", ".tar", ".tar.gz", ".tgz"),
+        "volprompt.volumes.images.dicom:open_series",
+        is_series=True,
+    ),
 )
-from volprompt.volumes.images.sources import HEADER_BYTES, data_file, is_archive, is_dicom
-
-BROKEN_GZIP: Any = (*BROKEN, igzip_lib.IsalError)
-ITK_READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
-# The lines by which a header says where its axes point, in spaces that ITK turns into L, P, S.
-ORIENTED = {
-    "NrrdImageIO": rb"^space:\s*((left-posterior|right-anterior|left-anterior)-superior|LPS|RAS|LAS)\s*$",
-    "MetaImageIO": rb"^(TransformMatrix|Rotation|Orientation)\s*=",
-}
-UNCOMPRESSED = {"NrrdImageIO": rb"^encoding:\s*raw\s*$", "MetaImageIO": rb"^CompressedData\s*=\s*False\s*$"}
+IMAGE_ENDINGS = tuple(ending for known in FORMATS if not known.is_series for ending in known.endings)
+ARCHIVE_ENDINGS = tuple(ending for known in FORMATS if known.is_series for ending in known.endings)
 
 
-@contextmanager
-def open_image(path: str, series: str = "") -> Iterator[Image]:
-    """Open a 3D image without reading its voxels, which can be read until the block ends.
-
-    path: a file of a supported format, or a folder or archive of DICOM files; series: which series of it, see
-    `dicom.read_series`. Raises VolumeError for anything that is not one 3D volume of real numbers.
-    """
-    if not Path(path).exists():
-        raise no_file(path)
-    if Path(path).is_dir() or is_archive(path):
-        with members_of(path) as members:
-            yield read_series(members, path, series)
-    elif series:
-        raise VolumeError(
-            path, f"the series '{series}' is chosen from a single file", "a folder or an archive of DICOM"
-        )
-    elif Path(path).suffix.lower() in ITK_READERS:
-        yield _open_itk(path)
-    elif is_dicom(path):
-        raise VolumeError(path, "is a single DICOM file", "the folder or the archive of its series")
-    else:
-        yield _open_nifti(path)
+def format_of(path: str | Path) -> Format | None:
+    """Return the format of a source by its name, or that of series for a folder; None if it is not in the table."""
+    if Path(path).is_dir():
+        return next(known for known in FORMATS if known.is_series)
+    ending = ending_of(path)
+    return next((known for known in FORMATS if ending in known.endings + known.data_endings), None)
 
 
-def read_voxels(image: Image) -> np.ndarray:
-    """Read the voxels as float32 on the stored grid. Raises VolumeError for a broken file, NaN or infinite values."""
-    image.verify()
-    try:
-        voxels = np.asarray(image.load(), dtype=np.float32)
-    except BROKEN as error:
-        raise damaged(image.path, error) from None
-    finite = np.isfinite(voxels)
-    if not finite.all():
-        count = int(voxels.size - finite.sum())
-        first = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise VolumeError(
-            image.path,
-            f"{count} voxels are NaN or infinite, the first at {first}",
-            "numbers",
-            "Replace them, for example by the background's value",
-        )
-    return voxels
+def ending_of(path: str | Path) -> str:
+    """Return the ending by which a file's format is recognised, in lower case; empty if it is not in the table."""
+    name = Path(path).name.lower()
+    fitting = [e for known in FORMATS for e in known.endings + known.data_endings if name.endswith(e)]
+    return max(fitting, key=len, default="")
 
 
-def _open_nifti(path: str) -> Image:
-    """NIfTI, and what else nibabel knows as an image."""
-    try:
-        image: Any = nib.load(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # its readers of rare formats raise whatever they stumble over
-        raise unreadable(path, error) from None
-    if not isinstance(image, nib.spatialimages.SpatialImage):
-        raise VolumeError(path, f"is no image but {type(image).__name__}", FORMATS)
-    if image.get_data_dtype().kind not in "iufb":
-        raise _not_one_number(path, "colours or complex numbers")
-    stored = image
-    if len(image.shape) == 4 and image.shape[3] == 1:
-        try:
-            image = nib.funcs.squeeze_image(image)  # reads the voxels
-        except BROKEN as error:
-            raise damaged(path, error) from None
-    if len(image.shape) != 3:
-        raise _not_3d(path, image.shape)
-    warnings: tuple[str, ...] = ()
-    if isinstance(image, nib.Nifti1Image) and not (image.header["qform_code"] or image.header["sform_code"]):
-        warnings = (f"{path}: the header says nothing about orientation; the stored axes are taken as R, A, S",)
-    shape = image.shape[0], image.shape[1], image.shape[2]
-    affine = np.asarray(image.affine, dtype=np.float64)
-
-    def load() -> np.ndarray:
-        if path.lower().endswith(".gz"):
-            _unpacked_size(path)
-        return np.asarray(image.dataobj, dtype=np.float32)
-
-    return Image(path, shape, affine, image.header, load, lambda: _require_whole_nifti(stored, path), warnings)
+def data_files(path: str | Path) -> list[Path]:
+    """Return the further files that belong to a source, existing or not: none for a folder and for most files."""
+    known = format_of(path)
+    return [] if known is None else known.data_files(Path(path))
 
 
-def _require_whole_nifti(image: Any, path: str) -> None:
-    """Compare the size of a single NIfTI file with what its header promises, without reading voxels.
-
-    The last four bytes of a gzip file are the size of what it unpacks to (RFC 1952), if it has one member; where they
-    say something else, the file is unpacked to see.
-    """
-    if not isinstance(image, nib.Nifti1Image) or not path.lower().endswith((".nii", ".nii.gz")):
-        return
-    stored: Any = image.dataobj
-    needed = stored.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-    size = Path(path).stat().st_size
-    if not path.lower().endswith(".gz"):
-        if size < needed:
-            raise damaged(path, f"{size} bytes, {needed} expected")
-        return
-    with open(path, "rb") as stream:
-        stream.seek(-min(4, size), 2)
-        unpacked = int.from_bytes(stream.read(), "little")
-    if unpacked == needed % 2**32:
-        return
-    found = _unpacked_size(path)
-    if found < needed:
-        raise damaged(path, f"{found} bytes unpacked, {needed} expected")
-
-
-def _unpacked_size(path: str) -> int:
-    """Unpack a gzip file to see that its checksum holds, which nobody does who stops reading at the last voxel."""
-    size = 0
-    try:
-        with igzip.open(path) as stream:
-            while chunk := stream.read(2**22):
-                size += len(chunk)
-    except BROKEN_GZIP as error:
-        raise damaged(path, error) from None
-    return size
-
-
-def _open_itk(path: str) -> Image:
-    """NRRD and MetaImage. Header texts go nowhere: they may hold what identifies a patient."""
-    kind = ITK_READERS[Path(path).suffix.lower()]
-    beside = data_file(path)
-    if beside is not None and not beside.is_file():
-        raise VolumeError(path, f"its data file {beside.name} is missing", remedy="Put it beside the header")
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(kind)
-    reader.SetFileName(path)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise unreadable(path, f"not a {kind.removesuffix('ImageIO')} file, or its header is broken") from None
-    if (count := reader.GetNumberOfComponents()) > 1:
-        raise _not_one_number(path, f"{count} numbers per voxel (colours, vectors, or layers of a segmentation)")
-    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise _not_one_number(path, "colours or complex numbers")
-    size = reader.GetSize()
-    if len(size) < 3 or any(more > 1 for more in size[3:]):
-        raise _not_3d(path, size)
-    dimension = len(size)
-    lps = np.eye(4)
-    direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
-    lps[:3, :3] = direction * np.asarray(reader.GetSpacing())[:3]
-    lps[:3, 3] = reader.GetOrigin()[:3]
-    affine = LPS_TO_RAS @ lps
-    shape = size[0], size[1], size[2]
-    with open(path, "rb") as stream:
-        text = stream.read(HEADER_BYTES)
-    warnings: tuple[str, ...] = ()
-    if not re.search(ORIENTED[kind], text, re.MULTILINE | re.IGNORECASE):
-        warnings = (f"{path}: the header says nothing about orientation; the stored axes are taken as L, P, S",)
-    raw = re.search(UNCOMPRESSED[kind], text, re.MULTILINE | re.IGNORECASE) is not None
-    itemsize = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID())).itemsize
-    needed = math.prod(shape) * itemsize if raw else 0
-
-    def load() -> np.ndarray:
-        try:
-            read = sitk.ReadImage(path, sitk.sitkFloat32, imageIO=kind)
-        except RuntimeError:
-            raise damaged(path, "its voxels cannot be read") from None
-        return sitk.GetArrayFromImage(read).reshape(shape[::-1]).T
-
-    def verify() -> None:
-        size = (beside or Path(path)).stat().st_size
-        if size < needed:
-            raise damaged(path, f"{size} bytes, {needed} expected")
-
-    return Image(path, shape, affine, geometry_header(shape, affine), load, verify, warnings)
-
-
-def _not_one_number(path: str, found: str) -> VolumeError:
-    remedy = "" if "layers" not in found else "Choose one, or in 3D Slicer export the segmentation as a label map"
-    return VolumeError(path, f"holds {found}", "one real number per voxel", remedy)
-
-
-def _not_3d(path: str, shape: tuple[int, ...]) -> VolumeError:
-    return VolumeError(
-        path,
-        f"has {len(shape)} dimensions {tuple(shape)}",
-        "a 3D volume",
-        "Choose one volume of a series and store it by itself",
-    )
+def formats_in_words() -> str:
+    """List all that is read, for messages."""
+    *first, last = (known.in_words for known in FORMATS)
+    return f"{', '.join(first)} or {last}"

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from volprompt.errors import VolpromptError
+from volprompt.volumes.images.formats import formats_in_words
 
-FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a DICOM series (folder, .zip, .tar.gz)"
 # What reading the voxels of a damaged file raises.
 BROKEN = (OSError, EOFError, ValueError, zlib.error)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -37,8 +37,24 @@ def no_file(path: str) -> VolumeError:
 
 
 def unreadable(path: str, detail: object) -> VolumeError:
-    """A file of no known format."""
-    return VolumeError(path, f"cannot be read as an image ({detail})", FORMATS)
+    """A source of no format that is read, or whose header is broken."""
+    return VolumeError(path, f"cannot be read as an image ({detail})", formats_in_words())
+
+
+def not_one_number(path: str, content: str) -> VolumeError:
+    """An image with something else than one real number per voxel."""
+    remedy = "" if "layers" not in content else "Choose one, or in 3D Slicer export the segmentation as a label map"
+    return VolumeError(path, f"holds {content}", "one real number per voxel", remedy)
+
+
+def not_3d(path: str, shape: tuple[int, ...]) -> VolumeError:
+    """An image of fewer or more than three dimensions."""
+    return VolumeError(
+        path,
+        f"has {len(shape)} dimensions {tuple(shape)}",
+        "a 3D volume",
+        "Choose one volume of a series and store it by itself",
+    )
 
 
 @dataclass(frozen=True)
