@@ -168,6 +168,16 @@ def test_colours_can_be_switched_off(name: str, value: str, monkeypatch: pytest.
     assert terminal.getvalue() == "failed\n"
 
 
+def test_a_reader_that_leaves_ends_no_run() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    screen = Screen(Gone())
+    screen.line("first")
+    screen.line("second")
+
+
 class Console:
     """A handler that writes to memory, and the events of a run."""
 
