@@ -27,7 +27,7 @@ from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
 from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
-from volprompt.segmentation import shard
+from volprompt.segmentation import schedule
 from volprompt.segmentation.masks import unpack_bits
 
 
@@ -79,7 +79,7 @@ def one_after_another() -> Iterator[None]:
     def load(items: Any, load: Any) -> Iterator[Any]:
         return ((item, load(item)) for item in items)
 
-    with mock.patch.object(shard, "load_ahead", load), mock.patch.object(shard, "StoreBehind", Store):
+    with mock.patch.object(schedule, "load_ahead", load), mock.patch.object(schedule, "StoreBehind", Store):
         yield
 
 

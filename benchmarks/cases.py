@@ -13,9 +13,7 @@ import yaml
 from volprompt.models.base import PromptableModel
 from volprompt.models.devices import Device
 from volprompt.models.engine import Volume
-from volprompt.models.loading import load_model
-from volprompt.models.sam import SamModel
-from volprompt.models.sam2 import Sam2Model
+from volprompt.models.loading import adapter_of, load_model
 from volprompt.phantom.image import make_phantom
 from volprompt.phantom.study import write_phantom
 from volprompt.prompts.candidates import extract_shard, read_prompts
@@ -121,9 +119,9 @@ def read_case(folder: Path) -> Case:
 def random_weights(family: str, architecture: str) -> dict[str, Any]:
     """Weights of an official size in the official layout; their masks mean nothing, their cost is the real one."""
     torch.manual_seed(0)
-    if family == "sam":
-        return SamModel.build(architecture).state_dict()
-    module = Sam2Model.build(architecture)
+    module = adapter_of(family).build(architecture)
+    if family != "sam2":
+        return module.state_dict()
     with torch.no_grad():
         head = module.get_submodule(PRESENT)
         bias = head.layers[-1].bias if hasattr(head, "layers") else head.bias

@@ -11,6 +11,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The small models gain nothing from more threads, and threads that wait for each other on a busy machine cost a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Runs of the workflow print what Snakemake itself prints; the tests of volprompt's console ask for it.
+os.environ["VOLPROMPT_CONSOLE"] = "plain"
 
 
 @pytest.fixture

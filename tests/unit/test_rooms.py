@@ -14,7 +14,7 @@ LIBRARY = Path(volprompt.__file__).parent
 ROOMS = (
     *("errors", "logs", "files", "families", "columns", "palette"),
     *("settings", "volumes", "checkpoints", "study", "prompts", "clicks"),
-    *("models", "segmentation", "scores", "tables", "report", "phantom", "__main__"),
+    *("models", "segmentation", "scores", "tables", "report", "phantom", "command", "__main__"),
 )
 MODULES = sorted(LIBRARY.rglob("*.py"))
 LONGEST = 350

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +23,7 @@ from volprompt.phantom.study import write_phantom
 
 REPOSITORY = Path(__file__).parents[2]
 SAM, SAM2 = REPOSITORY / "demo" / "sam_demo.yaml", REPOSITORY / "demo" / "sam2_demo.yaml"
+PLUGINS = Path(__file__).parent / "plugins"
 STAGES = ("convert", "extract_prompts", "fetch_checkpoint", "segment", "score", "aggregate", "report", "all")
 
 
@@ -37,6 +40,20 @@ class Run:
         table = self.text.rpartition("Job stats:")[2].partition("total")[0]
         found = Counter({rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)})
         return {stage: found[stage] for stage in STAGES if found[stage]}
+
+    @property
+    def planned(self) -> list[dict[str, Any]]:
+        """Rule, message, wildcards, input and resources of each job of a dry run with `--logger jobs`."""
+        return [json.loads(line.removeprefix("JOB ")) for line in self.text.splitlines() if line.startswith("JOB ")]
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> Run:
+    """Run Snakemake in a folder, with further variables in its environment."""
+    paths = [environment.pop("PYTHONPATH", ""), str(PLUGINS), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return Run(done.returncode, done.stdout + done.stderr)
 
 
 @dataclass
@@ -56,11 +73,9 @@ class Study:
 
     def run(self, *arguments: str) -> Run:
         """Run the workflow in the study's folder with the local profile."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.workflow / "Snakefile")]
-        command += ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
-        command += ["--configfile", "config.yaml", *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
-        return Run(done.returncode, done.stdout + done.stderr)
+        profile = ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
+        workflow = ["--snakefile", str(self.workflow / "Snakefile"), "--configfile", "config.yaml"]
+        return snakemake(self.folder, *workflow, *profile, *arguments)
 
     def plan(self) -> dict[str, int]:
         """Jobs that a run would do."""

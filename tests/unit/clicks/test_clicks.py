@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
+from tests.unit.command_line import volprompt
 
-from volprompt.clicks.__main__ import main
 from volprompt.clicks.authors import import_clicks, match, read_authors_table
 from volprompt.clicks.table import ClickTable, ClickTableError
 from volprompt.study.sheets import SheetRow
@@ -113,7 +113,7 @@ def test_import_keeps_what_the_table_has() -> None:
 
 def test_import_of_nothing_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     sheet("knee_1\tother.nii.gz")
-    assert main(["import", "authors.csv", "--volumes", "volumes.tsv", "--out", "clicks.csv"]) == 1
+    assert volprompt("clicks", "import", "authors.csv", "--volumes", "volumes.tsv", "--out", "clicks.csv") == 1
     assert "no volume matches a series of authors.csv" in capsys.readouterr().err
     assert not Path("clicks.csv").exists()
 

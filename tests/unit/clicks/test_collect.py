@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.command_line import volprompt
 
-from volprompt.clicks.__main__ import main
 from volprompt.clicks.pages import (
     CollectError,
     Page,
@@ -415,5 +415,5 @@ def test_a_taken_port_is_one_clear_error(server: CollectServer) -> None:
 
 
 def test_the_command_line_reports_faults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["collect", "--configfile", "gone.yaml"]) == 1
+    assert volprompt("clicks", "collect", "--configfile", "gone.yaml") == 1
     assert "gone.yaml" in capsys.readouterr().err

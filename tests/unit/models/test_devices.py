@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import volprompt
 from volprompt.models.devices import DeviceError, choose_device, lease_gpu, visible_gpus
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
@@ -50,7 +49,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         **environment,
         "TMPDIR": str(tmp_path / "tmp"),
         "CUDA_VISIBLE_DEVICES": "0,1",
-        "PYTHONPATH": str(Path(volprompt.__file__).parents[1]),
     }
 
 
@@ -249,5 +247,6 @@ def test_names_of_parts_of_gpus(machine: dict[str, str], processes: list[subproc
 
 
 def test_the_lease_loads_no_torch(machine: dict[str, str], processes: list[subprocess.Popen]) -> None:
-    program = "import sys, volprompt.devices\nwith volprompt.devices.lease_gpu(1): print('torch' in sys.modules)"
+    lease = "from volprompt.models.devices import lease_gpu"
+    program = f"import sys\n{lease}\nwith lease_gpu(1): print('torch' in sys.modules)"
     assert result(start(processes, machine, program)) == "False"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from volprompt.models.base import _packed_on_device, pack_bits, without_initialisation
+from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.tracked import order_of_need
 from volprompt.segmentation.background import StoreBehind, load_ahead
@@ -45,7 +45,7 @@ def test_the_order_in_which_slices_are_needed(
 
 def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
     encoder = Encoder()
-    features = SliceFeatures(encoder, [2, 3, 4, 5, 1, 0], 6, batch_size=2, most=9)
+    features = SliceFeatures(encoder, [2, 3, 4, 5, 1, 0], 6, batch_size=2, capacity=9)
     features.require([2])
     features.require([2, 3])
     assert encoder.batches == [[2, 3]]
@@ -55,7 +55,7 @@ def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
 
 
 def test_features_are_forgotten_after_their_last_use() -> None:
-    features = SliceFeatures(Encoder(), [7, 7, 7, 8], 9, batch_size=1, most=9)
+    features = SliceFeatures(Encoder(), [7, 7, 7, 8], 9, batch_size=1, capacity=9)
     features.require([7])
     features.use(7, 2)
     assert float(features.use(7)[0].mean()) == 7
@@ -65,7 +65,7 @@ def test_features_are_forgotten_after_their_last_use() -> None:
 
 def test_a_prompt_that_travels_leaves_nothing_behind() -> None:
     order = order_of_need([[50]], 100, False)
-    features = SliceFeatures(Encoder(), order, 100, batch_size=4, most=100)
+    features = SliceFeatures(Encoder(), order, 100, batch_size=4, capacity=100)
     most = 0
     for index in order:
         features.require([index])
@@ -77,7 +77,7 @@ def test_a_prompt_that_travels_leaves_nothing_behind() -> None:
 def test_what_is_needed_last_makes_room() -> None:
     # Slices 1 to 4 are needed again in the reverse order, and slice 1 by an image scheme in the end.
     encoder = Encoder()
-    features = SliceFeatures(encoder, [1, 2, 3, 4, 4, 3, 2, 1, 1], 5, batch_size=1, most=2)
+    features = SliceFeatures(encoder, [1, 2, 3, 4, 4, 3, 2, 1, 1], 5, batch_size=1, capacity=2)
     for index in (1, 2, 3):
         features.require([index])
         features.use(index)
@@ -100,7 +100,7 @@ def test_what_is_needed_last_makes_room() -> None:
 
 
 def test_gathering_slices_of_two_volumes() -> None:
-    first, second = (SliceFeatures(Encoder(), [1, 1, 2], 3, batch_size=3, most=9) for _ in range(2))
+    first, second = (SliceFeatures(Encoder(), [1, 1, 2], 3, batch_size=3, capacity=9) for _ in range(2))
     first.require([1, 2])
     second.require([1])
     fine, coarse = gather([(first, 1), (second, 1), (first, 2)])
@@ -114,7 +114,7 @@ def test_packed_masks_come_back(width: int) -> None:
     bits = pack_bits(torch.from_numpy(masks)).numpy()
     assert bits.shape == (3, 5, -(-width // 8))
     assert (bits == np.packbits(masks, axis=-1)).all()
-    assert (bits == _packed_on_device(torch.from_numpy(masks)).numpy()).all()
+    assert (bits == _pack_on_device(torch.from_numpy(masks)).numpy()).all()
     assert (unpack_bits(bits, width) == masks).all()
 
 

@@ -40,7 +40,19 @@ def test_what_departs_in_frames_precision_and_models() -> None:
     assert rows["Slice axis"] == ("sagittal", "axial")
     assert rows["Intensity percentiles"] == ("0.5 and 99.5", "1.0 and 99.0")
     assert rows["Precision"][1] == "float32"
-    assert rows["Model of own"][1] == "sam2, configs/sam2.1/x"
+    assert rows["Model of own"] == ("SAM ViT-B, L, H; SAM 2.0 tiny, small, base+, large", "sam2, configs/sam2.1/x")
+
+
+def test_the_papers_models_do_not_depart() -> None:
+    sam = [("sam", size) for size in ("vit_b", "vit_l", "vit_h")]
+    sam2 = [("sam2", f"configs/sam2/sam2_hiera_{size}.yaml") for size in ("t", "s", "b+", "l")]
+    models = {name: {"family": family, "architecture": name} for family, name in [*sam, *sam2]}
+    assert list(found(PAPER, models=models)) == ["Volumes"]
+    newer = "configs/sam2.1/sam2.1_hiera_t.yaml"
+    models = {"newer": {"family": "sam2", "architecture": newer}, "other": {"family": "other", "architecture": "vit_b"}}
+    rows = found(PAPER, models=models)
+    assert rows["Model of newer"][1] == f"sam2, {newer}"
+    assert rows["Model of other"][1] == "other, vit_b"
 
 
 def test_video_schemes_depart_by_resize_and_holes() -> None:

@@ -14,7 +14,8 @@ from volprompt.models import engine
 from volprompt.models.engine import Segmented, Volume
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
-from volprompt.segmentation.shard import Shard, VolumeRun
+from volprompt.segmentation.schedule import Schedule
+from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 from volprompt.settings.config import Inference, Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
@@ -53,17 +54,27 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shard(folder: Path, **inference: Any) -> Shard:
-    schemes = {
-        "point": Scheme(predictor="image", point="centroid"),
-        "video": Scheme(predictor="video", point="centroid", slice="nearest"),
-    }
-    settings = Inference(**inference)
-    return Shard(folder / "volumes", folder / "masks", Model(), schemes, LABELS, ["femur"], settings)  # type: ignore[arg-type]
+SCHEMES = {
+    "point": Scheme(predictor="image", point="centroid"),
+    "video": Scheme(predictor="video", point="centroid", slice="nearest"),
+}
 
 
-def run_all(made: Shard, folder: Path) -> list[VolumeRun]:
-    return list(made.segment(read_volume_table(folder / "volumes"), read_prompts(folder / "prompts.parquet")))
+def schedule(folder: Path, schemes: dict[str, Scheme] = SCHEMES, **inference: Any) -> Schedule:
+    settings = JobSettings(
+        volumes_folder=folder / "volumes",
+        masks_folder=folder / "masks",
+        model=Model(),  # type: ignore[arg-type]
+        schemes=schemes,
+        labels=LABELS,
+        scored=["femur"],
+        inference=Inference(**inference),
+    )
+    return Schedule(settings)
+
+
+def run_all(made: Schedule, folder: Path) -> list[VolumeJob]:
+    return list(made.run(read_volume_table(folder / "volumes"), read_prompts(folder / "prompts.parquet")))
 
 
 def empty_masks(volume: Volume) -> Segmented:
@@ -82,7 +93,7 @@ def test_volumes_are_taken_together_until_there_are_enough_objects(
         return [empty_masks(volume) for volume in volumes]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    runs = run_all(shard(folder, objects_together=together), folder)
+    runs = run_all(schedule(folder, objects_together=together), folder)
     assert seen == groups
     assert [run.name for run in runs] == ["a", "b", "c", "d"]
     for run in runs:
@@ -103,7 +114,7 @@ def test_a_volume_that_fails_is_found_and_the_others_are_segmented(
         return [empty_masks(volume) for volume in volumes]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    runs = {run.name: run.runs for run in run_all(shard(folder, objects_together=4), folder)}
+    runs = {run.name: run.runs for run in run_all(schedule(folder, objects_together=4), folder)}
     assert {name: {row["status"] for row in rows} for name, rows in runs.items()} == {
         "a": {"ok"},
         "b": {"failed"},
@@ -117,7 +128,7 @@ def test_a_volume_that_fails_is_found_and_the_others_are_segmented(
 def test_frames_that_cannot_be_read_fail_their_volume_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "segment_volumes", lambda model, volumes, *_: [empty_masks(v) for v in volumes])
     (folder / "volumes" / "c_frames.nii").unlink()
-    runs = {run.name: run.runs for run in run_all(shard(folder, objects_together=4), folder)}
+    runs = {run.name: run.runs for run in run_all(schedule(folder, objects_together=4), folder)}
     assert {row["status"] for row in runs["c"]} == {"failed"}
     assert {row["status"] for name in "abd" for row in runs[name]} == {"ok"}
 
@@ -143,7 +154,7 @@ def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
         return [empty_masks(volume) for volume in volumes]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    runs = run_all(shard(folder, objects_together=4), folder)
+    runs = run_all(schedule(folder, objects_together=4), folder)
     assert {row["status"] for run in runs for row in run.runs} == {"ok"}
 
     def fail(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
@@ -151,7 +162,7 @@ def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
 
     monkeypatch.setattr(engine, "segment_volumes", fail)
     with pytest.raises(type(error)):
-        run_all(shard(folder, objects_together=1), folder)
+        run_all(schedule(folder, objects_together=1), folder)
 
 
 def test_a_failed_attempt_leaves_no_tensors_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +176,7 @@ def test_a_failed_attempt_leaves_no_tensors_behind(folder: Path, monkeypatch: py
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
     with pytest.raises(torch.OutOfMemoryError):
-        run_all(shard(folder, objects_together=4), folder)
+        run_all(schedule(folder, objects_together=4), folder)
     assert len(left) == 2
 
 
@@ -175,7 +186,7 @@ def test_a_lack_of_memory_in_reading_ends_the_job(folder: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Model, "prepare", prepare)
     with pytest.raises(MemoryError):
-        run_all(shard(folder), folder)
+        run_all(schedule(folder), folder)
 
 
 def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +194,9 @@ def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(engine, "segment_volumes", lambda model, volumes, *_: [empty_masks(v) for v in volumes])
-    monkeypatch.setattr("volprompt.segmentation.shard.write_mask", write)
+    monkeypatch.setattr("volprompt.segmentation.volume_job.write_mask", write)
     with pytest.raises(OSError, match="No space left"):
-        run_all(shard(folder), folder)
+        run_all(schedule(folder), folder)
 
 
 def test_a_structure_without_prompts_gets_an_empty_mask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,22 +206,22 @@ def test_a_structure_without_prompts_gets_an_empty_mask(folder: Path, monkeypatc
         return [Segmented({name: {} for name in v.prompts}, 0, dict.fromkeys(v.prompts, 0.0)) for v in volumes]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    run_all(shard(folder), folder)
+    run_all(schedule(folder), folder)
     assert (folder / "masks" / "point" / "a_label-femur_mask.nii.gz").exists()
 
 
 def test_only_tracked_objects_count(folder: Path) -> None:
     """Volumes without a video scheme are not gathered: nothing of them moves in lockstep."""
-    made = shard(folder, objects_together=16)
+    made = schedule(folder, objects_together=16)
     # Each object is prompted on two slices.
     prompts = [SimpleNamespace(structure=f"part_{number // 2}") for number in range(18)]
-    still, moving = VolumeRun(None, {"point": prompts}, []), VolumeRun(None, {"video": prompts}, [])  # type: ignore[dict-item]
-    assert [len(group) for group in made.together([still, still, moving, moving, moving])] == [1, 1, 2, 1]
+    still, moving = (VolumeJob(made.settings, None, {name: prompts}, []) for name in ("point", "video"))  # type: ignore[dict-item]
+    assert [len(group) for group in made.groups([still, still, moving, moving, moving])] == [1, 1, 2, 1]
 
 
 def test_no_rows_are_lost_in_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "segment_volumes", lambda model, volumes, *_: [empty_masks(v) for v in volumes])
-    rows = pd.DataFrame([row for run in run_all(shard(folder), folder) for row in run.runs])
+    rows = pd.DataFrame([row for run in run_all(schedule(folder), folder) for row in run.runs])
     assert len(rows) == 8
     assert rows["peak_memory_mb"].gt(0).all()
 
@@ -227,16 +238,14 @@ def test_masks_of_a_scheme_with_presence_are_empty_where_the_reference_is(
         ]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    made = shard(folder)
-    made.schemes = {
+    schemes = {
         "without": Scheme(predictor="video", point="centroid", slice="nearest"),
         "with": Scheme(predictor="video", point="centroid", slice="nearest", presence=True),
     }
-    run_all(made, folder)
+    run_all(schedule(folder, schemes), folder)
     (row,) = list(read_volume_table(folder / "volumes").itertuples())[:1]
     masks = {
-        name: read_mask(folder / "masks" / name / "a_label-femur_mask.nii.gz", grid_of_row(row))
-        for name in made.schemes
+        name: read_mask(folder / "masks" / name / "a_label-femur_mask.nii.gz", grid_of_row(row)) for name in schemes
     }
     assert masks["without"].any(axis=(1, 2)).tolist() == [True] * 4
     assert masks["with"].any(axis=(1, 2)).tolist() == [False, True, True, False]
@@ -250,9 +259,8 @@ def test_a_mask_scheme_is_given_the_reference(folder: Path, monkeypatch: pytest.
         return [empty_masks(volume) for volume in volumes]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    made = shard(folder)
-    made.schemes = {"mask": Scheme(predictor="video", mask=True, slice="nearest")}
-    (first, *_) = run_all(made, folder)
+    schemes = {"mask": Scheme(predictor="video", mask=True, slice="nearest")}
+    (first, *_) = run_all(schedule(folder, schemes), folder)
     assert first.runs[0]["prompts"] == 1
     assert first.runs[0]["prompted_slices"] == '{"femur": [2]}'
     reference = read_reference(folder / "volumes", "a")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from tests.unit.command_line import volprompt
 from tests.unit.image_files import pack, write_dicom
-
-from volprompt.study.layouts import main
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -22,7 +23,7 @@ def touch(folder: Path, *names: str) -> None:
 
 def sheet(tmp_path: Path, *arguments: str | Path) -> dict[str, tuple[str, str, str]]:
     """Rows of the sheet that the command writes: volume -> image, reference, group, relative to tmp_path."""
-    main([*map(str, arguments), "--out", str(tmp_path / "volumes.tsv")])
+    assert volprompt("sheet", *arguments, "--out", tmp_path / "volumes.tsv") == 0
     with (tmp_path / "volumes.tsv").open(newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     assert [*rows[0]] == ["volume", "image", "reference", "group"]
@@ -34,9 +35,9 @@ def sheet(tmp_path: Path, *arguments: str | Path) -> dict[str, tuple[str, str, s
 
 
 def refused(*arguments: str | Path) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(list(map(str, arguments)))
-    return str(caught.value)
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        assert volprompt("sheet", *arguments) == 1
+    return printed.getvalue()
 
 
 def structures(printed: str) -> dict:
@@ -196,8 +197,15 @@ def test_a_sheet_is_never_overwritten_unasked(tmp_path: Path) -> None:
     out.write_text("mine\n")
     assert "exists already" in refused("folders", tmp_path / "images", "--out", out)
     assert out.read_text() == "mine\n"
-    main(["folders", str(tmp_path / "images"), "--out", str(out), "--force"])
+    assert volprompt("sheet", "folders", tmp_path / "images", "--out", out, "--force") == 0
     assert out.read_text().startswith("volume\timage\treference\tgroup\na\t")
+
+
+def test_a_sheet_without_volumes_is_filled(tmp_path: Path) -> None:
+    touch(tmp_path / "images", "a.nii.gz")
+    (tmp_path / "volumes.tsv").write_text("volume\timage\treference\n")
+    assert list(sheet(tmp_path, "folders", tmp_path / "images")) == ["a"]
+    assert "exists already" in refused("folders", tmp_path / "images", "--out", tmp_path / "volumes.tsv")
 
 
 def test_what_cannot_be_a_sheet(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-import volprompt
 from volprompt.checkpoints.catalogue import CatalogueEntry, read_catalogue
 from volprompt.settings.reading import ConfigurationError
 from volprompt.study.models import training_step
@@ -542,8 +541,7 @@ def test_clicks_of_another_study() -> None:
 
 def test_planning_imports_neither_torch_nor_pandas() -> None:
     program = "import sys, volprompt.study.study; print(*{'torch', 'pandas', 'numpy'} & set(sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": str(Path(volprompt.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from volprompt.errors import VolpromptError
+from volprompt.settings.config import FamilyName
+
+# In a checkout a link to config/checkpoints.yaml, in an installed package that file.
+CATALOGUE = (Path(__file__).parent / "catalogue.yaml").resolve()
 
 
 class CheckpointError(VolpromptError):
@@ -24,7 +27,7 @@ class CatalogueEntry(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
     licence: str
-    family: Literal["sam", "sam2"]
+    family: FamilyName
     architecture: str
 
 
@@ -34,7 +37,10 @@ def read_catalogue(path: str | Path) -> dict[str, CatalogueEntry]:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return TypeAdapter(dict[str, CatalogueEntry]).validate_python(content)
     except ValidationError as error:
-        faults = [f"\n  {': '.join(map(str, [*fault['loc'], fault['msg']]))}" for fault in error.errors()]
+        faults = [
+            f"\n  {': '.join(map(str, [*fault['loc'], fault['msg'].removeprefix('Value error, ')]))}"
+            for fault in error.errors()
+        ]
         raise CheckpointError(f"{path} is not a catalogue of checkpoints:{''.join(faults)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CheckpointError(f"the catalogue of checkpoints {path} cannot be read: {error}") from error

@@ -13,7 +13,7 @@ import requests
 
 from volprompt.checkpoints.catalogue import CatalogueEntry, CheckpointError, disguise_of, size_of
 from volprompt.files import sha256_of
-from volprompt.logs import duration
+from volprompt.logs import PROGRESS, duration
 
 logger = logging.getLogger("volprompt.checkpoints")
 
@@ -144,7 +144,8 @@ def _save(response: requests.Response, part: Path, held: int, total: int | None)
             now = time.monotonic()
             if now - reported >= PROGRESS_SECONDS:
                 reported = now
-                logger.info("%s: %s", part.stem, _progress(held, total, (held - first) / (now - began)))
+                state = _progress(held, total, (held - first) / (now - began))
+                logger.info("%s: %s", part.stem, state, extra=PROGRESS)
 
 
 def _progress(held: int, total: int | None, rate: float) -> str:

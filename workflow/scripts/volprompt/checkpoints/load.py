@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volprompt.checkpoints.catalogue import CheckpointError, disguise_of, require_file, size_of
+from volprompt.families import FAMILIES, CheckpointKind, Family
 
 if TYPE_CHECKING:
     import torch
@@ -109,41 +110,36 @@ def _differences(found: Shapes, wanted: Shapes) -> list[str]:
     return [f"  {len(cases)} {kind}, first {cases[0]}" for kind, cases in kinds.items() if cases]
 
 
-# How tensor names begin that tell the kind of a model, the surest sign first.
-_SIGNS = {
-    "SAM 2.1": ("no_obj_embed_spatial", "obj_ptr_tpos_proj."),
-    "SAM 2.0": ("image_encoder.trunk.", "sam_mask_decoder.", "memory_attention."),
-    "SAM": ("image_encoder.patch_embed.proj.",),
-    "SAM with another image encoder": ("prompt_encoder.", "mask_decoder."),
-}
-# Width and number of blocks of the published image encoders.
-_SAM_SIZES = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
-_SAM2_SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
-
-
 def _hint(found: Shapes, wanted: Shapes) -> str:
     """What the checkpoint's tensors say it is, and so which configuration it needs."""
-    kind, size = held = _kind_and_size(found)
-    if kind is None:
-        return "Its tensor names are those of neither SAM nor SAM 2: check that it is the right file."
-    if held == _kind_and_size(wanted):
-        return f"Both are {kind} of one size: the architecture needs the settings that it was trained with."
-    if kind == "SAM with another image encoder":
-        return f"It is {kind} (like MobileSAM's), which is not supported."
-    folder = {"SAM 2.0": "sam2", "SAM 2.1": "sam2.1"}.get(kind)
-    if folder is None:
-        return f"It is a SAM checkpoint: it needs family sam, architecture {size or 'vit_b, vit_l or vit_h'}."
-    architecture = f"architecture configs/{folder}/{folder}_hiera_{size or '*'}.yaml"
-    custom = "" if size else ", or the one it was trained with: its size is none of the published ones"
-    return f"It is a {kind} checkpoint: it needs family sam2, {architecture}{custom}."
+    held = _recognise(found)
+    if held is None:
+        *others, last = [family.title for family in FAMILIES.values()]
+        names = f"neither {', '.join(others)} nor {last}"
+        return f"Its tensor names are those of {names}: check that it is the right file."
+    family, kind, architecture = held
+    if held == _recognise(wanted):
+        return f"Both are {kind.title} of one size: the architecture needs the settings that it was trained with."
+    if not kind.supported:
+        return f"It is {kind.title}, which is not supported."
+    return (
+        f"It is a {kind.title} checkpoint: it needs family {family.name}, architecture "
+        f"{architecture or kind.other_size}."
+    )
 
 
-def _kind_and_size(shapes: Shapes) -> tuple[str | None, str | None]:
-    """Which model has these tensors, and the published size with this image encoder; None for any other."""
-    kinds = [kind for kind, signs in _SIGNS.items() if any(name.startswith(signs) for name in shapes)]
-    kind = kinds[0] if kinds else None
-    encoder, sizes = ("image_encoder", _SAM_SIZES) if kind == "SAM" else ("image_encoder.trunk", _SAM2_SIZES)
+def _recognise(shapes: Shapes) -> tuple[Family, CheckpointKind, str | None] | None:
+    """Which kind of checkpoint has these tensors, and its architecture if the image encoder has a published size."""
+    for family in reversed(FAMILIES.values()):
+        for kind in family.checkpoint_kinds:
+            if any(name.startswith(kind.signs) for name in shapes):
+                return family, kind, kind.published.get(_encoder_size(shapes, kind.encoder))
+    return None
+
+
+def _encoder_size(shapes: Shapes, encoder: str) -> tuple[int, int]:
+    """Width and number of blocks of the image encoder whose tensor names begin with `encoder`."""
     width = shapes.get(f"{encoder}.patch_embed.proj.weight", (0,))[0]
     prefix = f"{encoder}.blocks."
     blocks = {name.removeprefix(prefix).split(".")[0] for name in shapes if name.startswith(prefix)}
-    return kind, sizes.get((width, len(blocks)))
+    return width, len(blocks)

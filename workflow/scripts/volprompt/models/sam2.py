@@ -45,7 +45,7 @@ class Sam2Model(PromptableModel):
         super().__init__(module, device)
         self.positions = pixel_positions(self.module)
         self.module.image_encoder.neck.position_encoding = _NoPositions()
-        self.module.sam_mask_decoder.register_forward_hook(_best_mask)
+        self.module.sam_mask_decoder.register_forward_hook(_keep_best_mask)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         self.normalize = Normalize(MEAN, STD)
 
@@ -113,7 +113,7 @@ class _NoPositions(torch.nn.Module):
         return level[:0]
 
 
-def _best_mask(decoder: Any, given: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _keep_best_mask(decoder: Any, inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """A hook of the mask decoder: of its masks the best by predicted IoU, before any of them is resized."""
     masks, iou, tokens, presence = output
     rows, best = torch.arange(len(masks), device=masks.device), iou.argmax(dim=1)

@@ -22,7 +22,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_utils import get_1d_sine_pe, select_closest_cond_frames
 from torch.nn import functional
 
-from volprompt.models.base import ArchitectureError, alike, in_batches, pack_bits
+from volprompt.models.base import ArchitectureError, batches_of_one_form, in_batches, pack_bits
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.holes import fill_holes
 from volprompt.models.sam2_inputs import mask_inputs, point_inputs
@@ -102,16 +102,11 @@ class Sam2Tracker:
     def track(
         self, objects: Sequence[TrackedObject], reset_between_directions: bool
     ) -> Iterator[list[tuple[SliceFeatures, int]]]:
-        """Segment the objects on every slice of their volumes.
-
-        Yields, before each step, the volumes and slices that it will use; the caller sees to it that they are encoded.
-        With `reset_between_directions` the reverse pass sees nothing of the forward pass but the prompted slices, and
-        both directions move at once.
-        """
+        """See `Tracker.track`; with `reset_between_directions` both directions move at once."""
         passes = 2 if reset_between_directions else 1
         rows = [_Row(number, each, self.places) for number, each in enumerate(list(objects) * passes)]
         yield [(each.features, prompt.slice) for each in objects for prompt in each.prompts]
-        self._prompted(objects, rows)
+        self._segment_prompted(objects, rows)
         if reset_between_directions:
             half = len(objects)
             yield from self._travel([(row, row.number >= half) for row in rows], reset=True)
@@ -132,8 +127,8 @@ class Sam2Tracker:
                 return
             moving = [each for each in inside if each[1] not in each[0].prompted]
             yield [(row.tracked.features, index) for row, index, _ in moving]
-            steps = [self._recalled(row, index, reverse) for row, index, reverse in moving]
-            for batch in _of_one_form(steps):
+            steps = [self._plan_step(row, index, reverse) for row, index, reverse in moving]
+            for batch in _batches_of_steps(steps):
                 self._advance(batch)
             for row, index, reverse in inside:
                 passed = index + self.reach if reverse else index - self.reach
@@ -141,7 +136,7 @@ class Sam2Tracker:
                 if reset or reverse or passed > row.start + self.reach:
                     row.forget(passed)
 
-    def _recalled(self, row: _Row, index: int, reverse: bool) -> _Step:
+    def _plan_step(self, row: _Row, index: int, reverse: bool) -> _Step:
         """What the package's `_prepare_memory_conditioned_features` reads, by its rules and in its order."""
         module, sign = self.module, -1 if reverse else 1
         stride = module.memory_temporal_stride_for_eval
@@ -169,25 +164,25 @@ class Sam2Tracker:
                 pointers.append((distance, earlier))
         return _Step(row, index, spatial, pointers)
 
-    def _prompted(self, objects: Sequence[TrackedObject], rows: Sequence[_Row]) -> None:
+    def _segment_prompted(self, objects: Sequence[TrackedObject], rows: Sequence[_Row]) -> None:
         """Segment the prompted slices without memory, and remember them."""
         given = [(each, prompt) for each in objects for prompt in each.prompts]
         for size in {each.size for each in objects}:
-            for batch in alike((pair for pair in given if pair[0].size == size), lambda pair: pair[1]):
+            for batch in batches_of_one_form((pair for pair in given if pair[0].size == size), lambda pair: pair[1]):
                 *fine, coarse = gather([(each.features, prompt.slice) for each, prompt in batch])
-                low_res, pointer, presence = self._answered([prompt for _, prompt in batch], size, coarse, fine)
+                low_res, pointer, presence = self._decode_prompts([prompt for _, prompt in batch], size, coarse, fine)
                 low_res = fill_holes(low_res, self.hole_area)
-                memory, positions = self._remembered(coarse, self._enlarged(low_res), presence, prompted=True)
+                memory, positions = self._encode_memory(coarse, self._enlarge(low_res), presence, prompted=True)
                 if not len(self.memory):
                     self._allocate(rows, memory, pointer, positions)
-                for number, ((each, prompt), mask) in enumerate(zip(batch, _packed(low_res, size), strict=True)):
+                for number, ((each, prompt), mask) in enumerate(zip(batch, _pack_resized(low_res, size), strict=True)):
                     each.masks[prompt.slice] = mask
                     for row in rows:
                         if row.tracked is each:
                             self.memory[row.number, row.prompted[prompt.slice]] = memory[number]
                             self.pointers[row.number, prompt.slice] = pointer[number]
 
-    def _answered(
+    def _decode_prompts(
         self, prompts: Sequence[ObjectPrompt], size: tuple[int, int], coarse: torch.Tensor, fine: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Prompts of one form without memory: mask logits (n, 1, y, x), object pointers (n, channel), presence (n, 1).
@@ -211,7 +206,7 @@ class Sam2Tracker:
         )
         return low_res, pointer, presence
 
-    def _enlarged(self, low_res: torch.Tensor) -> torch.Tensor:
+    def _enlarge(self, low_res: torch.Tensor) -> torch.Tensor:
         """Mask logits at the size of the model's image, (n, 1, y, x)."""
         size = (self.module.image_size, self.module.image_size)
         return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
@@ -230,7 +225,7 @@ class Sam2Tracker:
     def _advance(self, batch: Sequence[_Step]) -> None:
         """Segment the next slice of each row, and remember it."""
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in batch])
-        memory, positions, pointer_tokens = self._memory_of(batch)
+        memory, positions, pointer_tokens = self._recall(batch)
         embedded = self._attend(coarse, memory, positions, pointer_tokens)
         *_, low_res, high_res, pointer, presence = self.module._forward_sam_heads(
             backbone_features=embedded,
@@ -238,14 +233,14 @@ class Sam2Tracker:
             multimask_output=self.module._use_multimask(False, None),
         )
         # As in the package: of a slice on the way the mask is remembered with its holes.
-        memory, _ = self._remembered(coarse, high_res, presence, prompted=False)
+        memory, _ = self._encode_memory(coarse, high_res, presence, prompted=False)
         low_res = fill_holes(low_res, self.hole_area)
         numbers = [step.row.number for step in batch]
         self.memory[numbers, [step.row.remember(step.index) for step in batch]] = memory.to(torch.bfloat16)
         self.pointers[numbers, [step.index for step in batch]] = pointer.to(self.pointers.dtype)
         for size in {step.row.tracked.size for step in batch}:
             chosen = [number for number, step in enumerate(batch) if step.row.tracked.size == size]
-            for number, mask in zip(chosen, _packed(low_res[chosen], size), strict=True):
+            for number, mask in zip(chosen, _pack_resized(low_res[chosen], size), strict=True):
                 batch[number].row.tracked.masks[batch[number].index] = mask
 
     def _attend(
@@ -270,7 +265,7 @@ class Sam2Tracker:
             seen = seen + layer.linear2(layer.activation(layer.linear1(layer.norm3(seen))))
         return attention.norm(seen).transpose(1, 2).reshape(coarse.shape)
 
-    def _remembered(
+    def _encode_memory(
         self, coarse: torch.Tensor, high_res: torch.Tensor, presence: torch.Tensor, prompted: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Memory encoder, for mask logits (n, 1, y, x) at the size of the model's image.
@@ -278,7 +273,7 @@ class Sam2Tracker:
         Returns spatial memories (n, pixel, channel) and the encoding of their pixels (pixel, channel).
         """
         memory, positions = self.module._encode_new_memory(
-            current_vision_feats=[_flat(coarse)],
+            current_vision_feats=[_flatten_pixels(coarse)],
             feat_sizes=[coarse.shape[-2:]],
             pred_masks_high_res=high_res,
             object_score_logits=presence,
@@ -286,7 +281,7 @@ class Sam2Tracker:
         )
         return memory.flatten(2).transpose(1, 2), positions[-1][0].flatten(1).transpose(0, 1)
 
-    def _memory_of(self, batch: Sequence[_Step]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _recall(self, batch: Sequence[_Step]) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Memory tokens (n, token, channel), their position encodings, and how many of them are object pointers."""
         module = self.module
         rows = [[step.row.number] for step in batch]
@@ -297,14 +292,14 @@ class Sam2Tracker:
         if not batch[0].pointers:
             return memory, encoding, 0
         pointers = self.pointers[rows, [[index for _, index in step.pointers] for step in batch]]
-        pointer_encoding = self._pointer_encoding(batch, pointers)
+        pointer_encoding = self._encode_pointer_distances(batch, pointers)
         # A pointer is wider than a memory token: it is split.
         parts = pointers.shape[-1] // module.mem_dim
         tokens = pointers.reshape(len(batch), -1, module.mem_dim)
         pointer_encoding = pointer_encoding.repeat_interleave(parts, dim=1)
         return torch.cat([memory, tokens], dim=1), torch.cat([encoding, pointer_encoding], dim=1), tokens.shape[1]
 
-    def _pointer_encoding(self, batch: Sequence[_Step], pointers: torch.Tensor) -> torch.Tensor:
+    def _encode_pointer_distances(self, batch: Sequence[_Step], pointers: torch.Tensor) -> torch.Tensor:
         """How far away each pointer is, encoded: (n, pointer, channel)."""
         module = self.module
         if not module.add_tpos_enc_to_obj_ptrs:
@@ -327,7 +322,7 @@ def pixel_positions(module: Any) -> torch.Tensor:
     return encoding.flatten(2).transpose(1, 2)
 
 
-def _of_one_form(steps: Iterable[_Step]) -> Iterator[Sequence[_Step]]:
+def _batches_of_steps(steps: Iterable[_Step]) -> Iterator[Sequence[_Step]]:
     groups: dict[Any, list[_Step]] = {}
     for step in steps:
         groups.setdefault(step.form, []).append(step)
@@ -335,12 +330,12 @@ def _of_one_form(steps: Iterable[_Step]) -> Iterator[Sequence[_Step]]:
         yield from in_batches(group)
 
 
-def _flat(level: torch.Tensor) -> torch.Tensor:
+def _flatten_pixels(level: torch.Tensor) -> torch.Tensor:
     """(n, channel, y, x) as the package's attention takes it, (pixel, n, channel)."""
     return level.flatten(2).permute(2, 0, 1)
 
 
-def _packed(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _pack_resized(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Mask logits (n, 1, y, x) resized to the frame and thresholded, as bits (n, y, ceil(x / 8))."""
     resized = functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
     return pack_bits(resized[:, 0] > 0)

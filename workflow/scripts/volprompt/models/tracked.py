@@ -35,9 +35,9 @@ def order_of_need(prompted: Sequence[Sequence[int]], depth: int, both_ways_at_on
     forwards = [[index for index in range(min(own) + 1, depth) if index not in own] for own in prompted]
     reverse = [range(min(own) - 1, -1, -1) for own in prompted]
     passes: list[Sequence[Iterable[int]]] = [[*forwards, *reverse]] if both_ways_at_once else [forwards, reverse]
-    return [*chain(*prompted), *(index for moving in passes for index in _in_turn(moving))]
+    return [*chain(*prompted), *(index for moving in passes for index in _interleave(moving))]
 
 
-def _in_turn(sequences: Iterable[Iterable[int]]) -> Iterator[int]:
+def _interleave(sequences: Iterable[Iterable[int]]) -> Iterator[int]:
     """The first of each sequence, then the second of each, and so on."""
     return (each for turn in zip_longest(*sequences) for each in turn if each is not None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -63,17 +62,3 @@ def write_study(
     if not done:
         write_text(sheet, text)
     return sheet
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a study of phantoms."""
-    parser = argparse.ArgumentParser(prog="python -m volprompt.phantom", description=main.__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=4)
-    parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument("--shape", type=int, nargs=3, default=(160, 384, 384), help="voxels along r, a, s")
-    parser.add_argument("--spacing", type=float, nargs=3, default=(0.7, 0.365, 0.365), help="mm along r, a, s")
-    parser.add_argument("--contrast", choices=("dess", "random"), default="dess")
-    given = parser.parse_args(arguments)
-    seeds = range(given.first_seed, given.first_seed + given.count)
-    write_study(given.folder, seeds, tuple(given.shape), tuple(given.spacing), given.contrast, verbose=True)

@@ -12,9 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from volprompt import __version__
+from volprompt.families import family_of
 from volprompt.prompts.schemes import ObjectPrompt
 
-PACKAGES = ("volprompt", "torch", "torchvision", "sam2", "segment-anything")
 RUN_COLUMNS = (
     "volume",
     "scheme",
@@ -103,9 +104,7 @@ def run_columns(facts: Mapping[str, Any]) -> list[str]:
     return [*RUN_COLUMNS, "peak_memory_mb", "peak_gpu_memory_mb", *facts]
 
 
-def _version(package: str) -> str:
-    if package == "volprompt":
-        from volprompt import __version__
-
-        return __version__
-    return version(package)
+def package_versions(family: str) -> dict[str, str]:
+    """Versions of what makes the masks of a family's models: volprompt, torch, and the family's own packages."""
+    packages = ("torch", "torchvision", *family_of(family).packages)
+    return {"volprompt": __version__, **{package: version(package) for package in packages}}

@@ -15,8 +15,9 @@ from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
 from volprompt.models.loading import load_model
 from volprompt.prompts.candidates import read_prompts
-from volprompt.segmentation.runs import PACKAGES, Stopwatch, _version, failed_run, run_columns
-from volprompt.segmentation.shard import Shard
+from volprompt.segmentation.runs import Stopwatch, failed_run, package_versions, run_columns
+from volprompt.segmentation.schedule import Schedule
+from volprompt.segmentation.volume_job import JobSettings
 from volprompt.settings.config import Inference, Scheme
 from volprompt.volumes.converted import read_volume_table
 
@@ -51,17 +52,23 @@ def segment_shard(
     Path(masks).mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"model": model["name"]}
     if len(ready):
-        settings = Inference(**inference)
-        loaded, facts = _prepare(model, checkpoint, settings, threads)
-        parsed = {name: Scheme(**scheme) for name, scheme in schemes.items()}
-        shard = Shard(Path(volumes), Path(masks), loaded, parsed, structures, scored, settings)
+        parsed = Inference(**inference)
+        loaded, facts = _prepare(model, checkpoint, parsed, threads)
+        settings = JobSettings(
+            volumes_folder=Path(volumes),
+            masks_folder=Path(masks),
+            model=loaded,
+            schemes={name: Scheme(**scheme) for name, scheme in schemes.items()},
+            labels=structures,
+            scored=scored,
+            inference=parsed,
+        )
         progress = Progress(len(ready))
-        for done in shard.segment(ready, candidates):
-            runs += done.runs
-            progress.step(done.name, _summary(done.runs))
-    write_table(
-        pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts)), Path(masks) / "run.parquet"
-    )
+        for job in Schedule(settings).run(ready, candidates):
+            runs += job.runs
+            progress.step(job.name, _summary(job.runs))
+    run_table = pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts))
+    write_table(run_table, Path(masks) / "run.parquet")
 
 
 def _prepare(
@@ -95,7 +102,7 @@ def _prepare(
         "device": device.name,
         "precision": device.precision,
         **{f"seconds_{phase}": spent for phase, spent in watch.seconds.items()},
-        "versions": json.dumps({package: _version(package) for package in PACKAGES}),
+        "versions": json.dumps(package_versions(model["family"])),
     }
     return loaded, facts
 

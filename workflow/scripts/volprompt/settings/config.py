@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from volprompt.families import FAMILIES, UnknownFamily, family_of
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -19,6 +21,20 @@ def _checked_name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
+
+
+def _checked_family(value: str) -> str:
+    try:
+        return family_of(value).name
+    except UnknownFamily as error:
+        raise ValueError(str(error)) from error
+
+
+def _list_families(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(FAMILIES)
+
+
+FamilyName = Annotated[str, AfterValidator(_checked_family), Field(json_schema_extra=_list_families)]
 
 
 class Section(BaseModel):
@@ -166,27 +182,39 @@ class Scheme(Section):
         return (self.slice or "middle",)
 
 
+def _families_of_free_size() -> str:
+    return " or ".join(family.name for family in FAMILIES.values() if family.free_image_size)
+
+
 class Model(Section):
     """A model: its family, its architecture and its checkpoint, or a glob of checkpoints (one model per file)."""
 
-    family: Literal["sam", "sam2"]
+    family: FamilyName
     architecture: str = Field(
-        description="vit_b, vit_l, vit_h; a configuration of the sam2 package; or the path of a YAML file."
+        description="; ".join(family.architectures_in_words for family in FAMILIES.values())
+        + "; or the path of a YAML file."
     )
     checkpoint: str | None = Field(
         None, description="File name in the checkpoint folder, or a path with at least one slash."
     )
     checkpoints: str | None = Field(None, description="Glob of checkpoint files: one model per file.")
     image_size: int | None = Field(
-        None, ge=64, multiple_of=32, description="Family sam2: pixels of the model's image, if not the architecture's."
+        None,
+        ge=64,
+        multiple_of=32,
+        description=f"Family {_families_of_free_size()}: pixels of the model's image, if not the architecture's.",
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> Model:
+    def _consistent(self) -> Model:
         if (self.checkpoint is None) == (self.checkpoints is None):
             raise ValueError("give either checkpoint or checkpoints")
-        if self.family == "sam" and self.image_size:
-            raise ValueError("image_size belongs to family sam2; weights of SAM hold its positions for one size")
+        family = family_of(self.family)
+        if self.image_size and not family.free_image_size:
+            raise ValueError(
+                f"image_size belongs to family {_families_of_free_size()}; weights of {family.title} hold its "
+                "positions for one size"
+            )
         return self
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, suggestion
 from volprompt.settings.config import (
     Experiment,
     Frames,
@@ -35,6 +36,21 @@ class ConfigurationError(VolpromptError):
         self.faults = list(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__("\n".join([f"The configuration has {count}:", *(f"  - {fault}" for fault in self.faults)]))
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Load a configuration file; its keys and values are checked elsewhere. Raises ConfigurationError."""
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror}); expected a configuration: correct the path"
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        fault = f"is not valid YAML ({' '.join(str(error).split())}): correct the file"
+    else:
+        if isinstance(config, dict):
+            return config
+        fault = f"holds a {type(config).__name__}; expected keys such as `volumes` and `structures`"
+    raise ConfigurationError([f"{path}: {fault}"])
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -180,5 +196,4 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
 def hint(word: str, known: Iterable[str]) -> str:
     """End a message on an unknown word: what was probably meant, or else what is known."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+    return suggestion(word, known) or f"; known: {', '.join(known)}"

@@ -15,7 +15,8 @@ import pandas as pd
 
 from volprompt.errors import VolpromptError
 from volprompt.files import atomic
-from volprompt.logs import logger
+from volprompt.logs import NOTICE, logger
+from volprompt.study.study import Study
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.image import Image, VolumeError
 from volprompt.volumes.images.opening import open_image
@@ -38,6 +39,14 @@ class Fault:
     finding: str
     expected: str
     remedy: str
+
+
+def check_study(study: Study) -> None:
+    """Check every volume of a study, whatever its `on_invalid`; errors as in `report_faults`."""
+    settings = study.settings
+    rows = [row.plain() for row in study.volumes]
+    table = f"{settings.results}/check/faults.tsv"
+    check_sheet(rows, settings.frames.axis, settings.references.resample, "stop", table)
 
 
 def check_sheet(
@@ -96,7 +105,7 @@ def _fault(volume: str, error: VolumeError) -> Fault:
 def report_faults(faults: Sequence[Fault], volumes: int, on_invalid: str, table: str | Path) -> None:
     """Log the faults of `volumes` checked volumes; raise InvalidVolumes with them where on_invalid is `stop`."""
     if not faults:
-        logger.info("The headers of %d volumes have no fault", volumes)
+        logger.log(NOTICE, "The headers of %d volumes have no fault", volumes)
         return
     count = f"{len(faults)} fault{'s' * (len(faults) != 1)} in {len({fault.volume for fault in faults})}"
     lines = [f"The files of the sample sheet have {count} of {volumes} volumes (table: {table}):"]

@@ -1,17 +1,15 @@
-"""Sample sheets from the folder layouts that data sets come in: `python -m volprompt.layouts LAYOUT FOLDER ...`.
+"""Sample sheets from the folder layouts that data sets come in: `volprompt sheet LAYOUT FOLDER ...`.
 
-Only names are looked at; what is inside the files is checked by `snakemake check`.
+Only names are looked at; what is inside the files is checked by `volprompt check`.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +63,10 @@ def images_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def nnunet(folders: Sequence[Path]) -> Found:
-    """An nnU-Net raw dataset: imagesTr/CASE_0000.EXT, labelsTr/CASE.EXT, labels in dataset.json.
+    """A raw dataset of nnU-Net.
 
-    Test cases (imagesTs) come without reference unless there is a labelsTs. Of several channels the first is taken.
+    imagesTr/CASE_0000.EXT, labelsTr/CASE.EXT, names and numbers of labels in dataset.json. Test cases (imagesTs) come
+    without reference unless there is a labelsTs. Of several channels the first is taken.
     """
     (folder,) = _folders(folders, 1, "a dataset folder (Dataset001_NAME)")
     found = Found()
@@ -106,9 +105,10 @@ def _structures(description: Path) -> list[str]:
 
 
 def bids(folders: Sequence[Path]) -> Found:
-    """A BIDS tree: images sub-X[/ses-Y]/anat/*.nii.gz, masks *_dseg, *_seg or *_mask of the same entities anywhere.
+    """A BIDS tree.
 
-    Masks lie under derivatives/ as a rule, and may have more entities (desc, space). The group is the subject.
+    Images sub-X[/ses-Y]/anat/*.nii.gz, masks *_dseg, *_seg or *_mask of the same entities anywhere. Masks lie under
+    derivatives/ as a rule, and may have more entities (desc, space). The group is the subject.
     """
     (folder,) = _folders(folders, 1, "the dataset's folder")
     found = Found()
@@ -149,12 +149,12 @@ def _same_suffix(image: Path, mask: Path) -> bool:
 
 
 def oai_zib(folders: Sequence[Path]) -> Found:
-    """OAI DESS series (folders or archives of DICOM, named by barcode, below a folder of the subject) and ZIB's masks
-    (9001104.segmentation_masks.mhd, say).
+    """DESS series of the OAI and masks of ZIB.
 
-    Images and masks are matched by OAI's subject (seven digits from 9...) and barcode (eight digits from 1...) anywhere
-    in their paths: a mask with both needs both, one with a subject alone fits if the subject has one series only. The
-    group is the subject.
+    Series are folders or archives of DICOM, named by barcode, below a folder of the subject; masks have names such as
+    9001104.segmentation_masks.mhd. Images and masks are matched by OAI's subject (seven digits from 9...) and barcode
+    (eight digits from 1...) anywhere in their paths: a mask with both needs both, one with a subject alone fits if the
+    subject has one series only. The group is the subject.
     """
     images_folder, masks_folder = _folders(folders, 2, "the folder of OAI's images and the folder of ZIB's masks")
     found = Found()
@@ -198,7 +198,10 @@ def _ids(path: Path) -> tuple[str, str]:
 
 
 def oaizib_cm(folders: Sequence[Path]) -> Found:
-    """OAIZIB-CM: imagesTr, imagesTs with oaizib_001_0000.nii.gz and labelsTr, labelsTs with oaizib_001.nii.gz."""
+    """The data set OAIZIB-CM.
+
+    imagesTr and imagesTs with oaizib_001_0000.nii.gz, labelsTr and labelsTs with oaizib_001.nii.gz.
+    """
     found = nnunet(folders)
     # Label numbers of the public derivative; the masks of ZIB itself have one tibial cartilage (4).
     found.structures = found.structures or [
@@ -212,9 +215,10 @@ def oaizib_cm(folders: Sequence[Path]) -> Found:
 
 
 def pairs(folders: Sequence[Path]) -> Found:
-    """A folder of images and one of references with the same names, but for words such as _image, _label, .mask.
+    """A folder of images and one of references.
 
-    Images may also be folders or archives of DICOM. With one folder alone, there are no references.
+    The names are the same but for words such as _image, _label, .mask. Images may also be folders or archives of DICOM.
+    With one folder alone, there are no references.
     """
     if len(folders) not in (1, 2):
         raise LayoutError(f"found {len(folders)} folders; expected the folder of images and the folder of references")
@@ -238,12 +242,20 @@ def pairs(folders: Sequence[Path]) -> Found:
     return found
 
 
-LAYOUTS: dict[str, Callable[[Sequence[Path]], Found]] = {
-    "nnunet": nnunet,
-    "bids": bids,
-    "oai-zib": oai_zib,
-    "oaizib-cm": oaizib_cm,
-    "folders": pairs,
+@dataclass(frozen=True)
+class Layout:
+    """How a layout is read, and folders as an example of what it takes."""
+
+    match: Callable[[Sequence[Path]], Found]
+    example: str
+
+
+LAYOUTS = {
+    "nnunet": Layout(nnunet, "Dataset001_Knee"),
+    "bids": Layout(bids, "my_bids"),
+    "oai-zib": Layout(oai_zib, "oai_dess zib_masks"),
+    "oaizib-cm": Layout(oaizib_cm, "OAIZIB-CM"),
+    "folders": Layout(pairs, "images references"),
 }
 
 
@@ -269,8 +281,11 @@ def _name(text: str) -> str:
 
 
 def write_sheet(found: Found, out: Path, force: bool) -> None:
-    """Write the sample sheet, atomically. Raises LayoutError where nothing was matched or names clash, and unless
-    `force` where there is a sheet already."""
+    """Write the sample sheet, atomically.
+
+    Raises LayoutError if nothing was matched or names clash, and unless `force` if there is a sheet already that lists
+    volumes.
+    """
     if not found.rows:
         raise LayoutError("No image was found in this layout; nothing is written.")
     seen: dict[str, Path] = {}
@@ -280,7 +295,7 @@ def write_sheet(found: Found, out: Path, force: bool) -> None:
         if row.volume in seen:
             raise LayoutError(f"{row.image}: would be named '{row.volume}' like {seen[row.volume]}; rename one")
         seen[row.volume] = row.image
-    if out.exists() and not force:
+    if out.exists() and not force and not _is_empty_sheet(out):
         raise LayoutError(f"{out} exists already; choose another name, or give --force to replace it")
     text = io.StringIO()
     sheet = csv.writer(text, delimiter=separator(out, "\t"), lineterminator="\n")
@@ -288,6 +303,12 @@ def write_sheet(found: Found, out: Path, force: bool) -> None:
     for row in sorted(found.rows, key=lambda row: row.volume):
         sheet.writerow([row.volume, row.image, row.reference or "", row.group])
     write_text(out, text.getvalue())
+
+
+def _is_empty_sheet(path: Path) -> bool:
+    """Whether a file is a sample sheet without a row, as `volprompt init` writes it."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return len(lines) == 1 and {"volume", "image"} <= set(lines[0].split(separator(path, "\t")))
 
 
 def summary(found: Found, out: Path) -> str:
@@ -308,26 +329,3 @@ def summary(found: Found, out: Path) -> str:
 
 def _more(items: Sequence[object]) -> str:
     return f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m volprompt.layouts`."""
-    parser = argparse.ArgumentParser(prog="python -m volprompt.layouts", description=__doc__.splitlines()[0])
-    choices = parser.add_subparsers(dest="layout", required=True)
-    for name, layout in LAYOUTS.items():
-        description = (layout.__doc__ or "").strip()
-        one = choices.add_parser(name, help=description.splitlines()[0], description=description)
-        one.add_argument("folders", nargs="+", type=Path)
-        one.add_argument("--out", type=Path, required=True, help="sample sheet, .tsv or .csv")
-        one.add_argument("--force", action="store_true", help="replace an existing sheet")
-    given = parser.parse_args(arguments)
-    try:
-        found = LAYOUTS[given.layout](given.folders)
-        write_sheet(found, given.out, given.force)
-    except VolpromptError as error:
-        sys.exit(str(error))
-    print(summary(found, given.out))
-
-
-if __name__ == "__main__":
-    main()

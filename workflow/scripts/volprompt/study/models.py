@@ -13,10 +13,9 @@ from typing import Any
 
 from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.checkpoints.digests import content_digest
+from volprompt.families import family_of
 from volprompt.settings.config import NAME, Model, Settings
 from volprompt.settings.reading import hint
-
-SAM_ARCHITECTURES = ("vit_b", "vit_l", "vit_h")
 
 
 @dataclass(frozen=True)
@@ -135,23 +134,23 @@ def _resolve_checkpoint(
 
 
 def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
+    """An architecture is a YAML file, or what the family says; whatever else it may be, the job will tell."""
     if Path(model.architecture).is_file():
         return
-    if model.family == "sam":
-        if model.architecture not in SAM_ARCHITECTURES:
-            faults.append(
-                f"models.{name}.architecture: '{model.architecture}' is neither one of {', '.join(SAM_ARCHITECTURES)} "
-                "nor an existing YAML file"
-            )
-        return
-    package = find_spec("sam2")
+    family = family_of(model.family)
+    if family.architectures and model.architecture not in family.architectures:
+        faults.append(
+            f"models.{name}.architecture: '{model.architecture}' is neither one of {', '.join(family.architectures)} "
+            "nor an existing YAML file"
+        )
+    package = find_spec(family.config_package) if family.config_package else None
     if package is None or not package.submodule_search_locations:
         return  # planned where the package is not installed: the job itself will tell
-    configs = Path(package.submodule_search_locations[0])
-    if not (configs / model.architecture).is_file():
-        known = sorted(str(path.relative_to(configs)) for path in configs.glob("configs/sam2*/*.yaml"))
+    folder = Path(package.submodule_search_locations[0])
+    if not (folder / model.architecture).is_file():
+        known = sorted(str(path.relative_to(folder)) for path in folder.glob(family.config_files))
         close = hint(model.architecture, known)
         faults.append(
-            f"models.{name}.architecture: '{model.architecture}' is neither in the sam2 package nor an existing YAML "
-            f"file{close}"
+            f"models.{name}.architecture: '{model.architecture}' is neither in the {family.config_package} package "
+            f"nor an existing YAML file{close}"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.columns import SCORED_TOGETHER, reserved_names
+from volprompt.families import family_of
 from volprompt.settings.config import Experiment, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.study.models import Checkpoint, resolve_models, training_step
@@ -177,9 +178,11 @@ def _resolve_experiments(
                 faults.append(f"experiments.{name}.models: there is no model '{model}'{hint(model, settings.models)}")
                 continue
             models += expanded[model]
-            if settings.models[model].family == "sam":
+            family = family_of(settings.models[model].family)
+            if not family.has_memory:
                 faults += [
-                    f"experiments.{name}: '{scheme}' is a video scheme, and '{model}' (family sam) has no memory; "
+                    f"experiments.{name}: '{scheme}' is a video scheme, and '{model}' (family {family.name}) has no "
+                    "memory; "
                     "move one of them to another experiment"
                     for scheme in experiment.schemes
                     if scheme in settings.schemes and settings.schemes[scheme].predictor == "video"

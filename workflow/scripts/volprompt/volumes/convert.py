@@ -145,11 +145,12 @@ def convert_shard(
         try:
             made = convert_volume(row, frames, structures, folder, resample)
             for warning in made["warnings"]:
-                logger.warning("%s", warning)
+                logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
         except VolumeError as error:
             made = {"status": "failed", "reason": str(error)}
-            what = f"FAILED: {error}"
+            logger.error("FAILED: volume %s: %s", row["volume"], error)
+            what = "FAILED"
         except (MemoryError, OSError):  # the machine's fault: a full disk, say
             raise
         except Exception as error:
