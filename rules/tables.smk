@@ -32,11 +32,11 @@ rule aggregate:
             labels={"table": "Decay by distance"},
             caption="captions/decay.rst",
         ),
-        failure_modes=report(
-            "<results>/tables/failure_modes.csv",
+        propagation=report(
+            "<results>/tables/propagation.csv",
             category="Tables",
-            labels={"table": "Failure modes"},
-            caption="captions/failure_modes.rst",
+            labels={"table": "Propagation"},
+            caption="captions/propagation.rst",
         ),
         cost=report(
             "<results>/tables/cost.csv",

@@ -81,11 +81,11 @@ def test_reverse_distances_lie_left_of_the_prompted_slice() -> None:
     assert len(figure.axes) == 2  # no panel for a structure without rows
 
 
-def test_failure_modes_and_ranks_follow_their_rows() -> None:
+def test_propagation_and_ranks_follow_their_rows() -> None:
     table = pd.DataFrame(
         {"model": ["a"], "scheme": ["point"], "structure": ["combined"], "dice": [0.8], "dice_where_present": [0.85]}
     ).assign(dice_prompted=np.nan, over_propagation=0.1, over_propagation_worst=0.5)
-    left, right = plots.failure_modes(table, ORDER).axes
+    left, right = plots.propagation(table, ORDER).axes
     marks = [line.get_xdata()[0] for line in left.lines if line.get_marker() in ("o", "s", "*")]
     np.testing.assert_equal(marks, [0.8, 0.85, np.nan])
     assert [list(line.get_xdata()) for line in right.lines] == [[0.1, 0.5], [0.1], [0.5]]

@@ -317,7 +317,7 @@ def test_aggregate(tmp_path: Path) -> None:
         *(f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")),
         "ranks.csv",
         "decay.csv",
-        "failure_modes.csv",
+        "propagation.csv",
         "cost.csv",
         "failures.csv",
     }
@@ -339,7 +339,7 @@ def test_aggregate(tmp_path: Path) -> None:
     assert ranked["rank"].to_dict() == {"point": 2, "box": 1}
     decayed = pd.read_csv(tmp_path / "tables" / "decay.csv")
     assert decayed[["direction", "distance", "volumes"]].to_numpy().tolist() == [["prompted", 0, 1], ["forward", 1, 1]]
-    modes = pd.read_csv(tmp_path / "tables" / "failure_modes.csv").set_index(["scheme", "structure"])
+    modes = pd.read_csv(tmp_path / "tables" / "propagation.csv").set_index(["scheme", "structure"])
     assert len(modes) == 2 * 3
     assert modes["knows_extent"].to_dict() == {key: key[0] == "box" for key in modes.index}
     assert modes.loc["point", "femur"]["dice_where_present"].item() == pytest.approx(0.8)

@@ -1,4 +1,4 @@
-"""Decay with the distance from the prompt, and failure modes, against values worked out by hand."""
+"""Decay with the distance from the prompt, and how propagation fails, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 
 from volprompt.tables.bootstrap import RESAMPLES, SEED
 from volprompt.tables.decay import decay
-from volprompt.tables.propagation import failure_modes
+from volprompt.tables.propagation import propagation
 
 NAN = float("nan")
 
@@ -144,7 +144,7 @@ def scored(scheme: str, **columns: list[float]) -> pd.DataFrame:
     return pd.DataFrame({"volume": [f"v{index}" for index in range(count)], **values}).assign(**named)
 
 
-def test_failure_modes() -> None:
+def test_propagation() -> None:
     video = scored(
         "video",
         dice=[0.5, 0.6, 0.9, NAN],
@@ -154,7 +154,7 @@ def test_failure_modes() -> None:
         volume_error=[-0.2, 0.3, 0.1, NAN],
     ).assign(status=["ok", "ok", "ok", "failed"])
     box = scored("box", dice=[0.8, 0.9], dice_where_present=[0.8, 0.9], over_propagation=[0.0, 0.0])
-    table = failure_modes(pd.concat([video, box]), ["femur"], ["box", "point"]).set_index(["scheme", "structure"])
+    table = propagation(pd.concat([video, box]), ["femur"], ["box", "point"]).set_index(["scheme", "structure"])
     assert list(table.index) == [("video", "femur"), ("video", "combined"), ("box", "femur"), ("box", "combined")]
     assert table.loc["video", "femur"].to_dict() == {
         "model": "m",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from volprompt.columns import MEDIAN_COLUMNS, MEDIAN_SUFFIXES, SURFACE_COLUMNS
+from volprompt.columns import (
+    CONFIGURATION_COLUMNS,
+    COST_COLUMNS,
+    STRUCTURE_COLUMNS,
+    SURFACE_COLUMNS,
+    column_of,
+    median_columns,
+    reserved_names,
+)
 from volprompt.tables.comparisons import comparisons, holm, rank_biserial, signed_rank
 from volprompt.tables.configurations import configurations, dice_table
 from volprompt.tables.cost import cost
@@ -149,8 +159,19 @@ def test_columns_of_the_medians() -> None:
     ]
     surface = ["combined_nsd", "combined_hd95_mm", "combined_assd_mm"]
     assert list(table.columns) == ["model", "scheme", "parameters", "n", *named, *surface, "seconds_per_volume"]
-    taken = {*MEDIAN_COLUMNS, *SURFACE_COLUMNS, *(f"{name}_{end}" for name in NAMES for end in MEDIAN_SUFFIXES)}
-    assert set(table.columns) - set(NAMES) == taken  # no structure can be given one of these names
+    assert median_columns(["femur", "hip_left"]) == list(table.columns)
+    assert reserved_names(NAMES[:2]) == set(table.columns) - set(NAMES[:2])  # no structure can have one of these names
+
+
+def test_the_columns_of_the_medians_are_documented() -> None:
+    """docs/results.md has the columns of `columns.py` in order, with their meanings."""
+    columns = [(column.name, column.meaning) for column in CONFIGURATION_COLUMNS]
+    columns += [(column_of("{structure}", column.name), column.meaning) for column in STRUCTURE_COLUMNS]
+    columns += [(column_of("combined", column.name), column.meaning) for column in SURFACE_COLUMNS]
+    columns += [(column.name, column.meaning) for column in COST_COLUMNS]
+    text = (Path(__file__).resolve().parents[3] / "docs" / "results.md").read_text(encoding="utf-8")
+    section = text[text.index("### Medians\n") : text.index("## Scores\n")]
+    assert re.findall(r"^\| `(.+?)` \| (.+?) \|$", section, re.MULTILINE) == columns
 
 
 def test_medians() -> None:

@@ -58,9 +58,9 @@ def draw_plots(gallery: Gallery, found: StudyTables, design: StudyDesign) -> Non
     if len(found.decay):
         label = "Pooled Dice by distance from the prompted slice, by structure, scheme and model"
         gallery.add("decay", plots.decay(found.decay, design.scored), label)
-    if len(found.failure_modes):
+    if len(found.propagation):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
-        gallery.add("failure_modes", plots.failure_modes(found.failure_modes, order), label)
+        gallery.add("propagation", plots.propagation(found.propagation, order), label)
     if len(found.ranks) and found.ranks["rank"].notna().any():
         gallery.add("ranks", plots.ranks(found.ranks, schemes), "Ranks of the configurations with bootstrap intervals")
     if "dice" in found.cost and found.cost[["dice", "seconds_per_volume"]].notna().all(axis=1).any():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from volprompt.columns import CONFIGURATION_COLUMNS, STRUCTURE_COLUMNS, SURFACE_COLUMNS, shown_together
 from volprompt.files import write_text
 from volprompt.logs import logger
 from volprompt.report.deviations import deviations
@@ -71,6 +72,9 @@ def write_report(
             date=(today or datetime.datetime.now(datetime.UTC).date()).isoformat(),
             scored=list(design.scored),
             columns=[*design.scored, "combined"],
+            configuration_heads=[column.heading for column in CONFIGURATION_COLUMNS],
+            spread_columns=shown_together(STRUCTURE_COLUMNS),
+            surface_columns=shown_together(SURFACE_COLUMNS),
             facts=study_facts(found.scores, volumes, runs, design),
             models=model_rows(runs, design),
             schemes=scheme_rows(design),
@@ -83,7 +87,7 @@ def write_report(
             published_note=PUBLISHED_NOTE,
             comparisons=records(found.comparisons),
             decay=records(decay_milestones(found.decay)),
-            failure_modes=records(found.failure_modes),
+            propagation=records(found.propagation),
             ranks=records(found.ranks),
             costs=records(found.cost),
             gallery=drawn,

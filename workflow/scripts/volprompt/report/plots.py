@@ -141,7 +141,7 @@ def decay(table: pd.DataFrame, structures: Sequence[str]) -> Figure:
 
 
 @styled
-def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "combined") -> Figure:
+def propagation(table: pd.DataFrame, order: Sequence[Pair], structure: str = "combined") -> Figure:
     """Left: median Dice, in full, on slices with the structure, and on the prompted slice; right: over-propagation."""
     figure, axes, right = two_columns(order)
     rows = table[table["structure"] == structure].set_index(["model", "scheme"])
@@ -153,7 +153,7 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
         known = [value for value in marks if not np.isnan(value)]
         if known:
             axes.plot([min(known), max(known)], [position] * 2, color="#c3cad1", linewidth=2, zorder=1)
-        for value, (marker, colour, face, size, _) in zip(marks, FAILURE_MARKS, strict=True):
+        for value, (marker, colour, face, size, _) in zip(marks, PROPAGATION_MARKS, strict=True):
             axes.plot(value, position, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
         right.plot([row["over_propagation"], row["over_propagation_worst"]], [position] * 2, color="#c3cad1", zorder=1)
         right.plot(row["over_propagation"], position, "o", color=VERMILION, markersize=5, clip_on=False)
@@ -165,13 +165,13 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
     right.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     handles = [
         Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="", label=label)
-        for marker, colour, face, _, label in FAILURE_MARKS
+        for marker, colour, face, _, label in PROPAGATION_MARKS
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
 
 
-FAILURE_MARKS = (
+PROPAGATION_MARKS = (
     ("o", BLUE, BLUE, 3.5, "whole volume"),
     ("s", GREEN, "none", 7, "slices that show the structure"),
     ("*", VERMILION, VERMILION, 6, "prompted slice"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from volprompt.columns import Column, column_of
 from volprompt.report.facts import flow
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,6 +31,7 @@ def page_environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    environment.globals["cell"] = cell
     environment.filters |= {
         "fixed": fixed,
         "flow": flow,
@@ -45,6 +48,11 @@ def page_environment() -> Environment:
 def fixed(value: float | None, digits: int = 3) -> str:
     """`0.912`, `∞`, or a dash."""
     return "–" if value is None else f"{value:.{digits}f}".replace("inf", "∞")
+
+
+def cell(row: Mapping[str, Any], structure: str, columns: Sequence[Column]) -> str:
+    """The values of the columns that the report shows in one cell: `0.9120`, or `0.9000 – 0.9200` for an interval."""
+    return " – ".join(fixed(row.get(column_of(structure, column.name)), column.digits) for column in columns)
 
 
 def signed(value: float | None, digits: int = 3) -> str:

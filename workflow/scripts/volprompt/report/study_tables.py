@@ -19,7 +19,7 @@ class StudyTables:
         self.comparisons = self._read(folder / "comparisons.csv")
         self.ranks = self._read(folder / "ranks.csv")
         self.decay = self._read(folder / "decay.csv")
-        self.failure_modes = self._read(folder / "failure_modes.csv")
+        self.propagation = self._read(folder / "propagation.csv")
         self.cost = self._read(folder / "cost.csv")
         self.failures = self._read(folder / "failures.csv")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from volprompt.checkpoints.catalogue import CatalogueEntry
-from volprompt.columns import MEDIAN_COLUMNS, MEDIAN_SUFFIXES, SCORED_TOGETHER, SURFACE_COLUMNS
+from volprompt.columns import SCORED_TOGETHER, reserved_names
 from volprompt.families import family_of
 from volprompt.settings.config import Experiment, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
@@ -110,11 +110,11 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
 
 
 def _check_structures(settings: Settings, faults: list[str]) -> None:
-    columns = {f"{name}_{suffix}" for name in [*settings.structures, "combined"] for suffix in MEDIAN_SUFFIXES}
+    columns = reserved_names(settings.structures)
     for name in settings.structures:
         if name in SCORED_TOGETHER:
             faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
-        if name in columns.union(MEDIAN_COLUMNS, SURFACE_COLUMNS):
+        elif name in columns:
             faults.append(f"structures.{name}: this name is taken by a column of the median table; choose another")
     if not any(structure.scored for structure in settings.structures.values()):
         faults.append("structures: none is scored; leave `scored: false` out for at least one")

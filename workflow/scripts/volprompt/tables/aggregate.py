@@ -14,7 +14,7 @@ from volprompt.tables.cost import cost
 from volprompt.tables.decay import decay
 from volprompt.tables.failures import failures
 from volprompt.tables.medians import medians
-from volprompt.tables.propagation import failure_modes
+from volprompt.tables.propagation import propagation
 from volprompt.tables.ranks import ranks
 from volprompt.tables.stored import own_metadata, read_runs, read_tracked_slices, score_metadata, write_csv
 from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
@@ -35,7 +35,7 @@ def aggregate(
     """Write the study's tables into `tables`.
 
     scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
-    failure_modes.csv, cost.csv and failures.csv.
+    propagation.csv, cost.csv and failures.csv.
 
     scores: score tables in the order in which models and schemes are to appear; slices: the slice tables; masks:
     folders with a run.parquet; volumes: folders of converted shards; structures: the scored ones; image_schemes: names
@@ -57,7 +57,7 @@ def aggregate(
     write_text(tables / "comparisons.tex", comparisons_latex(compared))
     write_csv(ranks(whole, groups), tables / "ranks.csv")
     write_csv(decay(read_tracked_slices(slices), groups), tables / "decay.csv")
-    write_csv(failure_modes(whole, structures, image_schemes), tables / "failure_modes.csv")
+    write_csv(propagation(whole, structures, image_schemes), tables / "propagation.csv")
     write_csv(cost(runs, whole), tables / "cost.csv")
     write_csv(failures(converted, runs), tables / "failures.csv")
     shown = markdown(median_table, structures)

@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from volprompt.columns import SURFACE_COLUMNS, column_of, median_columns
 from volprompt.tables.bootstrap import bootstrap_interval, labels_of
 from volprompt.tables.configurations import configurations, rows_of
-
-# The surface scores whose median over the volumes stands beside that of combined Dice.
-COMBINED_SCORES = ("nsd", "hd95_mm", "assd_mm")
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -31,16 +29,17 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 
 def summarize(values: Iterable[float], labels: Sequence[str] | None = None) -> dict[str, float]:
-    """Median, intervals, interquartile range and worst of the defined values, and how many are undefined (NaN).
+    """Return the values of `STRUCTURE_COLUMNS`, by name, over the volumes of a structure.
 
-    labels: the group of each value's volume, for the bootstrap interval; without them each value counts by itself.
+    values: the Dice of each volume, NaN if it is undefined.
+    labels: the group of each volume, for the bootstrap interval; without them each volume counts by itself.
     """
-    given = np.asarray(list(values), dtype=float)
-    present = ~np.isnan(given)
-    defined = given[present]
-    own = np.asarray(range(len(given)) if labels is None else labels).astype(str)
+    dice = np.asarray(list(values), dtype=float)
+    present = ~np.isnan(dice)
+    defined = dice[present]
+    group_labels = np.asarray(range(len(dice)) if labels is None else labels).astype(str)
     low, high = median_interval(defined)
-    bootstrap_low, bootstrap_high = bootstrap_interval(defined, list(own[present]))
+    bootstrap_low, bootstrap_high = bootstrap_interval(defined, list(group_labels[present]))
     quartiles = np.percentile(defined, [25, 75]) if len(defined) else [np.nan, np.nan]
     return {
         "median": float(np.median(defined)) if len(defined) else float("nan"),
@@ -50,18 +49,19 @@ def summarize(values: Iterable[float], labels: Sequence[str] | None = None) -> d
         "bootstrap_high": bootstrap_high,
         "iqr": float(quartiles[1] - quartiles[0]),
         "worst": float(defined.min()) if len(defined) else float("nan"),
-        "undefined": len(given) - len(defined),
+        "undefined": len(dice) - len(defined),
     }
 
 
 def medians(
-    scores: pd.DataFrame, runs: pd.DataFrame, structures: Sequence[str], groups: Mapping[str, str] | None = None
+    scores: pd.DataFrame, runs: pd.DataFrame, scored: Sequence[str], groups: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """One row per model and scheme, in the order of the score table.
+    """Return one row per model and scheme, in the order of the score table, with the columns of `columns.py`.
 
-    scores: the score table; runs: the run tables of all jobs; structures: the scored ones; groups: the group (subject)
-    of each volume. `n` counts the volumes with masks and reference; the median Dice stands under the structure's own
-    name, those of `combined` masks' surface scores under `combined_nsd` and so on.
+    scores: the score table.
+    runs: the run tables of all jobs.
+    scored: the scored structures.
+    groups: the group (subject) of each volume.
     """
     rows = []
     for model, scheme in configurations(scores):
@@ -75,13 +75,13 @@ def medians(
             "parameters": int(finished["parameters"].iloc[0]) if len(finished) else pd.NA,
             "n": done["volume"].nunique(),
         }
-        for name in [*structures, "combined"]:
+        for name in [*scored, "combined"]:
             of_structure = done[done["structure"] == name]
             summary = summarize(of_structure["dice"], labels_of(list(of_structure["volume"]), groups))
-            row[name] = summary.pop("median")
-            row |= {f"{name}_{key}": value for key, value in summary.items()}
+            row |= {column_of(name, column): value for column, value in summary.items()}
         combined = done[done["structure"] == "combined"]
-        row |= {f"combined_{name}": float(combined[name].median()) for name in COMBINED_SCORES}
+        for column in SURFACE_COLUMNS:
+            row[column_of("combined", column.name)] = float(combined[column.name].median())
         row["seconds_per_volume"] = float(finished["seconds"].median()) if len(finished) else float("nan")
         rows.append(row)
-    return pd.DataFrame(rows).astype({"parameters": "Int64"})
+    return pd.DataFrame(rows)[median_columns(scored)].astype({"parameters": "Int64"})

@@ -9,7 +9,7 @@ import pandas as pd
 from volprompt.tables.configurations import configurations
 
 
-def failure_modes(scores: pd.DataFrame, structures: Sequence[str], image_schemes: Collection[str]) -> pd.DataFrame:
+def propagation(scores: pd.DataFrame, structures: Sequence[str], image_schemes: Collection[str]) -> pd.DataFrame:
     """One row per model, scheme and structure (the scored ones and `combined`): medians over the volumes with scores.
 
     `over_propagation_worst` is the largest. `knows_extent`: the scheme is one of `image_schemes`, whose prompts tell on

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from volprompt.columns import CONFIGURATION_COLUMNS
+
 # What could be found of the paper's results (Yu et al., arXiv 2408.04762), medians over 488 knees of OAI-ZIB.
 PUBLISHED = (
     ("combined", 0.9196, "best combined median, a three_points_video configuration"),
@@ -96,7 +98,8 @@ def layout(
 ) -> tuple[list[str], list[list[str]]]:
     """The paper's table as text cells: head and rows."""
     columns = [*structures, "combined"]
-    head = ["Model", "Prompts", "Parameters", *(name.replace("_", " ").capitalize() for name in columns), "n"]
+    model, scheme, parameters, n = (column.heading for column in CONFIGURATION_COLUMNS)
+    head = [model, scheme, parameters, *(name.replace("_", " ").capitalize() for name in columns), n]
     best = {name: medians[name].max() for name in columns}
     body = []
     for _, row in medians.iterrows():
