@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Tables, report and the final check: one job each, after everything else. An estimate that waited for them would come
-# too late, so until then they count as mean jobs.
-LAST_RULES = ("aggregate", "report", "all")
+# Rules that make most of a study's work; a workflow that imports these may set a prefix before each name. Other rules
+# have one short job at the end (tables, report, targets). An estimate that waited for those would come too late.
+MAIN_RULES = ("fetch_checkpoint", "convert", "extract_prompts", "segment", "score")
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Progress:
         """Mean seconds of a rule's finished jobs; before the first one, the best guess or None."""
         if self.finished[rule]:
             return self.seconds[rule] / self.finished[rule]
-        if rule.endswith(LAST_RULES):
+        if self.planned[rule] == 1 and not rule.endswith(MAIN_RULES):
             return sum(self.seconds.values()) / self.done if self.done else None
         promised = [
             (now - job.started) / fractions[number]

@@ -48,6 +48,10 @@ def test_a_job_weighs_as_much_as_its_rule_takes() -> None:
 def test_no_estimate_before_every_rule_is_known() -> None:
     progress = run_of(("convert", 0, 2), planned={"convert": 2, "segment": 1, "all": 1})
     assert progress.seconds_left(2, {}) is None
+    progress = run_of(("convert", 0, 2), planned={"convert": 2, "knee_segment": 1})
+    assert progress.seconds_left(2, {}) is None
+    progress = run_of(("convert", 0, 2), planned={"convert": 2, "own_rule": 2})
+    assert progress.seconds_left(2, {}) is None
     assert Progress().seconds_left(2, {}) is None
 
 
