@@ -61,9 +61,10 @@ clean:
 demo/volumes/volumes.tsv: .venv/ready
 	.venv/bin/python -m volprompt.phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
 
-# The environment: exactly requirements.lock, installed by a uv of its own.
+# The environment: exactly requirements.lock, installed by a uv of its own. Compiled here, once: otherwise every start of
+# Python does it again wherever PYTHONDONTWRITEBYTECODE is set, as in many containers, and takes three times as long.
 .venv/ready: requirements.lock .venv/uv
-	.venv/uv/bin/uv pip sync --quiet --python .venv/bin/python requirements.lock
+	.venv/uv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
 	@touch $@
 
 .venv/uv:
