@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 import yaml
+from tests.workflow.snakemake_process import snakemake
 
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 from volprompt.phantom import make_phantom, write_phantom
 
 REPOSITORY = Path(__file__).parents[2]
-SAM, SAM2 = REPOSITORY / "demo" / "sam_demo.yaml", REPOSITORY / "demo" / "sam2_demo.yaml"
+SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
 STAGES = ("convert", "extract_prompts", "fetch_checkpoint", "segment", "score", "aggregate", "report", "all")
 
 
@@ -55,11 +56,18 @@ class Study:
 
     def run(self, *arguments: str) -> Run:
         """Run the workflow in the study's folder with the local profile."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.workflow / "Snakefile")]
-        command += ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
-        command += ["--configfile", "config.yaml", *arguments]
+        return Run(*snakemake(self.folder, self._command(*arguments)))
+
+    def run_command(self, *arguments: str) -> Run:
+        """The same from the command, as people start it."""
+        command = [sys.executable, "-m", "snakemake", *self._command(*arguments)]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         return Run(done.returncode, done.stdout + done.stderr)
+
+    def _command(self, *arguments: str) -> list[str]:
+        command = ["--snakefile", str(self.workflow / "Snakefile"), "--profile", str(REPOSITORY / "profiles" / "local")]
+        # Two small models side by side are faster than one after the other on two threads.
+        return [*command, "--cores", "2", "--set-threads", "segment=1", "--configfile", "config.yaml", *arguments]
 
     def plan(self) -> dict[str, int]:
         """Jobs that a run would do."""
