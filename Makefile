@@ -1,37 +1,41 @@
 # Every target sets itself up from nothing: all that has to be there is Python 3.11 or newer.
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
-export PYTHONPATH := workflow/scripts
 
-.PHONY: demo test clicks slurm-test bench lint format lock schema gallery clean
+.PHONY: help demo test clicks slurm-test bench lint format lock schema gallery clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@echo "volprompt: make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "A study of your own runs with $(SNAKEMAKE); see README.md."
 
 # The main job on the embedded default: synthetic knees, small models, every scheme, the report.
-demo: .venv/ready demo/volumes/volumes.tsv
-	$(SNAKEMAKE) --configfile config/demo.yaml
+demo: .venv/ready demo/volumes/volumes.tsv ## the whole workflow on four synthetic knees and two small models
+	@$(SNAKEMAKE) --configfile config/demo.yaml
 	@echo
-	@cat results/demo/tables/medians.md
-	@echo "The report is results/demo/report/index.html"
+	@grep '^|' results/demo/tables/medians.md
+	@echo
+	@$(call link,results/demo/report/index.html)
 
-test: .venv/ready
-	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+test: .venv/ready ## the tests
+	@.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# A page in the browser that collects the clicks of a study: make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
+# make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
 CONFIG ?= config/config.yaml
-clicks: .venv/ready $(if $(filter config/demo.yaml,$(CONFIG)),demo/volumes/volumes.tsv)
-	.venv/bin/python -m volprompt.clicks collect --configfile $(CONFIG) $(ARGS)
+clicks: .venv/ready $(if $(filter config/demo.yaml,$(CONFIG)),demo/volumes/volumes.tsv) ## a page in the browser that collects a study's clicks (CONFIG=..., ARGS=...)
+	@.venv/bin/volprompt clicks collect --configfile $(CONFIG) $(ARGS)
 
-# The workflow on a real Slurm of two nodes with two fake GPUs each, on this machine. Needs root; installs Slurm with apt.
-slurm-test: .venv/ready
-	.venv/bin/python -m pytest tests/slurm
+slurm-test: .venv/ready ## the tests on a Slurm of two nodes, on this machine; as root, installs Slurm with apt
+	@.venv/bin/python -m pytest tests/slurm
 
-# The packages' own predictors against volprompt, on the demo's models (benchmarks/README.md); some minutes.
-bench: .venv/ready
+bench: .venv/ready ## the packages' own predictors against volprompt; some minutes (benchmarks/README.md)
 	.venv/bin/python benchmarks/compare.py
 	.venv/bin/python benchmarks/ablation.py
 	.venv/bin/python benchmarks/growth.py
 	.venv/bin/python benchmarks/utilisation.py
 
-lint: .venv/ready
+lint: .venv/ready ## ruff, mypy, snakefmt and Snakemake's lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -39,36 +43,42 @@ lint: .venv/ready
 	.venv/bin/snakemake --lint --configfile tests/workflow/lint.yaml
 	.venv/bin/snakemake --lint --snakefile workflow/Snakefile --configfile tests/workflow/lint.yaml
 
-format: .venv/ready
+format: .venv/ready ## format all code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 	.venv/bin/snakefmt Snakefile rules workflow/Snakefile
 
-# After a change of pyproject.toml's dependencies, or of the configuration's types.
-lock: .venv/uv
+lock: .venv/uv ## requirements.lock, after a change of pyproject.toml's dependencies
 	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev pyproject.toml --output-file requirements.lock
 
-schema: .venv/ready
-	.venv/bin/python -c "from volprompt.config import json_schema; print(json_schema(), end='')" > config/schema/config.schema.json
+schema: .venv/ready ## the configuration's schema, after a change of its types
+	.venv/bin/volprompt schema > config/schema/config.schema.json
 
-# The README's drawings of schemes and their prompts.
-gallery: .venv/ready
+gallery: .venv/ready ## the README's drawings of schemes and their prompts
 	.venv/bin/python docs/gallery.py
 
-clean:
+clean: ## remove the demo's volumes and results, and Snakemake's records
 	rm -rf results/demo demo/volumes .snakemake
 
 demo/volumes/volumes.tsv: .venv/ready
-	.venv/bin/python -m volprompt.phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46
+	@echo "Making four synthetic knees in demo/volumes"
+	@.venv/bin/volprompt phantom demo/volumes --count 4 --first-seed 100 --shape 40 96 96 --spacing 2.8 1.46 1.46 > /dev/null
 
-# The environment: exactly requirements.lock, installed by a uv of its own. Compiled here, once: otherwise every start of
-# Python does it again wherever PYTHONDONTWRITEBYTECODE is set, as in many containers, and takes three times as long.
-.venv/ready: requirements.lock .venv/uv
-	.venv/uv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
+# The environment: exactly requirements.lock, installed by a uv of its own, then this package and its console for
+# Snakemake, which the lock does not name and `sync` would remove. uv builds them by itself, so nothing is fetched for them.
+# Compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every start of Python would compile what
+# it imports again, and take three times as long.
+.venv/ready: requirements.lock pyproject.toml console/pyproject.toml .venv/uv
+	@.venv/uv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
+	@.venv/uv/bin/uv pip install --quiet --offline --no-deps --python .venv/bin/python --editable . --editable console
 	@touch $@
 
 .venv/uv:
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; found ' + sys.version + '. Set PYTHON=/path/to/python3.11')"
-	$(PYTHON) -m venv --without-pip .venv
-	$(PYTHON) -m venv .venv/uv
-	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; found ' + sys.version + '. Set PYTHON=/path/to/python3.11')"
+	@echo "Setting up the environment in .venv: about 5 GB, 1 to 5 minutes"
+	@$(PYTHON) -m venv --without-pip .venv
+	@$(PYTHON) -m venv .venv/uv
+	@.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+
+# A path as an address that a terminal makes clickable.
+link = .venv/bin/python -c "import pathlib, sys; print('The report is', pathlib.Path(sys.argv[1]).resolve().as_uri())" $(1)

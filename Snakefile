@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+include: "rules/library.smk"
 include: "rules/common.smk"
 
 
@@ -26,27 +27,13 @@ wildcard_constraints:
     model=r"[^/]+",
 
 
-include: "rules/check.smk"
-include: "rules/checkpoints.smk"
-include: "rules/convert.smk"
-include: "rules/prompts.smk"
-include: "rules/segment.smk"
-include: "rules/score.smk"
-include: "rules/report.smk"
-
-
-# Faulty files are told together, before the first job: a run that converts nothing checks nothing.
-onstart:
-    check_before(workflow.dag.needrun_jobs())
-
-
-# The whole study. Ends with an error, after everything else is done, where more failed than the configuration allows.
+# First, and so the default target, but not that of a workflow that uses this one as a module and has rules before it.
 rule all:
-    default_target: True
+    """The whole study. Ends with an error, after everything else is done, if more failed than the configuration allows."""
     input:
-        report=rules.report.output.page,
-        scores=rules.aggregate.output.scores,
-        failures=rules.aggregate.output.failures,
+        report="<results>/report/index.html",
+        scores="<results>/tables/scores.parquet",
+        failures="<results>/tables/failures.csv",
     output:
         "<results>/complete.txt",
     log:
@@ -57,5 +44,18 @@ rule all:
     params:
         allowed=STUDY.settings.max_failed_fraction,
         skip_invalid=STUDY.settings.on_invalid == "skip",
+    message:
+        "How much of the study failed, and whether that is acceptable"
     script:
         "workflow/scripts/complete.py"
+
+
+include: "rules/check.smk"
+include: "rules/checkpoints.smk"
+include: "rules/convert.smk"
+include: "rules/prompts.smk"
+include: "rules/segment.smk"
+include: "rules/score.smk"
+include: "rules/tables.smk"
+include: "rules/report.smk"
+include: "rules/start.smk"

@@ -21,13 +21,14 @@ import torch
 from cases import Case, demo, random_weights
 from isal import igzip
 
-from volprompt import segment
-from volprompt.devices import Device
-from volprompt.masks import unpack_bits
-from volprompt.models import load_model, sam, tracking
+from volprompt.models import sam, sam2_tracking
 from volprompt.models.base import PromptableModel, without_initialisation
+from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
+from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
+from volprompt.segmentation import schedule
+from volprompt.segmentation.masks import unpack_bits
 
 
 class Setting:
@@ -78,7 +79,7 @@ def one_after_another() -> Iterator[None]:
     def load(items: Any, load: Any) -> Iterator[Any]:
         return ((item, load(item)) for item in items)
 
-    with mock.patch.object(segment, "load_ahead", load), mock.patch.object(segment, "StoreBehind", Store):
+    with mock.patch.object(schedule, "load_ahead", load), mock.patch.object(schedule, "StoreBehind", Store):
         yield
 
 
@@ -102,8 +103,8 @@ def sam2_lines(folder: Path, runs: int) -> None:
         lambda: sum(sum(setting.run(**one).seconds_prompt.values()) for one in objects),
         lambda: sum(setting.run(**videos).seconds_prompt.values()),
     )
-    copied = mock.patch.object(tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
-    gather = tracking.gather
+    copied = mock.patch.object(sam2_tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
+    gather = sam2_tracking.gather
 
     def without_sharing() -> float:
         with copied:

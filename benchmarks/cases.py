@@ -10,18 +10,18 @@ from typing import Any
 import torch
 import yaml
 
-from volprompt.config import Scheme
-from volprompt.devices import Device
-from volprompt.models import load_model
 from volprompt.models.base import PromptableModel
+from volprompt.models.devices import Device
 from volprompt.models.engine import Volume
-from volprompt.models.sam import SamModel
-from volprompt.models.sam2 import Sam2Model
-from volprompt.phantom import make_phantom, write_phantom
-from volprompt.prompts import extract_shard, read_prompts
-from volprompt.schemes import scheme_prompts
-from volprompt.segment import segment_shard
-from volprompt.volumes import convert_shard, read_frames
+from volprompt.models.loading import adapter_of, load_model
+from volprompt.phantom.image import make_phantom
+from volprompt.phantom.study import write_phantom
+from volprompt.prompts.candidates import extract_shard, read_prompts
+from volprompt.prompts.schemes import scheme_prompts
+from volprompt.segmentation.segment import segment_shard
+from volprompt.settings.config import Scheme
+from volprompt.volumes.convert import convert_shard
+from volprompt.volumes.converted import read_frames
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "demo.yaml").read_text(encoding="utf-8"))
@@ -119,9 +119,9 @@ def read_case(folder: Path) -> Case:
 def random_weights(family: str, architecture: str) -> dict[str, Any]:
     """Weights of an official size in the official layout; their masks mean nothing, their cost is the real one."""
     torch.manual_seed(0)
-    if family == "sam":
-        return SamModel.build(architecture).state_dict()
-    module = Sam2Model.build(architecture)
+    module = adapter_of(family).build(architecture)
+    if family != "sam2":
+        return module.state_dict()
     with torch.no_grad():
         head = module.get_submodule(PRESENT)
         bias = head.layers[-1].bias if hasattr(head, "layers") else head.bias

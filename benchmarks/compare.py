@@ -24,7 +24,7 @@ RUNNERS = ("plain", "ours")
 
 def run(runner: str, folder: Path, out: Path, threads: int) -> dict[str, Any]:
     """One run in a process of its own; what it printed last."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY / "workflow/scripts")}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, str(HERE / f"{runner}.py"), str(folder), str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from cases import REPOSITORY
 
-from volprompt.config import Scheme
-from volprompt.devices import Device
-from volprompt.models import load_model
 from volprompt.models.base import PromptableModel
+from volprompt.models.devices import Device
 from volprompt.models.engine import Volume, segment_volumes
 from volprompt.models.features import SliceFeatures
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.loading import load_model
+from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.settings.config import Scheme
 
 SIZE = (384, 384)
 

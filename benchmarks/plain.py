@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,16 @@ import pandas as pd
 import torch
 from cases import LABELS, SCORED, read_case
 
-from volprompt.config import Scheme
-from volprompt.masks import mask_path, write_mask
-from volprompt.prompts import read_prompts
-from volprompt.schemes import ObjectPrompt, scheme_prompts
-from volprompt.segment import Stopwatch, peak_memory
-from volprompt.volumes import grid_of_row, read_frames, read_volume_table
+from volprompt.prompts.candidates import read_prompts
+from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
+from volprompt.segmentation.masks import mask_path, write_mask
+from volprompt.segmentation.runs import Stopwatch, peak_memory
+from volprompt.settings.config import Scheme
+from volprompt.volumes.converted import grid_of_row, read_frames, read_volume_table
 
 
-def load_sam(architecture: str, checkpoint: str, device: str) -> Any:
-    """`SamPredictor` of a registered model, or of one that a YAML file describes."""
+def load_sam(architecture: str, checkpoint: str, device: str) -> tuple[Any, None]:
+    """`SamPredictor` of a registered model, or of one that a YAML file describes; SAM has no video predictor."""
     from segment_anything import SamPredictor, sam_model_registry
 
     if architecture in sam_model_registry:
@@ -40,7 +41,7 @@ def load_sam(architecture: str, checkpoint: str, device: str) -> Any:
 
         model = SamModel.build(architecture)
         model.load_state_dict(torch.load(checkpoint, weights_only=True))
-    return SamPredictor(model.to(device))
+    return SamPredictor(model.to(device)), None
 
 
 def load_sam2(architecture: str, checkpoint: str, device: str) -> tuple[Any, Any]:
@@ -61,6 +62,10 @@ def load_sam2(architecture: str, checkpoint: str, device: str) -> tuple[Any, Any
     video = build_sam2_video_predictor(architecture, checkpoint, device=device)
     video.fill_hole_area = 0
     return image, video
+
+
+# How to load the package's own predictors of each family, for images and for video.
+LOADERS: dict[str, Callable[[str, str, str], tuple[Any, Any]]] = {"sam": load_sam, "sam2": load_sam2}
 
 
 def image_scheme(
@@ -110,10 +115,7 @@ def main(folder: Path, out: Path) -> None:
     half = case.precision == "bfloat16"
     started = time.perf_counter()
     assert case.checkpoint
-    if case.family == "sam":
-        image, video = load_sam(case.architecture, case.checkpoint, case.device), None
-    else:
-        image, video = load_sam2(case.architecture, case.checkpoint, case.device)
+    image, video = LOADERS[case.family](case.architecture, case.checkpoint, case.device)
     startup = time.perf_counter() - started
     watch = Stopwatch()
     candidates = read_prompts(folder / "prompts.parquet")

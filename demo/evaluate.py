@@ -21,17 +21,19 @@ import yaml
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from volprompt.config import Scheme
-from volprompt.devices import choose_device
 from volprompt.files import atomic, write_text
-from volprompt.masks import unpack_bits
-from volprompt.models import engine, load_model
+from volprompt.models import engine
 from volprompt.models.base import PromptableModel
-from volprompt.phantom import make_phantom
-from volprompt.prompts import volume_prompts
-from volprompt.schemes import scheme_prompts
-from volprompt.scores import Reference, score_volume
-from volprompt.volumes import structure_mask, window
+from volprompt.models.devices import choose_device
+from volprompt.models.loading import load_model
+from volprompt.phantom.image import make_phantom
+from volprompt.prompts.candidates import volume_prompts
+from volprompt.prompts.schemes import scheme_prompts
+from volprompt.scores.scores import Reference, score_volume
+from volprompt.segmentation.masks import unpack_bits
+from volprompt.settings.config import Scheme
+from volprompt.volumes.convert import window
+from volprompt.volumes.references import structure_mask
 
 HERE = Path(__file__).parent
 HELD_OUT_SEEDS = range(900, 908)

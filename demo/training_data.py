@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 # One anatomy under many contrasts needs the tissue of each voxel, which the public function does not return.
-from volprompt.phantom import DESS, _Anatomy, _Knee, _Lattice, _paint_knee
+from volprompt.phantom.image import DESS, Lattice, paint_knee
+from volprompt.phantom.knee import Anatomy, Knee
 
 TISSUES = tuple(DESS)
 MARROW, CORTEX, FAT, MUSCLE, CARTILAGE = (
@@ -86,22 +87,22 @@ class _TissueMap:
 
 def knee_volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Tissues and objects, as frames, of the knee that `make_phantom` draws for this seed (as a right knee)."""
-    body, field_rng = _Anatomy(np.random.default_rng([seed, 0])), np.random.default_rng([seed, 2])
+    body, field_rng = Anatomy(np.random.default_rng([seed, 0])), np.random.default_rng([seed, 2])
     axes = [((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(GRID, SPACING, strict=True)]
-    bumps = [_Lattice(field_rng, (step, step, step), axes) for step in (17.0, 14.0, 12.0)]
+    bumps = [Lattice(field_rng, (step, step, step), axes) for step in (17.0, 14.0, 12.0)]
     tissues, objects = np.empty(GRID, np.uint8), np.empty(GRID, np.uint8)
     for start in range(0, GRID[0], 16):
         part = slice(start, start + 16)
-        knee = _Knee(body, [axes[0][part], *axes[1:]], [body.roughness * lattice.slab(part) for lattice in bumps])
+        knee = Knee(body, [axes[0][part], *axes[1:]], [body.roughness * lattice.slab(part) for lattice in bumps])
         canvas = _TissueMap(knee.femur.shape)
-        _paint_knee(knee, canvas)
+        paint_knee(knee, canvas)
         tissues[part] = canvas.numbers
         objects[part] = _bones(knee)
     turn = (slice(None), slice(None, None, -1), slice(None, None, -1))
     return tissues[turn].transpose(0, 2, 1), objects[turn].transpose(0, 2, 1)
 
 
-def _bones(knee: _Knee) -> np.ndarray:
+def _bones(knee: Knee) -> np.ndarray:
     labels = knee.labels()
     labels[~np.isin(labels, list(BONES.values()))] = 0
     labels[(knee.fibula < 0) & (labels == 0)] = FIBULA

@@ -17,12 +17,13 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
-from volprompt.config import read_settings
 from volprompt.files import atomic, write_text
-from volprompt.phantom import make_phantom
-from volprompt.prompts import volume_prompts
-from volprompt.report.figures import COLOURS, draw_prompts, png
-from volprompt.schemes import FrameGrid, scheme_prompts, with_masks
+from volprompt.palette import structure_colours
+from volprompt.phantom.image import make_phantom
+from volprompt.prompts.candidates import volume_prompts
+from volprompt.prompts.schemes import FrameGrid, scheme_prompts, with_masks
+from volprompt.report.drawing import draw_prompts, png
+from volprompt.settings.reading import read_settings
 
 FOLDER = Path(__file__).parent / "gallery"
 README = Path(__file__).parents[1] / "README.md"
@@ -106,7 +107,7 @@ class Knee:
             axes.set_axis_off()
             axes.imshow(self.frames[index], cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"slice {index}" + (", prompted" if index in prompted else ""), fontsize=8)
-            colours = dict(zip(STRUCTURES, COLOURS, strict=False))
+            colours = structure_colours(STRUCTURES)
             given = [prompt for prompt in prompts if prompt.slice == index]
             for prompt in given:
                 if prompt.mask is not None:

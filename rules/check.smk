@@ -1,6 +1,6 @@
-# The headers of everything in the sample sheet: `snakemake check`. Part of no other target: a run does the same for the
-# shards that it is about to convert, before its first job (onstart).
+# Part of no other target: a run does the same for the shards that it is about to convert, before its first job (onstart).
 rule check:
+    """Check the header of every file in the sample sheet."""
     input:
         STUDY.sources(STUDY.volumes),
     output:
@@ -15,5 +15,7 @@ rule check:
         axis=STUDY.settings.frames.axis,
         resample=STUDY.settings.references.resample,
         table=f"{STUDY.settings.results}/check/faults.tsv",
+    message:
+        "Check the headers of all volumes and references"
     script:
         "../workflow/scripts/check.py"

@@ -1,6 +1,7 @@
-# One checkpoint of the catalogue, its SHA-256 verified; a file that is already in place is used as it is. On a cluster
-# the login node fetches it, since compute nodes often have no internet.
+# A file that is already in place is used as it is. On a cluster the login node fetches it, since compute nodes often
+# have no internet.
 rule fetch_checkpoint:
+    """Fetch one checkpoint of the catalogue and verify its SHA-256."""
     output:
         update("<checkpoints>/{file}"),
     log:
@@ -17,5 +18,7 @@ rule fetch_checkpoint:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         entry=lambda wildcards: CATALOGUE[wildcards.file].model_dump(mode="json"),
+    message:
+        "Fetch the checkpoint {wildcards.file}"
     script:
         "../workflow/scripts/fetch_checkpoint.py"

@@ -1,23 +1,18 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
-import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
-
-WORKFLOW = Path(workflow.current_basedir).parent
-sys.path.insert(0, str(WORKFLOW / "workflow" / "scripts"))
 
 from volprompt import METHOD_VERSION
-from volprompt.checkpoints import read_catalogue
-from volprompt.config import BATCH_SETTINGS, preset_settings
-from volprompt.study import read_study
-from volprompt.devices import visible_gpus
+from volprompt.checkpoints.catalogue import read_catalogue
+from volprompt.settings.config import BATCH_SETTINGS
+from volprompt.settings.presets import preset_settings
+from volprompt.study.study import read_study
+from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
-from volprompt.logs import logging_to_console
 
 try:
-    CATALOGUE = read_catalogue(WORKFLOW / "config" / "checkpoints.yaml")
+    CATALOGUE = read_catalogue(CATALOGUE_FILE)
     STUDY = read_study(
         config, CATALOGUE, digests=Path(".snakemake/volprompt/digests.json")
     )
@@ -44,32 +39,6 @@ def sheet_rows(wildcards):
 def source_files(wildcards):
     """Files and folders that the shard's volumes are read from."""
     return STUDY.sources(STUDY.shards[wildcards.shard])
-
-
-def check_before(jobs):
-    """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
-    shards = {job.wildcards.shard for job in jobs if job.rule.name == "convert"}
-    ours = {row.volume for shard in shards for row in STUDY.shards[shard]}
-    if not ours:
-        return
-    try:
-        from volprompt.check import check_sheet
-    except ImportError as error:
-        logger.warning(f"Headers are not checked before the start: {error}")
-        return
-
-    settings = STUDY.settings
-    try:
-        with logging_to_console("check"):
-            check_sheet(
-                [row.plain() for row in STUDY.volumes if row.volume in ours],
-                settings.frames.axis,
-                settings.references.resample,
-                settings.on_invalid,
-                f"{settings.results}/check/faults.tsv",
-            )
-    except VolpromptError as error:
-        raise WorkflowError(str(error)) from None
 
 
 def shard_clicks(wildcards):

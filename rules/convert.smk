@@ -1,5 +1,5 @@
-# The volumes of one shard: frames and reference label maps on one grid, and a table of what was found.
 rule convert:
+    """Convert the volumes of one shard: frames and reference label maps on one grid, and a table of what was found."""
     input:
         source_files,
     output:
@@ -19,5 +19,7 @@ rule convert:
         structures=LABELS,
         resample=STUDY.settings.references.resample,
         method_version=METHOD_VERSION["convert"],
+    message:
+        "Convert the volumes of shard {wildcards.shard}"
     script:
         "../workflow/scripts/convert.py"

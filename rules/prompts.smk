@@ -1,5 +1,5 @@
-# Every candidate prompt of one shard's volumes, whatever the schemes make of them.
 rule extract_prompts:
+    """Extract every candidate prompt of one shard's volumes, whatever the schemes make of them."""
     input:
         volumes="<results>/volumes/{shard}",
     output:
@@ -17,5 +17,15 @@ rule extract_prompts:
         structures=LABELS,
         clicks=shard_clicks,
         method_version=METHOD_VERSION["prompts"],
+    message:
+        "Extract the prompts of shard {wildcards.shard}"
     script:
         "../workflow/scripts/extract_prompts.py"
+
+
+rule prompts:
+    """All prompts, and what they are made from."""
+    input:
+        expand("<results>/prompts/{shard}.parquet", shard=STUDY.shards),
+    message:
+        "All prompts are extracted"

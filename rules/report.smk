@@ -1,10 +1,11 @@
-# One page for people, and its figures for print. One short job, like the tables.
+# One short job, like the tables.
 rule report:
+    """Write the report: one page for people, and its figures for print."""
     input:
         tables=rules.aggregate.output,
         volumes=rules.aggregate.input.volumes,
-        prompts=expand("<results>/prompts/{shard}.parquet", shard=STUDY.shards),
-        masks=rules.aggregate.input.masks,
+        prompts=rules.prompts.input,
+        masks=rules.masks.input,
     output:
         page=report(
             "<results>/report/index.html",
@@ -52,5 +53,7 @@ rule report:
         training_runs=STUDY.training_runs(),
         settings=STUDY.settings.report.model_dump(mode="json"),
         method_version=METHOD_VERSION["report"],
+    message:
+        "Write the report"
     script:
         "../workflow/scripts/report.py"

@@ -1,5 +1,5 @@
-# Masks of one experiment, model and shard: every scheme, one pass of the image encoder per slice.
 rule segment:
+    """Segment one shard with one model of one experiment: every scheme, one pass of the image encoder per slice."""
     input:
         volumes="<results>/volumes/{shard}",
         prompts="<results>/prompts/{shard}.parquet",
@@ -26,5 +26,15 @@ rule segment:
             mode="json", exclude=BATCH_SETTINGS
         ),
         method_version=METHOD_VERSION["segment"],
+    message:
+        "Segment {wildcards.experiment}/{wildcards.model}, shard {wildcards.shard}"
     script:
         "../workflow/scripts/segment.py"
+
+
+rule masks:
+    """All masks, and what they are made from; no scores."""
+    input:
+        ["<results>/masks/{}/{}/{}".format(*job) for job in EVERY_JOB],
+    message:
+        "All volumes are segmented"

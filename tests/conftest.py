@@ -16,6 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where there are two all the same (a test's own setting, jobs of the workflow), they must not spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Runs of the workflow print what Snakemake itself prints; the tests of volprompt's console ask for it.
+os.environ["VOLPROMPT_CONSOLE"] = "plain"
 
 # Makes a folder of this name by a function, once for all processes of the test run.
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]

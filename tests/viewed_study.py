@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from volprompt.config import Scheme
-from volprompt.masks import mask_path, write_mask
-from volprompt.prompts import extract_shard
+from volprompt.prompts.candidates import extract_shard
 from volprompt.report.shards import ShardFiles, StudyDesign
-from volprompt.volumes import convert_shard, grid_of_row, read_volume_table
+from volprompt.segmentation.masks import mask_path, write_mask
+from volprompt.settings.config import Scheme
+from volprompt.volumes.convert import convert_shard
+from volprompt.volumes.converted import grid_of_row, read_volume_table
 
 STRUCTURES = {"femur": [1], "tibia": [3]}
 SCHEMES = {

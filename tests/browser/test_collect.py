@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from volprompt.clicks.pages import collect
 from volprompt.clicks.server import CollectServer, FrameStore
+from volprompt.palette import structure_colours
 
 # (slice, y, x) of the frames, and millimetres along these axes: pixels are not square.
 SHAPE, SPACING = (9, 40, 60), (3.0, 1.5, 0.9)
@@ -74,8 +75,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     Path("volumes.tsv").write_text("volume\timage\n" + "".join(f"{name}\t{name}.nii.gz\n" for name in NAMES))
     running: list[CollectServer] = []
 
-    def started(config: dict[str, Any] = CONFIG) -> Session:
-        collection, settings = collect(config)
+    def started(config: dict[str, Any] = CONFIG, **options: Any) -> Session:
+        collection, settings = collect(config, **options)
         server = CollectServer(collection, FrameStore(settings))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         running.append(server)
@@ -310,3 +311,14 @@ def test_two_fingers_zoom_and_set_no_click(start: Callable[..., Session], visit:
     assert zoomed[0] == pytest.approx((left, top), abs=4)  # around the finger that rests
     assert len(zoomed) == 1 or zoomed[1][0] - zoomed[0][0] == pytest.approx(2 * (right - left), abs=4)
     expect(page.locator("#structures button").first).to_contain_text("\u2013")
+
+
+def test_a_structure_has_the_reports_colour_whatever_else_is_asked_for(
+    start: Callable[..., Session], visit: Callable[..., Page]
+) -> None:
+    page = visit(start(structures=["tibia"]))
+    ready(page, 0)
+    button = page.locator("#structures button")
+    expect(button).to_contain_text("tibia")
+    colour = button.evaluate("button => button.style.getPropertyValue('--own')")
+    assert colour == structure_colours(["femur", "tibia"])["tibia"]

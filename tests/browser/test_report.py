@@ -63,7 +63,7 @@ def test_every_section_has_a_place_in_the_navigation(report: Path, visit: Open) 
 def test_pictures_have_descriptions(report: Path, visit: Open) -> None:
     page = visit(report).page
     pictures = page.locator("figure svg, figure img").all()
-    # Three distributions, two of differences, decay, failure modes, ranks, cost.
+    # Three distributions, two of differences, decay, propagation, ranks, cost.
     assert len(pictures) == 9
     assert all(picture.get_attribute("aria-label") or picture.get_attribute("alt") for picture in pictures)
     identifiers = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
@@ -219,7 +219,7 @@ def test_a_small_study_says_what_is_missing(tmp_path: Path, visit: Open) -> None
     simulated = simulate(tmp_path, volumes=2, shards=1)
     simulated.aggregate()
     tables = tmp_path / "tables"
-    for name in ("ranks", "decay", "failure_modes"):
+    for name in ("ranks", "decay", "propagation"):
         (tables / f"{name}.csv").unlink()
     empty = pd.read_csv(tables / "comparisons.csv").head(0)
     empty.to_csv(tables / "comparisons.csv", index=False)

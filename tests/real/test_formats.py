@@ -13,10 +13,11 @@ import pytest
 from tests.unit.image_files import pack
 from tests.workflow.small_study import new_study
 
-from volprompt.check import check_volumes
-from volprompt.images.formats import open_image
-from volprompt.prompts import extract_shard, read_prompts
-from volprompt.volumes import convert_shard, read_volume_table
+from volprompt.prompts.candidates import extract_shard, read_prompts
+from volprompt.study.check import check_volumes
+from volprompt.volumes.convert import convert_shard
+from volprompt.volumes.converted import read_volume_table
+from volprompt.volumes.images.opening import open_image
 
 pytestmark = pytest.mark.real
 

@@ -8,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from tests.workflow.small_study import REPOSITORY, Study, new_study
+from tests.workflow.small_study import Study, new_study
 
-from volprompt.prompts import extract_shard, read_prompts
-from volprompt.volumes import convert_shard, read_volume_table
+from volprompt.prompts.candidates import extract_shard, read_prompts
+from volprompt.volumes.convert import convert_shard
+from volprompt.volumes.converted import read_volume_table
 
 pytestmark = pytest.mark.real
 
@@ -79,12 +80,11 @@ def test_frames_show_the_knee_upright_and_facing_left(prompts: pd.DataFrame) -> 
 def test_conversion_stays_under_a_gigabyte(shared_data: Path, tmp_path: Path) -> None:
     row = knee(shared_data, "kneebones3dify")
     code = (
-        "from volprompt.volumes import convert_shard\n"
+        "from volprompt.volumes.convert import convert_shard\n"
         f"convert_shard([{row!r}], {FRAMES!r}, {BONES!r}, {str(tmp_path)!r})\n"
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
     )
-    environment = {"PYTHONPATH": str(REPOSITORY / "workflow" / "scripts")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) * 1024 < 1e9
 
 

@@ -50,6 +50,12 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> str:
     return str(path)
 
 
+def write_analyze(path: Path, array: np.ndarray, affine: np.ndarray) -> str:
+    """An Analyze pair (.hdr, .img) with SPM's .mat file, which holds the affine."""
+    nib.save(nib.Spm2AnalyzeImage(np.ascontiguousarray(array), affine), path)
+    return str(path)
+
+
 def write_itk(path: Path, array: np.ndarray, affine: np.ndarray, compress: bool = False) -> str:
     """NRRD or MetaImage, by the ending; the data file of .mhd and .nhdr lies beside it."""
     lps = TO_LPS @ affine
@@ -113,12 +119,12 @@ def compress_rle(path: Path) -> None:
 
 
 def pack(folder: Path, archive: Path) -> str:
-    """The folder's files as .zip or .tar.gz, in a subfolder as archives have it."""
+    """The folder's files as .zip, .tar or .tar.gz, in a subfolder as archives have it."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
             for path in sorted(folder.iterdir()):
                 packed.write(path, f"study/{path.name}")
     else:
-        with tarfile.open(archive, "w:gz") as packed:
+        with tarfile.open(archive, "w" if archive.suffix == ".tar" else "w:gz") as packed:
             packed.add(folder, arcname="study")
     return str(archive)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from volprompt.errors import VolpromptError
-from volprompt.logs import Progress, duration, logger, logging_to
+from volprompt.logs import NOTICE, WARNINGS_SHOWN, Progress, duration, logger, logging_to
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +30,54 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "segment" / "000.log"
 
 
-def test_lines_go_to_the_file_and_to_the_console(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_holds_every_line_and_the_console_what_people_have_to_see(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with logging_to(log, "convert 000"):
         logger.info("volume %s", "knee")
         logging.getLogger("volprompt.checkpoints").warning("slow")
-    (first, second) = log.read_text().splitlines()
+        logger.log(NOTICE, "no fault")
+    (first, second, third) = log.read_text().splitlines()
     assert first.endswith(" INFO volume knee")
     assert second.endswith(" WARNING slow")
-    assert capsys.readouterr().err == "[convert 000] volume knee\n[convert 000] slow\n"
+    assert third.endswith(" NOTICE no fault")
+    assert capsys.readouterr().err == "[convert 000] slow\n[convert 000] no fault\n"
+
+
+def test_the_console_shows_the_first_warnings_of_a_job(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to(log, "convert 000"):
+        for number in range(WARNINGS_SHOWN + 3):
+            logger.warning("warning %d", number)
+        logger.log(NOTICE, "no fault")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == WARNINGS_SHOWN + 1
+    assert lines[-3:] == [
+        f"[convert 000] warning {WARNINGS_SHOWN - 2}",
+        f"[convert 000] warning {WARNINGS_SHOWN - 1} (further warnings are in the job's log)",
+        "[convert 000] no fault",
+    ]
+    assert log.read_text().count("WARNING") == WARNINGS_SHOWN + 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "console", "shown"), [(60, "plain", 0), (0, "plain", 3), (0, "status", 0)], ids=str
+)
+def test_progress_on_the_console(
+    seconds: int,
+    console: str,
+    shown: int,
+    log: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("volprompt.logs.PROGRESS_SECONDS", seconds)
+    monkeypatch.setenv("VOLPROMPT_CONSOLE", console)
+    with logging_to(log):
+        progress = Progress(3)
+        for volume in ("a", "b", "c"):
+            progress.step(volume, "done")
+    assert len(capsys.readouterr().err.splitlines()) == shown
+    assert len(log.read_text().splitlines()) == 3
 
 
 def test_an_expected_error_is_its_message_alone(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,12 +89,33 @@ def test_an_expected_error_is_its_message_alone(log: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == "knee.nii: no such file\n"
 
 
-def test_any_other_error_is_logged_with_its_traceback(log: Path) -> None:
-    with pytest.raises(ZeroDivisionError), logging_to(log):
+def test_any_other_error_is_logged_with_its_traceback(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, logging_to(log):
         _ = 1 / 0
+    assert ended.value.code == 1
     text = log.read_text()
     assert "Traceback" in text
     assert "ZeroDivisionError: division by zero" in text
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert shown == "Unexpected error: ZeroDivisionError: division by zero (the traceback is in the job's log)"
+
+
+def test_an_interrupted_job_ends_without_a_traceback(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, logging_to(log):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert log.read_text().endswith(" ERROR Interrupted\n")
+    assert capsys.readouterr().err == "Interrupted\n"
+
+
+def test_a_console_that_reads_the_log_is_not_told_the_error_twice(
+    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOLPROMPT_CONSOLE", "status")
+    with pytest.raises(SystemExit), logging_to(log):
+        raise VolpromptError("knee.nii: no such file")
+    assert capsys.readouterr().err == ""
+    assert log.read_text().endswith(" ERROR knee.nii: no such file\n")
 
 
 def test_warnings_of_other_packages_are_logged(log: Path) -> None:

@@ -10,8 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from tests.unit.command_line import volprompt
 
-from volprompt.phantom import LABELS, Contrast, Phantom, Side, main, make_phantom, write_phantom, write_study
+from volprompt.phantom.image import Contrast, Phantom, Side, make_phantom
+from volprompt.phantom.knee import LABELS
+from volprompt.phantom.study import write_phantom, write_study
 
 SHAPE, SPACING = (40, 96, 96), (2.8, 1.46, 1.46)
 SEEDS = (100, 101, 102)
@@ -187,18 +190,18 @@ def test_study_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_line_skips_a_complete_study_and_mends_a_broken_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [str(tmp_path), "--count", "2", "--first-seed", "7"]
+    command = ["phantom", str(tmp_path), "--count", "2", "--first-seed", "7"]
     command += ["--shape", "10", "24", "24", "--spacing", "11.2", "5.84", "5.84"]
-    main(command)
+    assert volprompt(*command) == 0
     first = capsys.readouterr().out
     assert len(first.splitlines()) == 2
     assert "already" not in first
     image = tmp_path / "phantom_007_image.nii.gz"
     before = image.stat().st_mtime_ns
-    main(command)
+    assert volprompt(*command) == 0
     assert capsys.readouterr().out.count("already there") == 2
     assert image.stat().st_mtime_ns == before
     (tmp_path / "phantom_008_labels.nii.gz").unlink()
-    main(command)
+    assert volprompt(*command) == 0
     assert "already" not in capsys.readouterr().out
     assert (tmp_path / "phantom_008_labels.nii.gz").exists()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from volprompt.checkpoints import read_catalogue
-from volprompt.study import read_study
+from volprompt.checkpoints.catalogue import read_catalogue
+from volprompt.study.study import read_study
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def make_results() -> None:
     results = Path("results")
     jobs = [(e, m, s) for e, parts in study.experiments.items() for m in parts.models for s in study.shards]
     typeset = [f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")]
-    tables = ["scores.parquet", *typeset, "ranks.csv", "decay.csv", "failure_modes.csv", "cost.csv", "failures.csv"]
+    tables = ["scores.parquet", *typeset, "ranks.csv", "decay.csv", "propagation.csv", "cost.csv", "failures.csv"]
     for stage in (
         [Path(checkpoint.file) for checkpoint in study.checkpoints.values()],
         [results / "volumes" / shard / "volumes.parquet" for shard in study.shards],

@@ -30,12 +30,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from volprompt.config import Settings, read_settings
 from volprompt.files import write_table
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
-from volprompt.study import shard_of
-from volprompt.tables import aggregate
+from volprompt.settings.config import Settings
+from volprompt.settings.reading import read_settings
+from volprompt.study.study import shard_of
+from volprompt.tables.aggregate import aggregate
 
 REPOSITORY = Path(__file__).parents[2]
 STAMP = "SIMULATED"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.unit.command_line import volprompt
 from tests.workflow.small_study import Study, new_study
 
 
@@ -44,7 +45,9 @@ def test_faults_stop_the_run_before_its_first_job(small: Study) -> None:
     assert not (small.folder / "results" / "volumes").exists()
 
 
-def test_the_target_check_alone(small: Study) -> None:
+def test_the_target_check_alone_and_the_command(
+    small: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = small.run("--", "check")
     assert whole.code == 0, whole.text
     assert "The headers of 3 volumes have no fault" in whole.text
@@ -55,7 +58,14 @@ def test_the_target_check_alone(small: Study) -> None:
     broken = small.run("--", "check")
     assert broken.code != 0
     assert "2 faults in 2 of 3 volumes" in broken.text
-    assert len(faults_of(small)) == 2
+    found = faults_of(small)
+    assert len(found) == 2
+
+    (small.folder / "results" / "check" / "faults.tsv").unlink()
+    monkeypatch.chdir(small.folder)
+    assert volprompt("check", "--configfile", "config.yaml") == 1
+    assert "2 faults in 2 of 3 volumes" in capsys.readouterr().err
+    assert faults_of(small).equals(found)
 
 
 def test_faulty_and_missing_volumes_are_skipped_where_asked(small: Study) -> None:

@@ -18,12 +18,13 @@ import yaml
 from tests.conftest import MadeOnce
 
 from volprompt.files import table_metadata, write_table
-from volprompt.phantom import make_phantom, write_phantom
-from volprompt.prompts import extract_shard, read_prompts
-from volprompt.scores import score_shard
-from volprompt.segment import segment_shard
-from volprompt.statistics import summarize
-from volprompt.volumes import convert_shard
+from volprompt.phantom.image import make_phantom
+from volprompt.phantom.study import write_phantom
+from volprompt.prompts.candidates import extract_shard, read_prompts
+from volprompt.scores.scores import score_shard
+from volprompt.segmentation.segment import segment_shard
+from volprompt.tables.medians import summarize
+from volprompt.volumes.convert import convert_shard
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "demo.yaml").read_text())

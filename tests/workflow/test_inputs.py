@@ -5,24 +5,26 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tests.unit.image_files import write_dicom, write_itk
+import pytest
+from tests.unit.image_files import write_dicom, write_itk, write_nifti
 from tests.workflow.small_study import new_study
 
-from volprompt.phantom import make_phantom
-from volprompt.volumes import read_volume_table
+from volprompt.phantom.image import make_phantom
+from volprompt.volumes.converted import read_volume_table
 
 
-def test_dicom_folders_and_detached_headers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("header", "data"), [("labels.mhd", "labels.raw"), ("labels.hdr", "labels.img")])
+def test_dicom_folders_and_detached_headers(tmp_path: Path, header: str, data: str) -> None:
     study = new_study(tmp_path)
     made = make_phantom(3, shape=(10, 24, 32), spacing=(9.0, 2.9, 2.5), contrast="dess", noise=5)
     image, labels = made.image.astype(np.int16), made.labels.astype(np.uint8)
     write_dicom(tmp_path / "series", image, made.affine)
     write_dicom(tmp_path / "series", image, made.affine, EchoNumbers=2)
-    write_itk(tmp_path / "labels.mhd", labels, made.affine)
+    (write_itk if header == "labels.mhd" else write_nifti)(tmp_path / header, labels, made.affine)
     sheet = tmp_path / "volumes.tsv"
-    sheet.write_text("volume\timage\treference\tseries\nknee_d\tseries\tlabels.mhd\t\n")
+    sheet.write_text(f"volume\timage\treference\tseries\nknee_d\tseries\t{header}\t\n")
     assert "holds 2 stacks of slices" in study.run().text
-    sheet.write_text("volume\timage\treference\tseries\nknee_d\tseries\tlabels.mhd\t4@2\n")
+    sheet.write_text(f"volume\timage\treference\tseries\nknee_d\tseries\t{header}\t4@2\n")
     converted = study.run("--", "results/volumes/000")
     assert converted.code == 0, converted.text
     (row,) = read_volume_table(tmp_path / "results" / "volumes" / "000").itertuples()
@@ -33,7 +35,7 @@ def test_dicom_folders_and_detached_headers(tmp_path: Path) -> None:
     assert study.plan()["convert"] == 1
     os.utime(tmp_path / "series", (later - 1000, later - 1000))
     assert "convert" not in study.plan()
-    raw = tmp_path / "labels.raw"  # small files count as changed by their content
+    raw = tmp_path / data  # small files count as changed by their content
     raw.write_bytes(raw.read_bytes()[::-1])
     os.utime(raw, (later, later))
     assert study.plan()["convert"] == 1

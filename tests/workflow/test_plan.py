@@ -1,5 +1,6 @@
 """The paper's whole study, planned and not run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,34 @@ def test_gpu_is_asked_for_by_segment_alone(tmp_path: Path) -> None:
     config = study.config
     config["inference"]["device"] = "cuda"
     study.configure(**config)
-    text = study.run("--dry-run").text
-    blocks = [block for block in text.split("\n\n") if "rule " in block and "resources:" in block]
-    asking = {block.split("rule ")[1].split(":")[0] for block in blocks if "gpu=1" in block}
-    assert asking == {"segment"}
+    planned = study.run("--dry-run", "--logger", "jobs").planned
+    assert {job["rule_name"] for job in planned if job["resources"].get("gpu")} == {"segment"}
+
+
+def test_targets_by_name_end_after_their_stage(tmp_path: Path) -> None:
+    study = paper_study(tmp_path, volumes=3)
+    stages = {
+        "prompts": {"convert", "extract_prompts"},
+        "masks": {"fetch_checkpoint", "segment"},
+        "scores": {"score"},
+        "tables": {"aggregate"},
+    }
+    expected: set[str] = set()
+    for target, added in stages.items():
+        expected |= added
+        planned = study.run("--dry-run", "--logger", "jobs", "--", target).planned
+        assert {job["rule_name"] for job in planned} == {*expected, target}
+
+
+def test_each_rule_says_what_it_does(tmp_path: Path) -> None:
+    """In `snakemake --list` by its docstring, and in the console by a message that replaces the lists of files."""
+    study = paper_study(tmp_path, volumes=3)
+    listed = dict(re.findall(r"^(\w+)(?: \((.*)\))?$", study.run("--list").text, re.MULTILINE))
+    assert {"all", "check", "convert", "segment", "report", "masks"} <= set(listed)
+    assert [rule for rule, docstring in listed.items() if not docstring] == []
+
+    planned = study.run("--dry-run", "--logger", "jobs").planned
+    assert {job["rule_name"] for job in planned} <= set(listed)
+    for job in planned:
+        assert job["rule_msg"], job["rule_name"]
+        assert all(value in job["rule_msg"] for value in job["wildcards"].values()), job["rule_msg"]

@@ -12,7 +12,7 @@ LABELS = {
     "comparisons": "Paired comparisons",
     "ranks": "Ranks",
     "decay": "Decay by distance",
-    "failure_modes": "Failure modes",
+    "propagation": "Propagation",
     "cost": "Cost",
     "failures": "Failed volumes",
 }

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import MadeOnce
 from tests.workflow.small_study import VOLUMES, Study, new_study
 
-from volprompt.images.formats import open_image, read_voxels
-from volprompt.volumes import grid_of
+from volprompt.volumes.grid import grid_of
+from volprompt.volumes.images.opening import open_image, read_voxels
 
 # The middle of 12 slices, on which the phantoms show all three structures.
 CLICKED = 6

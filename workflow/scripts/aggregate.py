@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from volprompt.logs import logging_to
-from volprompt.tables import aggregate
+from volprompt.tables.aggregate import aggregate
 
 with logging_to(snakemake.log[0], "aggregate"):
     aggregate(

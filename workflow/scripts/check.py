@@ -1,8 +1,8 @@
 """Every fault that the headers of the sample sheet's files show."""
 
-from volprompt.check import check_sheet
 from volprompt.files import write_text
 from volprompt.logs import logging_to
+from volprompt.study.check import check_sheet
 
 with logging_to(snakemake.log[0], "check"):
     params = snakemake.params

@@ -1,11 +1,13 @@
 """The end of the study: how much failed, and whether that is acceptable."""
 
+from pathlib import Path
+
 from volprompt.files import write_text
-from volprompt.logs import logger, logging_to
-from volprompt.tables import check_failures
+from volprompt.logs import NOTICE, logger, logging_to
+from volprompt.tables.failures import check_failures
 
 with logging_to(snakemake.log[0], "all"):
     given, params = snakemake.input, snakemake.params
     summary = check_failures(given.scores, given.failures, params.allowed, params.skip_invalid)
-    logger.info("%s; the report is %s", summary, snakemake.input.report)
+    logger.log(NOTICE, "%s; the report is %s", summary, Path(given.report).resolve().as_uri())
     write_text(snakemake.output[0], summary + "\n")

@@ -1,7 +1,7 @@
 """Frames and reference label maps of one shard's volumes."""
 
 from volprompt.logs import logging_to
-from volprompt.volumes import convert_shard
+from volprompt.volumes.convert import convert_shard
 
 with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
     convert_shard(

@@ -1,7 +1,7 @@
 """Candidate prompts of one shard's volumes."""
 
 from volprompt.logs import logging_to
-from volprompt.prompts import extract_shard
+from volprompt.prompts.candidates import extract_shard
 
 with logging_to(snakemake.log[0], f"extract_prompts {snakemake.wildcards.shard}"):
     extract_shard(

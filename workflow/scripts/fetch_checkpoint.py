@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from volprompt.checkpoints import CatalogueEntry, fetch
+from volprompt.checkpoints.catalogue import CatalogueEntry
+from volprompt.checkpoints.download import fetch
 from volprompt.logs import logging_to
 
 with logging_to(snakemake.log[0], f"fetch_checkpoint {snakemake.wildcards.file}"):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from volprompt.config import Frames, Inference, Scheme, Scores
 from volprompt.logs import logging_to
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
+from volprompt.settings.config import Frames, Inference, Scheme, Scores
 
 params = snakemake.params
 

@@ -1,7 +1,7 @@
 """Scores of one experiment, model and shard."""
 
 from volprompt.logs import logging_to
-from volprompt.scores import score_shard
+from volprompt.scores.scores import score_shard
 
 wildcards = snakemake.wildcards
 

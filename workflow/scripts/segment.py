@@ -1,14 +1,14 @@
 """Masks of one experiment, model and shard."""
 
-from volprompt.config import batch_settings
-from volprompt.devices import lease_gpu
 from volprompt.logs import logging_to
+from volprompt.models.devices import lease_gpu
+from volprompt.settings.config import batch_settings
 
 wildcards = snakemake.wildcards
 label = f"segment {wildcards.experiment}/{wildcards.model}/{wildcards.shard}"
 
 with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu", 0)):
-    from volprompt.segment import segment_shard  # torch is imported under the lease
+    from volprompt.segmentation.segment import segment_shard  # torch is imported under the lease
 
     segment_shard(
         volumes=snakemake.input.volumes,

@@ -10,5 +10,5 @@ METHOD_VERSION = {
     "segment": 1,
     "score": 2,
     "aggregate": 3,
-    "report": 3,
+    "report": 4,
 }

@@ -1,5 +1,16 @@
 """Errors that a user can act on: their message is all that needs to be shown."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class VolpromptError(Exception):
     """Base of every expected error; its message names what was found, what was expected and what to do."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """End a message on an unknown word with the known one that was probably meant; empty if none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

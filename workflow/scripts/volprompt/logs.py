@@ -1,8 +1,9 @@
-"""One way to log: a file per job, the same lines on the console, and progress with the time left."""
+"""One way to log: everything to a file per job, what people have to see to the console, progress with the time left."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -14,51 +15,57 @@ from volprompt.errors import VolpromptError
 
 logger = logging.getLogger("volprompt")
 
+NOTICE = 25  # the level of results that belong on the console; below warnings, above what only the log file keeps
+logging.addLevelName(NOTICE, "NOTICE")
+PROGRESS_SECONDS = 60  # between two lines of progress of one job on the console
+WARNINGS_SHOWN = 5  # warnings and errors of one job on the console
+PROGRESS = {"progress": True}  # `extra` of a line that says how far a job is
+CLEAR_LINE = "\r\033[K"
+
 
 @contextmanager
 def logging_to(path: str | Path, label: str = "") -> Iterator[None]:
-    """Send the library's log and Python's warnings to the file `path` and to the console.
+    """Send the library's log and Python's warnings to the file `path`; what a person has to see, to the console too.
 
-    An expected error is logged as its message alone and ends the process with status 1; any other error is logged with
-    its traceback and raised again. `label` stands before each console line, since jobs share the console.
+    An error ends the process with status 1. An expected one is logged as its message alone, any other with its
+    traceback. `label` stands before each console line, since jobs share the console.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    to_console = logging.StreamHandler(sys.stderr)
-    prefix = f"[{label}] " if label else ""
-    to_console.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
-    handlers = (to_file, to_console)
+    to_console = _console_handler(label)
     sources = (logger, logging.getLogger("py.warnings"))
     for source in sources:
         source.setLevel(logging.INFO)
         source.propagate = False
-        for handler in handlers:
-            source.addHandler(handler)
+        source.addHandler(to_file)
+    logger.addHandler(to_console)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     try:
         yield
     except VolpromptError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra={"ends_job": True})
         sys.exit(1)
     except Exception:
-        logger.exception("Unexpected error")
-        raise
+        logger.exception("Unexpected error", extra={"ends_job": True})
+        sys.exit(1)
+    except KeyboardInterrupt:
+        logger.error("Interrupted", extra={"ends_job": True})
+        sys.exit(130)
     finally:
         logging.captureWarnings(False)
         for source in sources:
-            for handler in handlers:
-                source.removeHandler(handler)
+            source.removeHandler(to_file)
+        logger.removeHandler(to_console)
         to_file.close()
 
 
 @contextmanager
 def logging_to_console(label: str) -> Iterator[None]:
     """Send the library's log to the console, `label` before each line; for what runs outside of a job."""
-    to_console = logging.StreamHandler(sys.stderr)
-    to_console.setFormatter(logging.Formatter(f"[{label}] %(message)s"))
+    to_console = _console_handler(label)
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -69,6 +76,60 @@ def logging_to_console(label: str) -> Iterator[None]:
         logger.removeHandler(to_console)
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+def _console_handler(label: str) -> logging.Handler:
+    """A handler for the console that all jobs share."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_ConsoleFormatter(label, clear=sys.stderr.isatty()))
+    handler.addFilter(_ConsoleFilter())
+    return handler
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """The message after its job's label, without a traceback: that is in the log file.
+
+    clear: empty the line first, since a terminal's last line may hold a status that is rewritten in place.
+    """
+
+    def __init__(self, label: str, clear: bool) -> None:
+        super().__init__()
+        self.prefix = (CLEAR_LINE if clear else "") + (f"[{label}] " if label else "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self.prefix + record.getMessage()
+        if record.exc_info and record.exc_info[1]:
+            text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]} (the traceback is in the job's log)"
+        if getattr(record, "last_warning", False):
+            text += " (further warnings are in the job's log)"
+        return text
+
+
+class _ConsoleFilter(logging.Filter):
+    """Lets pass notices, the first warnings and errors of a job, what ends it, and its progress once a minute.
+
+    Where VOLPROMPT_CONSOLE is `status`, Snakemake's console reads progress and the error that ends a job from the log
+    file, and shows them itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = os.environ.get("VOLPROMPT_CONSOLE") == "status"
+        self.progress_shown = time.monotonic()
+        self.warnings = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "ends_job", False):
+            return not self.status
+        if getattr(record, "progress", False):
+            due = not self.status and time.monotonic() - self.progress_shown >= PROGRESS_SECONDS
+            self.progress_shown = time.monotonic() if due else self.progress_shown
+            return due
+        if record.levelno >= logging.WARNING:
+            self.warnings += 1
+            record.last_warning = self.warnings == WARNINGS_SHOWN
+            return self.warnings <= WARNINGS_SHOWN
+        return record.levelno >= NOTICE
 
 
 class Progress:
@@ -84,7 +145,8 @@ class Progress:
         self.done += 1
         elapsed = time.monotonic() - self.started
         left = elapsed / self.done * (self.volumes - self.done)
-        logger.info("volume %d of %d, %s: %s; %s left", self.done, self.volumes, volume, what, duration(left))
+        values = (self.done, self.volumes, volume, what, duration(left))
+        logger.info("volume %d of %d, %s: %s; %s left", *values, extra=PROGRESS)
 
 
 def duration(seconds: float) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from volprompt.clicks.table import ClickTable, ClickTableError
-from volprompt.config import ConfigurationError
 from volprompt.files import separator
-from volprompt.study import Volume, read_rows, read_volumes
+from volprompt.settings.reading import ConfigurationError
+from volprompt.study.sheets import SheetRow, read_rows, read_volumes
 
 # The authors clicked on this slice, counted from 0.
 AUTHORS_SLICE = 80
@@ -59,7 +59,7 @@ def read_authors_table(path: str | Path) -> list[Series]:
     return [Series(*numbers, found) for numbers, found in clicks.items()]
 
 
-def match(volumes: Sequence[Volume], table: Sequence[Series]) -> list[Match]:
+def match(volumes: Sequence[SheetRow], table: Sequence[Series]) -> list[Match]:
     """Find each volume's series by the numbers in its name, group and paths.
 
     The subject has to be there. A date and a series number of eight digits that stand behind the subject, as in the
@@ -81,7 +81,7 @@ def match(volumes: Sequence[Volume], table: Sequence[Series]) -> list[Match]:
 BY = ("subject", "subject and date", "subject, date and series")
 
 
-def _match_one(volume: Volume, by_subject: Mapping[str, Sequence[Series]]) -> Match:
+def _match_one(volume: SheetRow, by_subject: Mapping[str, Sequence[Series]]) -> Match:
     texts = (volume.volume, volume.group, volume.image, volume.reference)
     subjects = {number for text in texts for number in re.findall(r"\d+", text)} & set(by_subject)
     if not subjects:

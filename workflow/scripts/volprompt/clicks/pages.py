@@ -16,12 +16,18 @@ from typing import Any
 import numpy as np
 
 from volprompt.clicks.table import ClickTable
-from volprompt.config import ConfigurationError, Settings, hint, read_valid_part
 from volprompt.errors import VolpromptError
-from volprompt.images.formats import open_image, read_voxels
-from volprompt.schemes import middle_slice, wanted_clicks
-from volprompt.study import Click, Volume, read_click_table, read_volumes, shard_of
-from volprompt.volumes import FRAME_AXES, grid_of, read_frames, read_volume_table, window
+from volprompt.palette import structure_colours
+from volprompt.prompts.schemes import middle_slice, wanted_clicks
+from volprompt.settings.config import Settings
+from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
+from volprompt.study.sheets import Click, SheetRow, read_click_table, read_volumes
+from volprompt.study.study import shard_of
+from volprompt.volumes.convert import window
+from volprompt.volumes.converted import read_frames, read_volume_table
+from volprompt.volumes.grid import FRAME_AXES, grid_of
+from volprompt.volumes.images.formats import data_files
+from volprompt.volumes.images.opening import open_image, read_voxels
 
 
 class CollectError(VolpromptError):
@@ -35,7 +41,7 @@ class Source:
     pixel: millimetres between neighbours along (y, x).
     """
 
-    row: Volume
+    row: SheetRow
     shape: tuple[int, int, int]
     pixel: tuple[float, float]
     converted: Path | None = None
@@ -76,7 +82,7 @@ class Page:
         )
 
 
-def source_of(row: Volume, settings: Settings) -> Source:
+def source_of(row: SheetRow, settings: Settings) -> Source:
     """Find a volume's frames; reads headers alone. Raises VolumeError where its image cannot be used.
 
     Converted frames are taken where they were made from this image as it is now, along this axis.
@@ -87,7 +93,8 @@ def source_of(row: Volume, settings: Settings) -> Source:
         table = read_volume_table(folder)
         found = table[(table["volume"] == row.volume) & (table["status"] == "ok") & (table["source"] == row.image)]
         axes = FRAME_AXES.get(str(settings.frames.axis))
-        newer = file.stat().st_mtime >= Path(row.image).stat().st_mtime
+        sources = [source for source in (Path(row.image), *data_files(row.image)) if source.exists()]
+        newer = file.stat().st_mtime >= max((source.stat().st_mtime for source in sources), default=math.inf)
         if len(found) and newer and axes == found.iloc[0]["frame_axes"]:
             depth, height, width = (int(size) for size in found.iloc[0]["shape"])
             _, y_mm, x_mm = (float(size) for size in found.iloc[0]["spacing"])
@@ -150,11 +157,27 @@ def pages_of(
 class Collection:
     """What is to be clicked on, in order, and the table that the clicks go to."""
 
-    def __init__(self, pages: Sequence[Page], unusable: Mapping[str, str], table: str | Path, note: str = "") -> None:
-        """unusable: volumes without a page, with the reason; note: what remains to be done with the table."""
+    def __init__(
+        self,
+        pages: Sequence[Page],
+        *,
+        unusable: Mapping[str, str],
+        table: str | Path,
+        colours: Mapping[str, str],
+        note: str = "",
+    ) -> None:
+        """Describe a session.
+
+        pages: in the order in which they are shown.
+        unusable: volumes without a page, with the reason.
+        table: the clicks table to write.
+        colours: of each structure, as in the report.
+        note: what remains to be done with the table.
+        """
         self.pages = list(pages)
         self.unusable = dict(unusable)
         self.path = Path(table)
+        self.colours = dict(colours)
         self.note = note
         self._lock = threading.Lock()
 
@@ -166,6 +189,7 @@ class Collection:
             "table": str(self.path),
             "note": self.note,
             "unusable": self.unusable,
+            "colours": self.colours,
             "start": first_page(done),
             "pages": [
                 {
@@ -266,7 +290,7 @@ def collect(
     pages: list[Page] = []
     unusable: dict[str, str] = {}
 
-    def pages_or_reason(row: Volume) -> list[Page] | str:
+    def pages_or_reason(row: SheetRow) -> list[Page] | str:
         try:
             return pages_of(source_of(row, settings), settings, own.get(row.volume, ()), structures, slice_)
         except VolpromptError as error:
@@ -282,4 +306,5 @@ def collect(
         reasons = "".join(f"\n  {reason}" for reason in unusable.values())
         raise CollectError(f"{settings.volumes}: there is nothing to click on{reasons}")
     ClickTable(path)  # a faulty table is found now, not after the first volume
-    return Collection(pages, unusable, path, note), settings
+    colours = structure_colours(settings.structures)
+    return Collection(pages, unusable=unusable, table=path, colours=colours, note=note), settings

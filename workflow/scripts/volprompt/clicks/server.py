@@ -11,6 +11,7 @@ import hmac
 import io
 import json
 import secrets
+import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +24,9 @@ import numpy as np
 from PIL import Image
 
 from volprompt.clicks.pages import CollectError, Collection, Page, Source, frames_of
-from volprompt.config import Settings
+from volprompt.clicks.table import ClickTable
 from volprompt.errors import VolpromptError
+from volprompt.settings.config import Settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = {
@@ -91,6 +93,27 @@ class CollectServer(ThreadingHTTPServer):
     def address(self) -> str:
         """The address of the page, token included."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+
+def serve(collection: Collection, settings: Settings, port: int = 0) -> None:
+    """Serve the page until Ctrl+C, and print its address, what is left out, and what was collected in the end."""
+    frames = FrameStore(settings)
+    server = CollectServer(collection, frames, port)
+    for reason in collection.unusable.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"{len(collection.pages)} pages; clicks go to {collection.path}")
+    print(f"Open {server.address}\nCtrl+C ends; what is saved stays.", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.server_close()
+        frames.close()
+    collected = len(ClickTable(collection.path).rows)
+    print(f"{collected} clicks in {collection.path}")
+    if collection.note and collected:
+        print(f"To use them, {collection.note}.")
 
 
 class Refused(Exception):

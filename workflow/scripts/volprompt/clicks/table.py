@@ -9,7 +9,7 @@ from pathlib import Path
 
 from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
-from volprompt.study import read_rows
+from volprompt.study.sheets import read_rows
 
 COLUMNS = ("volume", "structure", "slice", "x", "y")
 

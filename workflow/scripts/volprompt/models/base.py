@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from volprompt.devices import Device
 from volprompt.errors import VolpromptError
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.devices import Device
+from volprompt.models.features import SliceFeatures
+from volprompt.models.tracked import TrackedObject
+from volprompt.prompts.schemes import ObjectPrompt
 
 # Prompts, or objects, that go through a model together at most.
 LARGEST_BATCH = 32
@@ -26,6 +28,21 @@ LARGEST_BATCH = 32
 
 class ArchitectureError(VolpromptError):
     """An architecture that cannot be built."""
+
+
+class Tracker(Protocol):
+    """Carries objects through their volumes with a model's memory."""
+
+    def track(
+        self, objects: Sequence[TrackedObject], reset_between_directions: bool
+    ) -> Iterator[list[tuple[SliceFeatures, int]]]:
+        """Fill the objects' masks on every slice of their volumes: first forwards, then in reverse.
+
+        Yields, before each step, the features and slices that the step will use, once for each use; the caller sees to
+        it that these slices are encoded. With `reset_between_directions` the reverse pass sees nothing of the forward
+        pass but the prompted slices. Slices are used in the order of `order_of_need`.
+        """
+        ...
 
 
 class PromptableModel(ABC):
@@ -37,8 +54,7 @@ class PromptableModel(ABC):
         self.device = device.torch()
         self.module = module.to(self.device)
         self.precision = device.precision
-        torch.backends.cuda.matmul.allow_tf32 = device.precision == "bfloat16"
-        torch.backends.cudnn.allow_tf32 = device.precision == "bfloat16"
+        allow_tf32(device.precision == "bfloat16")
 
     @staticmethod
     @abstractmethod
@@ -74,7 +90,7 @@ class PromptableModel(ABC):
     def decode(
         self, levels: Sequence[torch.Tensor], prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
     ) -> torch.Tensor:
-        """Decode prompts of one form (see `alike`) without memory: masks, bool (n, y, x).
+        """Decode prompts of one form (see `batches_of_one_form`) without memory: masks, bool (n, y, x).
 
         levels: features of each prompt's slice, (n, channels, height, width); size: height and width of a frame;
         multimask: best of three masks by predicted IoU instead of the single mask.
@@ -84,9 +100,15 @@ class PromptableModel(ABC):
         """Like `encode`, with frames resized as the package's video loader does; where there is one."""
         raise ArchitectureError("this family of models has no video predictor; use an image scheme")
 
-    def tracker(self, hole_area: int = 0) -> Any:
-        """What carries prompts through volumes, see `tracking.Tracker`. Raises ArchitectureError without memory."""
+    def tracker(self, hole_area: int = 0) -> Tracker:
+        """A tracker for some volumes; hole_area: see `fill_holes`. Raises ArchitectureError without memory."""
         raise ArchitectureError("this family of models has no memory; use an image scheme")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether float32 products of this process may be computed in TF32 on a GPU."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -99,10 +121,10 @@ def pack_bits(masks: torch.Tensor) -> torch.Tensor:
     """Masks, bool (..., y, x), with eight columns to a byte: uint8 (..., y, ceil(x / 8)), as numpy.packbits does."""
     if masks.device.type == "cpu":
         return torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
-    return _packed_on_device(masks)
+    return _pack_on_device(masks)
 
 
-def _packed_on_device(masks: torch.Tensor) -> torch.Tensor:
+def _pack_on_device(masks: torch.Tensor) -> torch.Tensor:
     padded = functional.pad(masks, (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
     weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
     return (padded * weights).sum(dim=-1, dtype=torch.uint8)
@@ -111,7 +133,9 @@ def _packed_on_device(masks: torch.Tensor) -> torch.Tensor:
 Prompted = TypeVar("Prompted")
 
 
-def alike(items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]) -> Iterator[Sequence[Prompted]]:
+def batches_of_one_form(
+    items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]
+) -> Iterator[Sequence[Prompted]]:
     """Batches of items whose prompts have one form: as many points, and all or none with a box or a mask.
 
     Prompts are not padded to a common length, since a padding point changes what a model returns.

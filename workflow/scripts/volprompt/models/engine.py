@@ -7,18 +7,18 @@ those that only image schemes ask for. All tracked objects move in lockstep, tho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
-from volprompt.config import Scheme
-from volprompt.models.base import PromptableModel, alike, pack_bits
+from volprompt.models.base import PromptableModel, batches_of_one_form, pack_bits
 from volprompt.models.features import SliceFeatures
-from volprompt.models.tracking import TrackedObject, order_of_need
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.tracked import TrackedObject, order_of_need
+from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.settings.config import Scheme
 
 Result = TypeVar("Result")
 # Prompts per batch of the mask decoder, for image schemes.
@@ -76,26 +76,37 @@ def segment_volumes(
         clock = _Clock(model.device)
         kept = max(FEATURES_KEPT // len(volumes), FEATURES_KEPT_EACH)
         works = [
-            _Work(model, volume, schemes, clock, progress, batch_size, kept, reset_between_directions, video_resize)
+            _VolumeWork(
+                model=model,
+                volume=volume,
+                schemes=schemes,
+                clock=clock,
+                progress=progress,
+                batch_size=batch_size,
+                kept=kept,
+                reset_between_directions=reset_between_directions,
+                video_resize=video_resize,
+            )
             for volume in volumes
         ]
         tracked = [each for work in works for each in work.tracked]
         if tracked:
             steps = model.tracker(hole_area).track(tracked, reset_between_directions)
-            while (wanted := clock.timed(("track",), next, steps, None)) is not None:
+            for needed in clock.timed_steps(("track",), steps):
                 for work in works:
-                    work.encode(index for features, index in wanted if features is work.features)
+                    work.encode(index for features, index in needed if features is work.video_features)
         for work in works:
             work.finish()
         steps_of_all = sum(each.features.depth for each in tracked)
         return [work.result(clock.seconds(("track",)) / max(1, steps_of_all)) for work in works]
 
 
-class _Work:
+class _VolumeWork:
     """A volume on its way through the engine."""
 
     def __init__(
         self,
+        *,
         model: PromptableModel,
         volume: Volume,
         schemes: Mapping[str, Scheme],
@@ -116,43 +127,45 @@ class _Work:
             }
             for name, given in volume.prompts.items()
         }
-        self.video = [name for name in volume.prompts if schemes[name].predictor == "video"]
+        self.video_schemes = [name for name in volume.prompts if schemes[name].predictor == "video"]
         self.decoded: dict[int, list[tuple[str, ObjectPrompt]]] = {}
         for name in volume.prompts:
-            if name not in self.video:
+            if name not in self.video_schemes:
                 for prompt in volume.prompts[name]:
                     self.decoded.setdefault(prompt.slice, []).append((name, prompt))
         moving = {
             (name, structure): [prompt for prompt in volume.prompts[name] if prompt.structure == structure]
-            for name in self.video
+            for name in self.video_schemes
             for structure in self.masks[name]
         }
         prompted = [[prompt.slice for prompt in given] for given in moving.values()]
         order = order_of_need(prompted, depth, reset_between_directions)
         if video_resize == "bicubic":
             # Features for tracking, and features for image schemes.
-            self.features = SliceFeatures(self._encode_for_video, order, depth, batch_size, kept)
-            self.still = SliceFeatures(self._encode, list(self.decoded), depth, batch_size, kept)
+            self.video_features = SliceFeatures(self._encode_for_video, order, depth, batch_size, kept)
+            self.image_features = SliceFeatures(self._encode, list(self.decoded), depth, batch_size, kept)
         else:
-            self.features = self.still = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size, kept)
-        self.slices = self._left()
+            self.video_features = self.image_features = SliceFeatures(
+                self._encode, [*order, *self.decoded], depth, batch_size, kept
+            )
+        self.slices = self._slices_to_encode()
         self.waiting: list[int] = []
         self.tracked = [
-            TrackedObject(given, self.features, volume.size, self.masks[name][structure])
+            TrackedObject(given, self.video_features, volume.size, self.masks[name][structure])
             for (name, structure), given in moving.items()
         ]
 
-    def _left(self) -> int:
+    def _slices_to_encode(self) -> int:
         """Slices that are still to be encoded, counted as often as they are."""
-        return sum(len(features.pending) for features in {self.features, self.still})
+        return sum(len(features.pending) for features in {self.video_features, self.image_features})
 
     def encode(self, slices: Iterable[int]) -> None:
         """Encode slices for tracking unless they are there, and decode the image schemes' prompts on them."""
         slices = list(slices)
-        self._require(self.features, slices)
-        if self.features.crowded:
+        self._require(self.video_features, slices)
+        if self.video_features.crowded:
             self._decode()
-            self.features.make_room(slices)
+            self.video_features.make_room(slices)
 
     def _require(self, features: SliceFeatures, slices: Iterable[int]) -> None:
         """Encode slices unless they are there, and decode the image schemes' prompts on them batch by batch."""
@@ -163,8 +176,8 @@ class _Work:
 
     def finish(self) -> None:
         """Encode the slices that only image schemes need, and decode what is left."""
-        while self.still.pending:
-            self._require(self.still, self.still.pending[:1])
+        while self.image_features.pending:
+            self._require(self.image_features, self.image_features.pending[:1])
         self._decode()
 
     def result(self, seconds_per_step: float) -> Segmented:
@@ -175,25 +188,27 @@ class _Work:
         }
         name = self.volume.name
         seconds = {scheme: self.clock.seconds(("decode", name, scheme)) for scheme in masks}
-        for scheme in self.video:
-            seconds[scheme] = seconds_per_step * self.features.depth * len(self.masks[scheme])
+        for scheme in self.video_schemes:
+            seconds[scheme] = seconds_per_step * self.video_features.depth * len(self.masks[scheme])
         return Segmented(masks, self.clock.seconds(("encode", name)), seconds)
 
     def _encode(self, slices: list[int]) -> list[torch.Tensor]:
         self.waiting += [index for index in slices if index in self.decoded]
-        return self._encoded(self.model.encode, slices)
+        return self._encode_timed(self.model.encode, slices)
 
     def _encode_for_video(self, slices: list[int]) -> list[torch.Tensor]:
-        return self._encoded(self.model.encode_for_video, slices)
+        return self._encode_timed(self.model.encode_for_video, slices)
 
-    def _encoded(self, encode: Callable[[np.ndarray], list[torch.Tensor]], slices: list[int]) -> list[torch.Tensor]:
+    def _encode_timed(
+        self, encode: Callable[[np.ndarray], list[torch.Tensor]], slices: list[int]
+    ) -> list[torch.Tensor]:
         levels = self.clock.timed(("encode", self.volume.name), encode, self.volume.frames[slices])
-        self.progress(self.volume.name, self.slices - self._left(), self.slices)
+        self.progress(self.volume.name, self.slices - self._slices_to_encode(), self.slices)
         return levels
 
     def _decode(self) -> None:
         """Decode the image schemes' prompts on the slices that wait."""
-        levels = {index: self.still.use_last(index) for index in self.waiting}
+        levels = {index: self.image_features.use_last(index) for index in self.waiting}
         given: dict[str, list[ObjectPrompt]] = {}
         for index in self.waiting:
             for name, prompt in self.decoded.pop(index):
@@ -205,7 +220,7 @@ class _Work:
     def _decode_scheme(
         self, name: str, prompts: Sequence[ObjectPrompt], levels: Mapping[int, list[torch.Tensor]]
     ) -> None:
-        for batch in alike(prompts, lambda prompt: prompt):
+        for batch in batches_of_one_form(prompts, lambda prompt: prompt):
             rows = [torch.cat(level) for level in zip(*(levels[prompt.slice] for prompt in batch), strict=True)]
             masks = self.model.decode(rows, batch, self.volume.size, self.schemes[name].multimask)
             for prompt, bits in zip(batch, pack_bits(masks), strict=True):
@@ -219,12 +234,17 @@ class _Clock:
         self.on_gpu = device.type == "cuda"
         self.spans: dict[tuple[str, ...], list[tuple[Any, Any]]] = {}
 
-    def timed(self, key: tuple[str, ...], work: Callable[..., Result], *given: Any) -> Result:
-        """Do `work` with what is given, and add the time that it takes to `key`."""
+    def timed(self, key: tuple[str, ...], work: Callable[..., Result], *arguments: Any) -> Result:
+        """Do `work` with its arguments, and add the time that it takes to `key`."""
         begin = self._now()
-        result = work(*given)
+        result = work(*arguments)
         self.spans.setdefault(key, []).append((begin, self._now()))
         return result
+
+    def timed_steps(self, key: tuple[str, ...], steps: Iterator[Result]) -> Iterator[Result]:
+        """The steps, none of which is None, with the time that making each of them takes added to `key`."""
+        while (step := self.timed(key, next, steps, None)) is not None:
+            yield step
 
     def seconds(self, key: tuple[str, ...]) -> float:
         """The sum of a key's spans so far."""

@@ -13,7 +13,7 @@ class SliceFeatures:
 
     A slice is encoded with those that follow it in `order` when it is first required, and forgotten after as many uses
     as `order` names it: a prompt that travels away from its slice leaves nothing behind. Where objects set out from
-    slices far apart, those between wait for the second one; beyond `most` they are forgotten and encoded again.
+    slices far apart, those between wait for the second one; beyond `capacity` they are forgotten and encoded again.
     """
 
     def __init__(
@@ -22,13 +22,13 @@ class SliceFeatures:
         order: Iterable[int],
         depth: int,
         batch_size: int,
-        most: int,
+        capacity: int,
     ) -> None:
-        """encode: slices to feature levels (n, channels, height, width); most: slices that `make_room` leaves."""
+        """encode: slices to feature levels (n, channels, height, width); capacity: slices that `make_room` leaves."""
         self.depth = depth
         self._encode = encode
         self._batch_size = batch_size
-        self._most = most
+        self._capacity = capacity
         self._turns: dict[int, list[int]] = {}  # when each slice will be used
         for turn, index in enumerate(order):
             self._turns.setdefault(index, []).append(turn)
@@ -70,17 +70,17 @@ class SliceFeatures:
     @property
     def crowded(self) -> bool:
         """Whether more slices are kept than `make_room` leaves."""
-        return len(self._kept) > self._most
+        return len(self._kept) > self._capacity
 
     def make_room(self, needed: Collection[int]) -> None:
-        """Forget what will be needed last, but none of `needed`, until `most` slices are left."""
-        by_need = sorted((index for index in self._kept if index not in needed), key=self._next, reverse=True)
-        forgotten = by_need[: max(0, len(self._kept) - self._most)]
+        """Forget what will be needed last, but none of `needed`, until `capacity` slices are left."""
+        by_need = sorted((index for index in self._kept if index not in needed), key=self._next_turn, reverse=True)
+        forgotten = by_need[: max(0, len(self._kept) - self._capacity)]
         for index in forgotten:
             del self._kept[index]
-        self._pending = sorted([*self._pending, *forgotten], key=self._next)
+        self._pending = sorted([*self._pending, *forgotten], key=self._next_turn)
 
-    def _next(self, index: int) -> int:
+    def _next_turn(self, index: int) -> int:
         return self._turns[index][0]
 
 

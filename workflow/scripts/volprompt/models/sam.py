@@ -13,10 +13,10 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torchvision.transforms.functional import resize
 
-from volprompt.devices import Device
-from volprompt.models.attention import fuse_attention
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml, to_device
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.devices import Device
+from volprompt.models.sam_attention import fuse_attention
+from volprompt.prompts.schemes import ObjectPrompt
 
 
 class SamModel(PromptableModel):

@@ -13,10 +13,11 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Normalize, Resize
 
-from volprompt.devices import Device
 from volprompt.models.base import PromptableModel, build_from_yaml, to_device
-from volprompt.models.tracking import Tracker, pixel_positions, point_inputs
-from volprompt.schemes import ObjectPrompt
+from volprompt.models.devices import Device
+from volprompt.models.sam2_inputs import point_inputs
+from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
+from volprompt.prompts.schemes import ObjectPrompt
 
 # The colours' mean and standard deviation that the package normalises with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -44,7 +45,7 @@ class Sam2Model(PromptableModel):
         super().__init__(module, device)
         self.positions = pixel_positions(self.module)
         self.module.image_encoder.neck.position_encoding = _NoPositions()
-        self.module.sam_mask_decoder.register_forward_hook(_best_mask)
+        self.module.sam_mask_decoder.register_forward_hook(_keep_best_mask)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         self.normalize = Normalize(MEAN, STD)
 
@@ -100,9 +101,9 @@ class Sam2Model(PromptableModel):
         )
         return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)[:, 0] > 0
 
-    def tracker(self, hole_area: int = 0) -> Tracker:
+    def tracker(self, hole_area: int = 0) -> Sam2Tracker:
         """A tracker for some volumes."""
-        return Tracker(self.module, self.positions, hole_area)
+        return Sam2Tracker(self.module, self.positions, hole_area)
 
 
 class _NoPositions(torch.nn.Module):
@@ -112,7 +113,7 @@ class _NoPositions(torch.nn.Module):
         return level[:0]
 
 
-def _best_mask(decoder: Any, given: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _keep_best_mask(decoder: Any, inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """A hook of the mask decoder: of its masks the best by predicted IoU, before any of them is resized."""
     masks, iou, tokens, presence = output
     rows, best = torch.arange(len(masks), device=masks.device), iou.argmax(dim=1)

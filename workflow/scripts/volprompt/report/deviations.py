@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from volprompt.config import Frames, Inference, Noise, Scheme, SliceAt
+from volprompt.families import FAMILIES
 from volprompt.report.shards import StudyDesign
-
-PAPER_ARCHITECTURES = {
-    *("vit_b", "vit_l", "vit_h"),
-    *(f"configs/sam2/sam2_hiera_{size}.yaml" for size in ("t", "s", "b+", "l")),
-}
+from volprompt.settings.config import Frames, Inference, Noise, Scheme, SliceAt
 
 
 @dataclass(frozen=True)
@@ -45,11 +41,7 @@ def deviations(design: StudyDesign, volumes: int, precisions: Sequence[str]) -> 
     other = [precision for precision in precisions if precision != "bfloat16"]
     if other:
         found.append(Deviation("Precision", "bfloat16 autocast and TF32", ", ".join(dict.fromkeys(other))))
-    for name, model in design.models.items():
-        if model.get("architecture") not in PAPER_ARCHITECTURES:
-            here = f"{model.get('family')}, {model.get('architecture')}"
-            found.append(Deviation(f"Model of {name}", "SAM ViT-B, L, H; SAM 2.0 tiny, small, base+, large", here))
-    return merged(found)
+    return merged([*found, *_of_models(design)])
 
 
 def merged(found: Sequence[Deviation]) -> list[Deviation]:
@@ -111,6 +103,16 @@ def _of_tracking(inference: Inference) -> Iterator[Deviation]:
         )
     if inference.reset_between_directions:
         yield Deviation("Directions", "the reverse pass remembers the forward pass", "independent of each other")
+
+
+def _of_models(design: StudyDesign) -> Iterator[Deviation]:
+    kinds = [(family.name, kind) for family in FAMILIES.values() for kind in family.checkpoint_kinds if kind.paper]
+    paper = {(family, architecture) for family, kind in kinds for architecture in kind.published.values()}
+    for name, model in design.models.items():
+        family, architecture = model.get("family"), model.get("architecture")
+        if (family, architecture) not in paper:
+            words = "; ".join(kind.paper for _, kind in kinds)
+            yield Deviation(f"Model of {name}", words, f"{family}, {architecture}")
 
 
 def prompted_slice(scheme: Scheme) -> str:

@@ -11,12 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from volprompt.logs import logger
-from volprompt.masks import mask_path, read_mask
-from volprompt.prompts import read_prompts
-from volprompt.report import figures
+from volprompt.prompts.candidates import read_prompts
+from volprompt.prompts.schemes import MissingPrompt, ObjectPrompt, middle_slice
+from volprompt.report import drawing
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
-from volprompt.schemes import MissingPrompt, ObjectPrompt, middle_slice
-from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
+from volprompt.segmentation.masks import mask_path, read_mask
+from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
+from volprompt.volumes.references import structure_mask
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> 
 def _overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
     for experiment, (models, schemes) in design.experiments.items():
         panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
-        drawn = figures.overlay(example.frame, example.reference, panels, example.pixel_aspect)
+        drawn = drawing.overlay(example.frame, example.reference, panels, design.colours, example.pixel_aspect)
         yield Overlay(experiment, example.slice, drawn)
 
 
@@ -73,7 +74,7 @@ class Example:
         _, height, width = self.grid.spacing
         self.pixel_aspect = height / width
 
-    def panel(self, experiment: str, model: str, scheme: str) -> figures.Panel:
+    def panel(self, experiment: str, model: str, scheme: str) -> drawing.Panel:
         """The panel of one configuration; without masks where the volume failed there."""
         folder = self.shard.masks[experiment, model]
         predicted = {}
@@ -82,7 +83,7 @@ class Example:
             if path.exists():
                 predicted[name] = read_mask(path, self.grid)[self.slice]
         prompts = [prompt for prompt in self.given[scheme] if prompt.slice == self.slice]
-        return figures.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
+        return drawing.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
 
     def _prompts(self, scheme: str) -> list[ObjectPrompt]:
         try:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from volprompt.masks import unpack_bits
-from volprompt.report.coding import Sheet, coded_mask, coded_surface, shrunk
+from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.report.meshes import Mesh, surface
-from volprompt.schemes import ObjectPrompt
-from volprompt.scores import dice
-from volprompt.volumes import Grid
+from volprompt.report.packing import Sheet, coded_mask, coded_surface, shrunk
+from volprompt.scores.scores import dice
+from volprompt.segmentation.masks import unpack_bits
+from volprompt.volumes.grid import Grid
 
 # Share of the shown structures' extent that is shown around them, along y and x; and slices before and after.
 MARGIN, MARGIN_SLICES = 0.15, 2

@@ -6,92 +6,28 @@ given. Beside its colour each scheme or model has a marker or a dash of its own,
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from itertools import cycle
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-from volprompt.files import atomic
-
-WIDTH = 7.2
-ROW = 0.235
-# Okabe and Ito's colours, the two pale ones last.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)))
-GREY = "#8a949e"
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "grid.color": "#d9dfe5",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-}
-Pair = tuple[str, str]
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Look:
-    """Colour, marker and dash of each name; the same name looks the same in every plot of one `Look`."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        kinds = zip(names, cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
-        self.of: dict[str, dict[str, Any]] = {}
-        for name, colour, marker, dash in kinds:
-            self.of[name] = {"color": colour, "marker": marker, "linestyle": dash}
-
-    def mark(self, name: str) -> dict[str, Any]:
-        """Colour and marker, for points."""
-        return {key: self.of[name][key] for key in ("color", "marker")}
-
-    def line(self, name: str) -> dict[str, Any]:
-        """Colour and dash, for lines."""
-        return {key: self.of[name][key] for key in ("color", "linestyle")}
-
-
-def plain(text: object) -> str:
-    """Text that matplotlib shows as it stands: a dollar sign would begin a formula."""
-    return str(text).replace("$", r"\$")
-
-
-def configurations_of(table: pd.DataFrame) -> list[Pair]:
-    """The pairs of model and scheme, in the order of their first rows."""
-    pairs = table[["model", "scheme"]].drop_duplicates()
-    return [(str(model), str(scheme)) for model, scheme in pairs.itertuples(index=False)]
-
-
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Let a function draw in this module's style."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
+from volprompt.palette import BLUE, GREEN, VERMILION
+from volprompt.report.plot_style import (
+    GREY,
+    ROW,
+    WIDTH,
+    Look,
+    Pair,
+    add_legend,
+    one_column,
+    plain,
+    styled,
+    two_columns,
+)
 
 
 @styled
@@ -100,7 +36,7 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
 
     scores: rows with a Dice; points are jittered by a fixed seed and drawn as one picture.
     """
-    figure, axes = _rows(order, f"Dice, {structure}")
+    figure, axes = one_column(order, f"Dice, {structure}")
     chosen = scores[(scores["structure"] == structure) & scores["dice"].notna()]
     groups = {(str(m), str(s)): part["dice"].to_numpy() for (m, s), part in chosen.groupby(["model", "scheme"])}
     random = np.random.default_rng(0)
@@ -123,7 +59,7 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
             axes.plot([low, high], [row, row], color="#1c2530", linewidth=0.8, zorder=3)
             axes.plot([first, third], [row, row], color="#1c2530", linewidth=3.2, zorder=3, solid_capstyle="butt")
         axes.plot([middle, middle], [row - 0.36, row + 0.36], color="#1c2530", linewidth=1.4, zorder=4)
-    _legend(figure, schemes, [scheme for _, scheme in order])
+    add_legend(figure, schemes, [scheme for _, scheme in order])
     return figure
 
 
@@ -141,9 +77,9 @@ def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined
     for position, row in enumerate(part.itertuples()):
         certain = not (np.isnan(row.low) or row.low <= 0 <= row.high)
         if not np.isnan(row.low):
-            axes.plot([row.low, row.high], [position, position], color=COLOURS[0], linewidth=1.4)
-        face = COLOURS[0] if certain else "white"
-        axes.plot(row.median_difference, position, "o", color=COLOURS[0], markerfacecolor=face, markersize=4)
+            axes.plot([row.low, row.high], [position, position], color=BLUE, linewidth=1.4)
+        face = BLUE if certain else "white"
+        axes.plot(row.median_difference, position, "o", color=BLUE, markerfacecolor=face, markersize=4)
     axes.set_yticks(range(len(part)), [plain(difference_name(row)) for row in part.itertuples()])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.grid(axis="x")
@@ -205,9 +141,9 @@ def decay(table: pd.DataFrame, structures: Sequence[str]) -> Figure:
 
 
 @styled
-def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "combined") -> Figure:
+def propagation(table: pd.DataFrame, order: Sequence[Pair], structure: str = "combined") -> Figure:
     """Left: median Dice, in full, on slices with the structure, and on the prompted slice; right: over-propagation."""
-    figure, axes, right = _two_columns(order)
+    figure, axes, right = two_columns(order)
     rows = table[table["structure"] == structure].set_index(["model", "scheme"])
     for position, pair in enumerate(order):
         if pair not in rows.index:
@@ -217,11 +153,11 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
         known = [value for value in marks if not np.isnan(value)]
         if known:
             axes.plot([min(known), max(known)], [position] * 2, color="#c3cad1", linewidth=2, zorder=1)
-        for value, (marker, colour, face, size, _) in zip(marks, FAILURE_MARKS, strict=True):
+        for value, (marker, colour, face, size, _) in zip(marks, PROPAGATION_MARKS, strict=True):
             axes.plot(value, position, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
         right.plot([row["over_propagation"], row["over_propagation_worst"]], [position] * 2, color="#c3cad1", zorder=1)
-        right.plot(row["over_propagation"], position, "o", color=COLOURS[1], markersize=5, clip_on=False)
-        right.plot(row["over_propagation_worst"], position, "|", color=COLOURS[1], markersize=7, markeredgewidth=1.5)
+        right.plot(row["over_propagation"], position, "o", color=VERMILION, markersize=5, clip_on=False)
+        right.plot(row["over_propagation_worst"], position, "|", color=VERMILION, markersize=7, markeredgewidth=1.5)
     axes.set_xlabel(f"Median Dice, {plain(structure)}")
     right.set_xlabel("Over-propagation: median (dot)\nand worst (bar)")
     right.set_xlim(left=0, right=max(0.01, right.get_xlim()[1]))
@@ -229,16 +165,16 @@ def failure_modes(table: pd.DataFrame, order: Sequence[Pair], structure: str = "
     right.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     handles = [
         Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="", label=label)
-        for marker, colour, face, _, label in FAILURE_MARKS
+        for marker, colour, face, _, label in PROPAGATION_MARKS
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
 
 
-FAILURE_MARKS = (
-    ("o", COLOURS[0], COLOURS[0], 3.5, "whole volume"),
-    ("s", COLOURS[2], "none", 7, "slices that show the structure"),
-    ("*", COLOURS[1], COLOURS[1], 6, "prompted slice"),
+PROPAGATION_MARKS = (
+    ("o", BLUE, BLUE, 3.5, "whole volume"),
+    ("s", GREEN, "none", 7, "slices that show the structure"),
+    ("*", VERMILION, VERMILION, 6, "prompted slice"),
 )
 
 
@@ -247,7 +183,7 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
     """Rank of each configuration with its bootstrap interval, the best on top."""
     ordered = table.dropna(subset=["rank"]).sort_values("rank", kind="stable")
     order = [(str(model), str(scheme)) for model, scheme in ordered[["model", "scheme"]].itertuples(index=False)]
-    figure, axes = _rows(order, "Rank by median combined Dice (1 is best)", separators=False)
+    figure, axes = one_column(order, "Rank by median combined Dice (1 is best)", separators=False)
     for position, row in enumerate(ordered.itertuples()):
         look = schemes.mark(str(row.scheme))
         axes.plot([row.rank_low, row.rank_high], [position] * 2, color=look["color"], linewidth=1.6)
@@ -264,7 +200,7 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
             )
     axes.set_xlim(0.5, len(order) + 1.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, schemes, [scheme for _, scheme in order])
+    add_legend(figure, schemes, [scheme for _, scheme in order])
     return figure
 
 
@@ -338,66 +274,3 @@ def undominated(cost: np.ndarray, gain: np.ndarray) -> list[int]:
         if not found or gain[index] > gain[found[-1]]:
             found.append(int(index))
     return found
-
-
-def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "") -> str:
-    """Write `{name}.svg` and `{name}.pdf` into `folder`, the same bytes for the same figure; the SVG as text.
-
-    stamp: a word across the figure, such as SIMULATED.
-    """
-    if stamp:
-        figure.text(0.5, 0.5, stamp, fontsize=46, color="#B00020", alpha=0.16, rotation=20, ha="center", va="center")
-    salted: dict[Any, Any] = {"svg.hashsalt": name, "savefig.dpi": 200, **STYLE}
-    with matplotlib.rc_context(salted):
-        with atomic(folder / f"{name}.svg") as path:
-            figure.savefig(path, metadata={"Date": None, "Creator": None})
-            drawn = path.read_text(encoding="utf-8")
-        with atomic(folder / f"{name}.pdf") as path, io.BytesIO() as stream:
-            figure.savefig(stream, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-            path.write_bytes(stream.getvalue())
-    return drawn
-
-
-def inline_svg(drawn: str, label: str) -> str:
-    """An SVG file's text as an element of a page, read out as `label` (already escaped).
-
-    Identifiers of groups, which nothing refers to, are left out: they would repeat from figure to figure.
-    """
-    element = drawn[drawn.index("<svg") :]
-    element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
-    element = re.sub(r'<g id="[^"]*"', "<g", element)
-    return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-
-
-def _rows(order: Sequence[Pair], label: str, separators: bool = True) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, ROW * len(order) + 1.0), layout="constrained")
-    axes = figure.subplots()
-    _label_rows(axes, order, separators)
-    axes.set_xlabel(plain(label))
-    return figure, axes
-
-
-def _two_columns(order: Sequence[Pair]) -> tuple[Figure, Axes, Axes]:
-    figure = Figure(figsize=(WIDTH, ROW * len(order) + 1.15), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-    _label_rows(left, order)
-    right.grid(axis="x")
-    right.tick_params(axis="y", length=0)
-    return figure, left, right
-
-
-def _label_rows(axes: Axes, order: Sequence[Pair], separators: bool = True) -> None:
-    """One row per configuration, top down, with a line between models."""
-    axes.set_yticks(range(len(order)), [plain(f"{model}  {scheme}") for model, scheme in order])
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    for position in range(1, len(order)):
-        if separators and order[position][0] != order[position - 1][0]:
-            axes.axhline(position - 0.5, color="#d9dfe5", linewidth=0.8, zorder=0)
-
-
-def _legend(figure: Figure, look: Look, names: Sequence[str]) -> None:
-    distinct = list(dict.fromkeys(names))
-    handles = [Line2D([], [], linestyle="", label=plain(name), **look.mark(name)) for name in distinct]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))

@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from volprompt.config import Frames, Inference, Scheme, Scores
-from volprompt.schemes import ObjectPrompt, frame_grid, scheme_prompts
-from volprompt.volumes import Grid, read_volume_table
+from volprompt.palette import structure_colours
+from volprompt.prompts.schemes import ObjectPrompt, frame_grid, scheme_prompts
+from volprompt.settings.config import Frames, Inference, Scheme, Scores
+from volprompt.volumes.converted import read_volume_table
+from volprompt.volumes.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class StudyDesign:
     scores: Scores = field(default_factory=Scores)
     preset: Sequence[tuple[str, Any, Any]] = ()
     training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """The colour of each structure."""
+        return structure_colours(self.structures)
 
     def prompts(self, scheme: str, table: pd.DataFrame, grid: Grid) -> list[ObjectPrompt]:
         """What a scheme gives on a volume; table: the volume's rows of the prompt table. Raises MissingPrompt."""

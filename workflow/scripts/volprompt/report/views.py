@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from volprompt.logs import logger
-from volprompt.masks import mask_path, read_mask
-from volprompt.prompts import read_prompts
-from volprompt.report.coding import STEP_MM, frames_sheet
-from volprompt.report.figures import COLOURS
+from volprompt.prompts.candidates import read_prompts
+from volprompt.report.packing import STEP_MM, frames_sheet
 from volprompt.report.pictures import (
     Configuration,
     Level,
@@ -31,7 +28,9 @@ from volprompt.report.pictures import (
     shown_slices,
 )
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
-from volprompt.volumes import grid_of_row, read_frames, read_reference, structure_mask
+from volprompt.segmentation.masks import mask_path, read_mask
+from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
+from volprompt.volumes.references import structure_mask
 
 # Characters that all views together may take in the page.
 BUDGET = 9_000_000
@@ -76,7 +75,7 @@ def volume_views(
     names = shown_structures(design)
     dices = _dices(scores[scores["volume"].isin(list(wanted))])
     views: dict[str, Any] = {
-        "structures": [{"name": name, "colour": colour} for name, colour in zip(names, cycle(COLOURS), strict=False)],
+        "structures": [{"name": name, "colour": design.colours[name]} for name in names],
         "step": STEP_MM,
         "volumes": [],
         "configurations": [],
@@ -136,7 +135,7 @@ def chosen_volumes(scores: pd.DataFrame) -> dict[Configuration, dict[str, str]]:
 
 
 def shown_structures(design: StudyDesign) -> list[str]:
-    """The scored structures and those that only a scheme names, in order; their colours follow from it."""
+    """The scored structures and those that only a scheme names, in order."""
     return list(dict.fromkeys([*design.scored, *(n for s in design.schemes.values() for n in s.structures or [])]))
 
 

@@ -1,7 +1,6 @@
 // Takes clicks on the frames of a study. Coordinates are pixels of the frame, pixel centres at whole numbers.
 "use strict";
 
-const COLOURS = ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2"]; // as in the report
 const CLOSE = 5; // CSS pixels that a pointer may move between press and release of a click
 const REMEMBERED = 30; // pages whose time tells how long the rest will take
 const $ = (id) => document.getElementById(id);
@@ -103,7 +102,7 @@ async function draw() {
   }
   for (const [key, point] of clicks) {
     const [name, at] = parted(key);
-    mark(toScreen(point), COLOURS[page().structures.indexOf(name) % COLOURS.length], String(page().structures.indexOf(name) + 1), at === shown);
+    mark(toScreen(point), study.colours[name], String(page().structures.indexOf(name) + 1), at === shown);
   }
   if (crosshair) cross(toScreen(crosshair));
   canvas.dataset.slice = `${place}/${slice}`;
@@ -187,7 +186,7 @@ function showStructures() {
     number.textContent = String(at + 1);
     label.textContent = name;
     button.type = "button";
-    button.style.setProperty("--own", COLOURS[at % COLOURS.length]);
+    button.style.setProperty("--own", study.colours[name]);
     button.append(number, label, where);
     button.addEventListener("click", () => choose(at));
     return button;

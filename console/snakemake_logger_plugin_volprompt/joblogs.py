@@ -1,0 +1,47 @@
+"""What the log of a job says: how many of its volumes are done, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+TAIL_BYTES = 16_384
+CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
+VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
+HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+
+
+def last_lines(path: str, count: int, since: float = 0) -> list[str]:
+    """Read the last lines of a text file, at most `count`.
+
+    There are none where the file cannot be read, or was last written before `since` (seconds since the epoch): the log
+    of an earlier attempt stays until the job itself begins, which on a cluster may be hours after its submission.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_mtime < since - CLOCK_SECONDS:
+                return []
+            size = file.seek(0, 2)
+            file.seek(max(size - TAIL_BYTES, 0))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = text.splitlines()
+    if size > TAIL_BYTES:
+        lines = lines[1:]  # the first one is cut
+    return lines[-count:]
+
+
+def volumes_done(lines: list[str]) -> tuple[int, int] | None:
+    """How many volumes of a job are done, and of how many; None where its log does not say."""
+    for line in reversed(lines):
+        found = VOLUMES.search(line)
+        if found:
+            return int(found[1]), int(found[2])
+    return None
+
+
+def last_words(lines: list[str]) -> str:
+    """The last line of a log without its time and level."""
+    return HEAD_OF_LINE.sub("", lines[-1]) if lines else ""

@@ -1,0 +1,26 @@
+# Where the library and the catalogue of checkpoints are: in a checkout beside the rules. Where Snakemake reads the rules
+# from a git host (a module with `github(...)`), no folder holds them, and the library is an installed package.
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+RULES = workflow.current_basedir
+
+if isinstance(RULES, os.PathLike):
+    CATALOGUE_FILE = Path(RULES).parent / "config" / "checkpoints.yaml"
+    LIBRARY = str(Path(RULES).parent / "workflow" / "scripts")
+    sys.path.insert(0, LIBRARY)
+    # For the scripts, which would otherwise prefer an installed package, perhaps of another version.
+    folders = [LIBRARY, os.environ.get("PYTHONPATH")]
+    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, folders)))
+else:
+    CATALOGUE_FILE = Path(workflow.source_path("../config/checkpoints.yaml"))
+    if find_spec("volprompt") is None:
+        source = f"{RULES.host}/{RULES.repo}@{RULES.ref}"
+        raise WorkflowError(
+            f"The workflow comes from {source}, but its library is not installed; install it with "
+            f"`{sys.executable} -m pip install git+https://{source}`."
+        )

@@ -1,0 +1,81 @@
+# One short job, which would wait longer in a cluster's queue than it runs.
+rule aggregate:
+    """Make the study's tables from the scores of every job."""
+    input:
+        scores=rules.scores.input.scores,
+        slices=rules.scores.input.slices,
+        masks=rules.masks.input,
+        volumes=expand("<results>/volumes/{shard}", shard=STUDY.shards),
+    output:
+        scores="<results>/tables/scores.parquet",
+        medians=report(
+            "<results>/tables/medians.csv",
+            category="Tables",
+            labels={"table": "Medians"},
+            caption="captions/medians.rst",
+        ),
+        comparisons=report(
+            "<results>/tables/comparisons.csv",
+            category="Tables",
+            labels={"table": "Paired comparisons"},
+            caption="captions/comparisons.rst",
+        ),
+        ranks=report(
+            "<results>/tables/ranks.csv",
+            category="Tables",
+            labels={"table": "Ranks"},
+            caption="captions/ranks.rst",
+        ),
+        decay=report(
+            "<results>/tables/decay.csv",
+            category="Tables",
+            labels={"table": "Decay by distance"},
+            caption="captions/decay.rst",
+        ),
+        propagation=report(
+            "<results>/tables/propagation.csv",
+            category="Tables",
+            labels={"table": "Propagation"},
+            caption="captions/propagation.rst",
+        ),
+        cost=report(
+            "<results>/tables/cost.csv",
+            category="Tables",
+            labels={"table": "Cost"},
+            caption="captions/cost.rst",
+        ),
+        failures=report(
+            "<results>/tables/failures.csv",
+            category="Tables",
+            labels={"table": "Failed volumes"},
+            caption="captions/failures.rst",
+        ),
+        typeset=multiext("<results>/tables/medians", ".parquet", ".md", ".tex")
+        + multiext("<results>/tables/comparisons", ".parquet", ".md", ".tex"),
+    log:
+        "<logs>/aggregate.log",
+    benchmark:
+        "<benchmarks>/aggregate.jsonl"
+    localrule: True
+    conda:
+        "../envs/imaging.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4_000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        structures=STUDY.scored_structures,
+        image_schemes=STUDY.image_schemes,
+        groups=STUDY.groups,
+        method_version=METHOD_VERSION["aggregate"],
+    message:
+        "Make the tables"
+    script:
+        "../workflow/scripts/aggregate.py"
+
+
+rule tables:
+    """All tables; no report."""
+    input:
+        rules.aggregate.output,
+    message:
+        "All tables are made"

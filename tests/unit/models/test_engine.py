@@ -1,0 +1,188 @@
+"""What the engine is made of: features kept only while they are needed, packed masks, work in the background."""
+
+import threading
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+
+from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
+from volprompt.models.features import SliceFeatures, gather
+from volprompt.models.tracked import order_of_need
+from volprompt.segmentation.background import StoreBehind, load_ahead
+from volprompt.segmentation.masks import unpack_bits
+
+
+class Encoder:
+    """Encodes a slice as its number, and counts."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __call__(self, slices: list[int]) -> list[torch.Tensor]:
+        self.batches.append(slices)
+        numbers = torch.tensor(slices, dtype=torch.float32).reshape(-1, 1, 1, 1)
+        return [numbers.expand(-1, 2, 4, 4), numbers.expand(-1, 3, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("prompted", "depth", "at_once", "order"),
+    [
+        ([[2]], 5, False, [2, 3, 4, 1, 0]),
+        ([[2]], 5, True, [2, 3, 1, 4, 0]),
+        ([[0]], 1, False, [0]),
+        ([[1, 3]], 5, False, [1, 3, 2, 4, 0]),
+        ([[2], [1]], 4, False, [2, 1, 3, 2, 3, 1, 0, 0]),
+        ([[2], [1]], 4, True, [2, 1, 3, 2, 1, 0, 3, 0]),
+    ],
+)
+def test_the_order_in_which_slices_are_needed(
+    prompted: list[list[int]], depth: int, at_once: bool, order: list[int]
+) -> None:
+    assert order_of_need(prompted, depth, at_once) == order
+
+
+def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
+    encoder = Encoder()
+    features = SliceFeatures(encoder, [2, 3, 4, 5, 1, 0], 6, batch_size=2, capacity=9)
+    features.require([2])
+    features.require([2, 3])
+    assert encoder.batches == [[2, 3]]
+    features.require([1])  # the other direction begins: its batch follows it, not what lies before it
+    assert encoder.batches == [[2, 3], [1, 0]]
+    assert features.pending == [4, 5]
+
+
+def test_features_are_forgotten_after_their_last_use() -> None:
+    features = SliceFeatures(Encoder(), [7, 7, 7, 8], 9, batch_size=1, capacity=9)
+    features.require([7])
+    features.use(7, 2)
+    assert float(features.use(7)[0].mean()) == 7
+    with pytest.raises(KeyError):
+        features.use(7)
+
+
+def test_a_prompt_that_travels_leaves_nothing_behind() -> None:
+    order = order_of_need([[50]], 100, False)
+    features = SliceFeatures(Encoder(), order, 100, batch_size=4, capacity=100)
+    most = 0
+    for index in order:
+        features.require([index])
+        most = max(most, len(features._kept))
+        features.use(index)
+    assert most == 4
+
+
+def test_what_is_needed_last_makes_room() -> None:
+    # Slices 1 to 4 are needed again in the reverse order, and slice 1 by an image scheme in the end.
+    encoder = Encoder()
+    features = SliceFeatures(encoder, [1, 2, 3, 4, 4, 3, 2, 1, 1], 5, batch_size=1, capacity=2)
+    for index in (1, 2, 3):
+        features.require([index])
+        features.use(index)
+    assert features.crowded
+    features.make_room([])
+    assert sorted(features._kept) == [2, 3]
+    assert features.pending == [4, 1]
+    features.require([4])
+    features.make_room([2, 4])  # what a step is about to use stays, also where it is needed later
+    assert sorted(features._kept) == [2, 4]
+    assert features.pending == [3, 1]
+    assert not features.crowded
+    features.use(4, 2)
+    features.require([3, 1])
+    assert float(features.use_last(1)[0].mean()) == 1
+    for index in (3, 2, 1):
+        assert float(features.use(index)[0].mean()) == index
+    assert features._kept == {}
+    assert encoder.batches == [[1], [2], [3], [4], [3], [1]]
+
+
+def test_gathering_slices_of_two_volumes() -> None:
+    first, second = (SliceFeatures(Encoder(), [1, 1, 2], 3, batch_size=3, capacity=9) for _ in range(2))
+    first.require([1, 2])
+    second.require([1])
+    fine, coarse = gather([(first, 1), (second, 1), (first, 2)])
+    assert fine.shape == (3, 2, 4, 4)
+    assert coarse[:, 0, 0, 0].tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 21])
+def test_packed_masks_come_back(width: int) -> None:
+    masks = np.random.default_rng(width).random((3, 5, width)) > 0.5
+    bits = pack_bits(torch.from_numpy(masks)).numpy()
+    assert bits.shape == (3, 5, -(-width // 8))
+    assert (bits == np.packbits(masks, axis=-1)).all()
+    assert (bits == _pack_on_device(torch.from_numpy(masks)).numpy()).all()
+    assert (unpack_bits(bits, width) == masks).all()
+
+
+def test_no_weights_are_drawn_that_are_loaded_next() -> None:
+    state = torch.get_rng_state()
+    with without_initialisation():
+        module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Conv2d(1, 2, 3), torch.nn.Embedding(2, 2))
+        torch.nn.init.trunc_normal_(module[0].weight)
+    assert (torch.get_rng_state() == state).all()
+    assert not torch.nn.Linear(50, 50).weight.eq(0).any()
+
+
+def test_loading_is_one_item_ahead() -> None:
+    loaded: list[int] = []
+    seen = []
+    for item, value in load_ahead(range(5), lambda n: loaded.append(n) or 10 * n):
+        seen.append((item, value))
+        assert len(loaded) <= item + 2
+    assert seen == [(n, 10 * n) for n in range(5)]
+
+
+def test_an_error_in_loading_is_raised_in_its_turn() -> None:
+    def load(item: int) -> int:
+        if item == 2:
+            raise OSError("unreadable")
+        return item
+
+    seen: list[int] = []
+    with pytest.raises(OSError, match="unreadable"):
+        seen.extend(item for item, _ in load_ahead(range(5), load))
+    items = load_ahead(range(5), load)
+    assert [next(items)[0], next(items)[0]] == [0, 1]
+
+
+def test_storing_is_bounded_and_keeps_the_order() -> None:
+    gates = deque(threading.Event() for _ in range(4))
+    opened = dict(enumerate(gates))
+    done: list[tuple[int, int]] = []
+
+    def store(item: int) -> int:
+        assert opened[item].wait(10)
+        return item * item
+
+    with StoreBehind(store, lambda item, value: done.append((item, value)), limit=2) as behind:
+        behind.add(0)
+        behind.add(1)
+        assert done == []
+        threading.Timer(0.1, opened[0].set).start()
+        behind.add(2)  # waits until the first one is stored
+        assert done == [(0, 0)]
+        for gate in gates:
+            gate.set()
+        behind.add(3)
+    assert done == [(0, 0), (1, 1), (2, 4), (3, 9)]
+
+
+def test_an_error_in_storing_reaches_the_job() -> None:
+    def store(item: int) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):  # noqa: SIM117, PT012
+        with StoreBehind(store, lambda *_: None, limit=1) as behind:
+            behind.add(0)
+            behind.add(1)
+
+
+def test_an_error_beside_it_ends_the_storing() -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: SIM117, PT012
+        with StoreBehind(lambda item: item, lambda *_: None, limit=1) as behind:
+            behind.add(0)
+            raise ZeroDivisionError

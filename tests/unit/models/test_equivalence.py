@@ -1,0 +1,694 @@
+"""The adapters against the packages' own predictors, on the same weights: masks equal, Dice at least 0.999.
+
+Small models with random weights, changed until a difference can show: objects are present, masks are neither empty nor
+full, and memory has a say in them. With memory that loud, tracking is chaotic: one object alone must equal the official
+predictor in every voxel, while the rounding of a batch of objects is compared on weights as they were drawn.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from sam2.build_sam import build_sam2 as official_sam2
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.utils import misc as video_utilities
+from segment_anything import SamPredictor
+from skimage import measure
+
+from volprompt.models import base, engine, sam2_tracking
+from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
+from volprompt.models.devices import Device
+from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.holes import fill_holes
+from volprompt.models.loading import load_model
+from volprompt.models.sam import SamModel
+from volprompt.models.sam2 import Sam2Model
+from volprompt.phantom.image import make_phantom
+from volprompt.prompts.candidates import volume_prompts
+from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
+from volprompt.segmentation.masks import unpack_bits
+from volprompt.settings.config import Scheme
+
+REPOSITORY = Path(__file__).parents[3]
+DEMO = REPOSITORY / "demo"
+SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
+CPU = Device("cpu", "float32", "CPU")
+SIZE = (72, 96)  # not square: a swap of height and width must show
+DEPTH = 12
+# An object's prompt, or its prompts on several slices.
+Given = ObjectPrompt | list[ObjectPrompt]
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """Slices of a synthetic knee, uint8 (slice, y, x)."""
+    phantom = make_phantom(7, shape=(DEPTH, SIZE[1], SIZE[0]), spacing=(5.0, 1.46, 1.9), contrast="random")
+    image = phantom.image / phantom.image.max() * 255
+    return np.stack([image[index, ::-1, ::-1].T for index in range(DEPTH)]).astype(np.uint8)
+
+
+def answering(module: torch.nn.Module, seed: int, memory: float = 1.0) -> torch.nn.Module:
+    """Make a randomly initialised model answer prompts with masks that differ; `memory` scales what it remembers."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "hypernetworks" in name or "iou" in name or "pos_embed" in name or "_embed" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+            if "mem" in name:
+                parameter.mul_(memory)
+            if name.endswith("gamma") and memory > 1:
+                parameter.fill_(1)
+        score = getattr(module, "sam_mask_decoder", module)
+        if hasattr(score, "pred_obj_score_head"):
+            score.pred_obj_score_head.layers[-1].bias.fill_(3.0)
+    return module
+
+
+@pytest.fixture(scope="module")
+def sam_predictor() -> SamPredictor:
+    """The package's own predictor, on weights that have relative positions worth their name."""
+    torch.manual_seed(1)
+    module = answering(SamModel.build(str(SAM)), 1)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "rel_pos" in name:
+                parameter.normal_(std=0.5)
+    return SamPredictor(module)
+
+
+@pytest.fixture(scope="module")
+def sam(sam_predictor: SamPredictor, tmp_path_factory: pytest.TempPathFactory) -> SamModel:
+    path = tmp_path_factory.mktemp("checkpoints") / "sam.pth"
+    torch.save(sam_predictor.model.state_dict(), path)
+    model = load_model({"family": "sam", "architecture": str(SAM)}, str(path), CPU)
+    assert isinstance(model, SamModel)
+    return model
+
+
+def saved_sam2(path: Path, memory: float) -> Path:
+    torch.manual_seed(2)
+    module = answering(Sam2Model.build(str(SAM2)), 2, memory)
+    torch.save({"model": module.state_dict()}, path)
+    return path
+
+
+def loaded_sam2(checkpoint: Path, precision: str = "float32", architecture: Path = SAM2) -> Sam2Model:
+    settings = {"family": "sam2", "architecture": str(architecture)}
+    model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
+    assert isinstance(model, Sam2Model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def sam2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_sam2(tmp_path_factory.mktemp("checkpoints") / "sam2.pt", memory=3)
+
+
+@pytest.fixture(scope="module")
+def sam2(sam2_checkpoint: Path) -> Sam2Model:
+    return loaded_sam2(sam2_checkpoint)
+
+
+@contextmanager
+def architectures_in(folder: Path) -> Iterator[None]:
+    """Let the package's build functions find architectures in a folder."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folder), version_base="1.2"):
+        yield
+    GlobalHydra.instance().hydra = before
+
+
+@pytest.fixture(scope="module")
+def official() -> Iterator[None]:
+    """The package's build functions find the small architecture."""
+    with architectures_in(SAM2.parent):
+        yield
+
+
+@pytest.fixture(scope="module")
+def image_predictor(official: None, sam2_checkpoint: Path) -> SAM2ImagePredictor:
+    predictor = SAM2ImagePredictor(official_sam2(SAM2.stem, str(sam2_checkpoint), device="cpu"))
+    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the class assumes 1024 pixels; these are for 128
+    return predictor
+
+
+@pytest.fixture(scope="module")
+def video_predictor(official: None, sam2_checkpoint: Path) -> SAM2VideoPredictor:
+    predictor = build_sam2_video_predictor(SAM2.stem, str(sam2_checkpoint), device="cpu")
+    predictor.fill_hole_area = 0  # the package fills holes only where its CUDA extension is built
+    return predictor
+
+
+def prompt(
+    structure: str,
+    index: int,
+    points: list[tuple[float, float]],
+    labels: list[int],
+    box: list[float] | None = None,
+    mask: np.ndarray | None = None,
+) -> ObjectPrompt:
+    return ObjectPrompt(
+        structure,
+        index,
+        np.array(points, dtype=np.float32).reshape(-1, 2),
+        np.array(labels, dtype=np.int32),
+        None if box is None else np.array(box, dtype=np.float32),
+        mask,
+    )
+
+
+def ring(centre: tuple[int, int], outer: float, inner: float) -> np.ndarray:
+    """A mask with a hole, bool (y, x)."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    distance = np.hypot(y - centre[0], x - centre[1])
+    return (distance <= outer) & (distance >= inner)
+
+
+POINT = [prompt("femur", 5, [(40.25, 20.5)], [1]), prompt("tibia", 5, [(52.0, 55.75)], [1])]
+POINTS = [
+    prompt("femur", 5, [(40.25, 20.5), (52.0, 55.75), (12.0, 30.0)], [1, 0, 0]),
+    prompt("tibia", 5, [(52.0, 55.75), (40.25, 20.5), (12.0, 30.0)], [1, 0, 0]),
+]
+BOX = [prompt("femur", 5, [], [], [22, 3, 61, 33]), prompt("tibia", 5, [], [], [30, 40, 70, 71])]
+BOX_AND_POINT = [prompt("femur", 5, [(40.25, 20.5)], [1], [22, 3, 61, 33])]
+IMAGE_PROMPTS = {"point": POINT, "points": POINTS, "box": BOX, "box and point": BOX_AND_POINT}
+
+
+def masks_of(
+    model: PromptableModel,
+    frames: np.ndarray,
+    prompts: Sequence[Given],
+    predictor: str,
+    *,
+    batch_size: int = 4,
+    multimask: bool = False,
+    reset: bool = False,
+    **settings: Any,
+) -> list[np.ndarray]:
+    """A mask, bool (slice, y, x), per object; each is a scheme of its own, and all of them are run together."""
+    schemes = {str(n): Scheme(predictor=predictor, point="centroid", multimask=multimask) for n in range(len(prompts))}
+    given = {str(number): each if isinstance(each, list) else [each] for number, each in enumerate(prompts)}
+    volume = Volume("knee", model.prepare(frames), frames.shape[1:], given)
+    (segmented,) = segment_volumes(model, [volume], schemes, batch_size, reset, **settings)
+    return [
+        unpack_bits(segmented.masks[number][of_object[0].structure], frames.shape[2])
+        for number, of_object in given.items()
+    ]
+
+
+def decoded(
+    model: PromptableModel,
+    frames: np.ndarray,
+    prompts: list[ObjectPrompt],
+    multimask: bool = False,
+    batch_size: int = 3,
+) -> list[np.ndarray]:
+    """Each prompt's mask on its slice, bool (y, x)."""
+    found = masks_of(model, frames, prompts, "image", multimask=multimask, batch_size=batch_size)
+    return [mask[given.slice] for given, mask in zip(prompts, found, strict=True)]
+
+
+def tracked(
+    model: PromptableModel,
+    frames: np.ndarray,
+    prompts: Sequence[Given],
+    reset: bool = False,
+    batch_size: int = 4,
+    **settings: Any,
+) -> list[np.ndarray]:
+    """Each object's mask, bool (slice, y, x), all objects in lockstep."""
+    return masks_of(model, frames, prompts, "video", reset=reset, batch_size=batch_size, **settings)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
+
+
+def assert_same(ours: np.ndarray, official: np.ndarray) -> None:
+    assert 0.005 < official.mean() < 0.995, "the oracle's mask is trivial; the comparison would prove nothing"
+    assert dice(ours, official) >= 0.999
+
+
+def best(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    return masks[np.argmax(scores)].astype(bool)
+
+
+def official_prompt(given: ObjectPrompt) -> dict:
+    points = {"point_coords": given.points, "point_labels": given.labels} if len(given.points) else {}
+    return {**points, "box": given.box}
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("kind", IMAGE_PROMPTS)
+def test_sam_equals_sam_predictor(
+    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray, kind: str, multimask: bool
+) -> None:
+    predictor = sam_predictor
+    predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
+    prompts = IMAGE_PROMPTS[kind]
+    for given, mask in zip(prompts, decoded(sam, frames, prompts, multimask), strict=True):
+        masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=multimask)
+        assert_same(mask, best(masks, scores))
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("kind", IMAGE_PROMPTS)
+def test_sam2_equals_image_predictor(
+    sam2: Sam2Model, image_predictor: SAM2ImagePredictor, frames: np.ndarray, kind: str, multimask: bool
+) -> None:
+    predictor = image_predictor
+    predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
+    prompts = IMAGE_PROMPTS[kind]
+    for given, mask in zip(prompts, decoded(sam2, frames, prompts, multimask), strict=True):
+        masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=multimask)
+        assert_same(mask, best(masks, scores))
+
+
+def test_prompts_of_many_slices_come_back_with_their_own_masks(sam2: Sam2Model, frames: np.ndarray) -> None:
+    prompts = [prompt(name, i, [(40.0 + i, 20.0 + i)], [1]) for i in (9, 2, 5) for name in ("femur", "tibia")]
+    scheme = {"point": Scheme(predictor="image", point="centroid")}
+    (segmented,) = segment_volumes(sam2, [Volume("knee", frames, SIZE, {"point": prompts})], scheme, batch_size=2)
+    masks = {name: unpack_bits(bits, SIZE[1]) for name, bits in segmented.masks["point"].items()}
+    for given in prompts:
+        (alone,) = decoded(sam2, frames, [given], batch_size=1)
+        assert_same(masks[given.structure][given.slice], alone)
+    assert not masks["femur"][[0, 1, 3, 4, 6, 7, 8, 10, 11]].any()
+
+
+def resized(model: Sam2Model, frames: np.ndarray) -> torch.Tensor:
+    """Frames as the model's encoder is given them (n, 3, y, x)."""
+    return model.normalize(model.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
+
+
+def official_tracks(
+    predictor: SAM2VideoPredictor, images: torch.Tensor, given: Given, reset: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Forward and reverse with the official class on frames that are already resized: slice, mask bool (y, x).
+
+    All prompts are added before the propagation, which then starts where the class starts by itself.
+    """
+    loaded = (images.clone(), *SIZE)
+    with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=loaded):
+        state = predictor.init_state("frames")
+
+    def add() -> None:
+        for each in given if isinstance(given, list) else [given]:
+            points = {"points": each.points, "labels": each.labels} if len(each.points) else {}
+            if each.mask is not None:
+                predictor.add_new_mask(state, each.slice, 1, each.mask)
+            else:
+                predictor.add_new_points_or_box(state, each.slice, 1, box=each.box, **points)
+
+    add()
+    for index, _, logits in predictor.propagate_in_video(state):
+        yield index, (logits[0, 0] > 0).numpy()
+    if reset:
+        predictor.reset_state(state)
+        add()
+    for index, _, logits in predictor.propagate_in_video(state, reverse=True):
+        yield index, (logits[0, 0] > 0).numpy()
+
+
+def official_mask(predictor: SAM2VideoPredictor, images: torch.Tensor, given: Given, reset: bool) -> np.ndarray:
+    """What `official_tracks` finds, bool (slice, y, x)."""
+    mask = np.zeros((len(images), *SIZE), bool)
+    for index, found in official_tracks(predictor, images, given, reset):
+        mask[index] = found
+    return mask
+
+
+VIDEO_PROMPTS = OrderedDict(
+    point=POINT,
+    points=POINTS,
+    box=BOX,
+    first_slice=[prompt("femur", 0, [(40.25, 20.5)], [1])],
+    last_slice=[prompt("femur", DEPTH - 1, [(40.25, 20.5)], [1])],
+    different_slices=[prompt("femur", 3, [(40.25, 20.5)], [1]), prompt("tibia", 9, [(52.0, 55.75)], [1])],
+    mixed_lengths=[POINT[0], POINTS[1], BOX[0]],
+    mask=[
+        prompt("femur", 5, [], [], mask=ring((20, 40), 15, 0)),
+        prompt("tibia", 8, [], [], mask=ring((50, 50), 14, 4)),
+    ],
+    several_slices=[
+        [prompt("femur", 3, [(40.25, 20.5)], [1]), prompt("femur", 8, [(44.0, 22.0)], [1])],
+        [prompt("tibia", 0, [(52.0, 55.75)], [1]), prompt("tibia", 6, [], [], [30, 40, 70, 71])],
+        [prompt("femur", 4, [(40.25, 20.5)], [1]), prompt("femur", 5, [(41.0, 21.0), (52.0, 55.75)], [1, 0])],
+        [prompt("tibia", index, [(52.0, 55.75)], [1]) for index in (2, 7, DEPTH - 1)],
+        [prompt("femur", index, [], [], mask=ring((20, 40), 9 + index, 0)) for index in (1, 5, 9)],
+    ],
+)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """With one, torch resizes three masks (the package) and one (ours) by kernels that round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts on several slices, and both directions, are a batch, which rounds otherwise; here each is one alone."""
+    monkeypatch.setattr(sam2_tracking, "batches_of_one_form", lambda items, prompt_of: [[item] for item in items])
+    monkeypatch.setattr(sam2_tracking, "_batches_of_steps", lambda steps: [[step] for step in steps])
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("kind", VIDEO_PROMPTS)
+def test_tracking_equals_video_predictor(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, kind: str, reset: bool
+) -> None:
+    images = resized(sam2, frames)
+    for given in VIDEO_PROMPTS[kind]:
+        (ours,) = tracked(sam2, frames, [given], reset, batch_size=1)
+        official = official_mask(video_predictor, images, given, reset)
+        assert_same(ours, official)
+        assert (ours == official).all()
+
+
+# Settings of memory that the published configurations do not have, or not all of them.
+MEMORY_SETTINGS: dict[str, dict[str, Any]] = {
+    "at most two prompted slices in attention": {"max_cond_frames_in_attn": 2},
+    "at most three prompted slices in attention": {"max_cond_frames_in_attn": 3},
+    "every second slice": {"memory_temporal_stride_for_eval": 2},
+    "pointers of the future, with sign": {"only_obj_ptrs_in_the_past_for_eval": False},
+    "pointers of the future, without sign": {
+        "only_obj_ptrs_in_the_past_for_eval": False,
+        "use_signed_tpos_enc_to_obj_ptrs": False,
+    },
+    "masks through the decoder": {"use_mask_input_as_output_without_sam": False},
+}
+
+
+@contextmanager
+def loud_pointers(*modules: torch.nn.Module) -> Iterator[None]:
+    """Models in which masks depend on object pointers: among so many tokens of masks they have to be large."""
+    weights = [module.get_parameter("obj_ptr_proj.layers.2.weight") for module in modules]
+    before = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(1000)
+    yield
+    with torch.no_grad():
+        for weight, value in zip(weights, before, strict=True):
+            weight.copy_(value)
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("name", MEMORY_SETTINGS)
+def test_tracking_follows_the_settings_of_memory(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, name: str
+) -> None:
+    settings = MEMORY_SETTINGS[name]
+    point = [prompt("femur", index, [(40.25 + index, 20.5)], [1]) for index in (1, 4, 6, 10)]
+    mask = [prompt("femur", index, [], [], mask=ring((20, 40), 9 + index, 0)) for index in (2, 7)]
+    with loud_pointers(sam2.module, video_predictor):
+        default = [tracked(sam2, frames, [each], batch_size=1)[0] for each in (point, mask)]
+        with mock.patch.multiple(sam2.module, **settings), mock.patch.multiple(video_predictor, **settings):
+            found = [tracked(sam2, frames, [each], batch_size=1)[0] for each in (point, mask)]
+            for given, ours in zip([point, mask], found, strict=True):
+                assert (ours == official_mask(video_predictor, resized(sam2, frames), given, reset=False)).all()
+    assert any((ours != before).any() for ours, before in zip(found, default, strict=True)), "the setting has no effect"
+
+
+def eight_connected(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the package's CUDA extension gives, by its documentation: labels, and at each pixel its region's area."""
+    labels = np.zeros(masks.shape, np.int32)
+    areas = np.zeros(masks.shape, np.int32)
+    for number, mask in enumerate(masks[:, 0].numpy()):
+        labels[number, 0] = measure.label(mask, connectivity=2)
+        for region in measure.regionprops(labels[number, 0]):
+            areas[number, 0][labels[number, 0] == region.label] = region.area
+    return torch.from_numpy(labels), torch.from_numpy(areas)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("area", [8, 100])
+def test_filling_holes_equals_video_predictor(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, area: int
+) -> None:
+    """In masks, and in what is remembered of prompted slices; not in what is remembered on the way."""
+    images = resized(sam2, frames)
+    for given in (POINT[0], VIDEO_PROMPTS["mask"][1], VIDEO_PROMPTS["several_slices"][1]):
+        (ours,) = tracked(sam2, frames, [given], batch_size=1, hole_area=area)
+        (with_holes,) = tracked(sam2, frames, [given], batch_size=1)
+        with (
+            mock.patch.object(video_predictor, "fill_hole_area", area),
+            mock.patch("sam2.utils.misc.get_connected_components", eight_connected),
+        ):
+            official = official_mask(video_predictor, images, given, reset=False)
+        assert (ours == official).all()
+        assert (ours != with_holes).any()
+
+
+def test_holes_are_those_that_touch_by_corners() -> None:
+    """Two background pixels that touch by a corner are one hole of two; a hole does not reach into the next mask."""
+    logits = torch.full((2, 1, 6, 6), 1.0)
+    logits[0, 0, 1, 1] = logits[0, 0, 2, 2] = -3.0
+    logits[0, 0, 4, 4] = 0.0
+    logits[1, 0, 4, 4] = -1.0
+    one = fill_holes(logits, 1)
+    assert one[0, 0, 1, 1] == one[0, 0, 2, 2] == -3
+    assert one[0, 0, 4, 4] == one[1, 0, 4, 4] == pytest.approx(0.1)
+    assert (fill_holes(logits, 2) > 0).all()
+    assert fill_holes(logits, 0) is logits
+
+
+def test_frames_resized_as_the_video_loader_does(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, tmp_path: Path
+) -> None:
+    """The package's own loader on files without loss; image schemes keep their own way beside it."""
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    load = video_utilities._load_img_as_tensor
+
+    def png(path: str, size: int) -> tuple[torch.Tensor, int, int]:
+        return load(str(Path(path).with_suffix(".png")), size)
+
+    names = [f"{index}.jpg" for index in range(DEPTH)]  # the loader lists nothing but names of JPEG files
+    with (
+        mock.patch.object(video_utilities, "_load_img_as_tensor", png),
+        mock.patch.object(video_utilities.os, "listdir", return_value=names),
+    ):
+        images, height, width = video_utilities.load_video_frames(str(tmp_path), 128, True)
+    assert (height, width) == SIZE
+    point = Volume("knee", frames, SIZE, {"video": [POINT[0]], "image": POINT})
+    schemes = {name: Scheme(predictor=name, point="centroid") for name in ("image", "video")}
+    (ours,) = segment_volumes(sam2, [point], schemes, 1, video_resize="bicubic")
+    (shared,) = segment_volumes(sam2, [point], schemes, 1)
+    video = unpack_bits(ours.masks["video"]["femur"], SIZE[1])
+    assert dice(video, official_mask(video_predictor, images, POINT[0], reset=False)) >= 0.999
+    assert (ours.masks["video"]["femur"] != shared.masks["video"]["femur"]).any()
+    for name, bits in ours.masks["image"].items():
+        assert (bits == shared.masks["image"][name]).all()
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_deep_volume_equals_video_predictor(official: None, tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
+    """Deeper than memory and pointers reach, to both sides of the prompt. With a reset, both directions are a batch."""
+    checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=1 if reset else 3)
+    model = loaded_sam2(checkpoint)
+    predictor = build_sam2_video_predictor(SAM2.stem, str(checkpoint), device="cpu")
+    predictor.fill_hole_area = 0
+    deep = np.concatenate([frames, frames[::-1], frames, frames[::-1]])
+    given = prompt("femur", 20, [(40.25, 20.5)], [1])
+    (ours,) = tracked(model, deep, [given], reset)
+    official = official_mask(predictor, resized(model, deep), given, reset)
+    assert_same(ours, official)
+    assert reset or (ours == official).all()
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("reset", [False, True])
+def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path: Path, reset: bool) -> None:
+    """Farther apart than memory and pointers reach, in a deep volume with its own content on every slice."""
+    checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=3)
+    model = loaded_sam2(checkpoint)
+    predictor = build_sam2_video_predictor(SAM2.stem, str(checkpoint), device="cpu")
+    predictor.fill_hole_area = 0
+    deep = np.random.default_rng(4).integers(0, 255, (60, 9, 12), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    given = [prompt("femur", index, [(40.25, 20.5)], [1]) for index in (12, 20, 41)]
+    (ours,) = tracked(model, deep, [given], reset)
+    official = official_mask(predictor, resized(model, deep), given, reset)
+    assert_same(ours, official)
+    assert (ours == official).all()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_another_image_size_equals_video_predictor(official: None, sam2_checkpoint: Path, frames: np.ndarray) -> None:
+    """Half the size that the architecture's file gives, on the same weights."""
+    settings = {"family": "sam2", "architecture": str(SAM2), "image_size": 64}
+    model = load_model(settings, str(sam2_checkpoint), CPU)
+    half = ["++model.image_size=64"]
+    predictor = build_sam2_video_predictor(SAM2.stem, str(sam2_checkpoint), device="cpu", hydra_overrides_extra=half)
+    predictor.fill_hole_area = 0
+    (ours,) = tracked(model, frames, [POINT[0]], batch_size=1)
+    official = official_mask(predictor, resized(model, frames), POINT[0], reset=False)
+    assert_same(ours, official)
+    assert (ours == official).all()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
+    model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))
+    prompts: list[Given] = [POINT[0], POINTS[1], BOX[0], prompt("patella", 9, [(12.0, 30.0)], [1])]
+    prompts += VIDEO_PROMPTS["mask"] + VIDEO_PROMPTS["several_slices"]
+    for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):
+        (alone,) = tracked(model, frames, [given], reset)
+        assert_same(mask, alone)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_trained_model_in_lockstep_equals_video_predictor(frames: np.ndarray, reset: bool) -> None:
+    """The demo's own checkpoint, all objects as one batch."""
+    checkpoint = DEMO / "checkpoints" / "demo_sam2.pt"
+    model = loaded_sam2(checkpoint, architecture=DEMO / "sam2_demo.yaml")
+    with architectures_in(DEMO):
+        predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    predictor.fill_hole_area = 0
+    images = resized(model, frames)
+    prompts = [*POINT, *POINTS, *VIDEO_PROMPTS["mask"], *VIDEO_PROMPTS["several_slices"][:2]]
+    for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):
+        assert_same(mask, official_mask(predictor, images, given, reset))
+
+
+def test_reset_changes_the_reverse_pass_only(sam2: Sam2Model, frames: np.ndarray) -> None:
+    (shared,) = tracked(sam2, frames, POINT[:1])
+    (reset,) = tracked(sam2, frames, POINT[:1], reset=True)
+    assert (shared[5:] == reset[5:]).all()
+    assert (shared[:5] != reset[:5]).any()
+
+
+@pytest.mark.parametrize("little_memory", [False, True])
+@pytest.mark.parametrize("reset", [False, True])
+def test_volumes_of_different_depth_in_lockstep_equal_volumes_alone(
+    tmp_path: Path, frames: np.ndarray, reset: bool, little_memory: bool
+) -> None:
+    """Ragged depths and frame sizes, prompts on the first, last and only slice, image and video schemes at once.
+
+    With little memory features are forgotten between two uses, and batches hold two objects.
+    """
+    model = loaded_sam2(saved_sam2(tmp_path / "sam2.pt", memory=1))
+    schemes = {
+        "image": Scheme(predictor="image", point="centroid"),
+        "video": Scheme(predictor="video", point="centroid"),
+        "other": Scheme(predictor="video", point="centroid", slice="nearest"),
+    }
+
+    def volume(name: str, depth: int, width: int, first: int, second: int) -> Volume:
+        point = [(40.25, 20.5)]
+        video = [prompt("femur", first, point, [1]), prompt("tibia", second, [(52.0, 55.75)], [1])]
+        image = [prompt("femur", index, point, [1]) for index in range(0, depth, 3)]
+        cut = np.ascontiguousarray(frames[:depth, :, :width])
+        return Volume(name, cut, (SIZE[0], width), {"image": image, "video": video, "other": [video[1]]})
+
+    volumes = [volume("a", DEPTH, 96, 5, 2), volume("b", 1, 96, 0, 0), volume("c", 9, 80, 8, 0)]
+    with ExitStack() as limits:
+        if little_memory:
+            limits.enter_context(mock.patch.multiple(engine, FEATURES_KEPT=2, FEATURES_KEPT_EACH=2))
+            limits.enter_context(mock.patch.object(base, "LARGEST_BATCH", 2))
+        encode = limits.enter_context(mock.patch.object(model, "encode", wraps=model.encode))
+        together = segment_volumes(model, volumes, schemes, 4, reset)
+    encoded = sum(len(call.args[0]) for call in encode.call_args_list)
+    assert (encoded > DEPTH + 1 + 9) == little_memory
+    for given, segmented in zip(volumes, together, strict=True):
+        (alone,) = segment_volumes(model, [given], schemes, 1, reset)
+        assert segmented.masks.keys() == given.prompts.keys()
+        for scheme, masks in segmented.masks.items():
+            for structure, bits in masks.items():
+                ours, expected = (unpack_bits(each, given.size[1]) for each in (bits, alone.masks[scheme][structure]))
+                assert ours.shape == (len(given.frames), *given.size)
+                assert dice(ours, expected) >= 0.999
+
+
+def test_one_slice_volume(sam2: Sam2Model, frames: np.ndarray) -> None:
+    (mask,) = tracked(sam2, frames[:1], [prompt("femur", 0, [(40.25, 20.5)], [1])])
+    assert mask.shape == (1, *SIZE)
+
+
+def test_fused_attention_encodes_as_the_package_does(
+    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray
+) -> None:
+    """A frame that is not square, so that rows and columns must not be mixed up."""
+    predictor = sam_predictor
+    predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
+    with sam.inference():
+        (ours,) = sam.encode(sam.prepare(frames[5:6]))
+    torch.testing.assert_close(ours, predictor.get_image_embedding(), rtol=1e-4, atol=1e-4)
+
+
+def test_resizing_is_that_of_the_image_predictor(
+    sam2: Sam2Model, image_predictor: SAM2ImagePredictor, frames: np.ndarray
+) -> None:
+    """One grey channel resized and repeated equals the package's transform of an RGB image."""
+    expected = image_predictor._transforms(np.repeat(frames[5][..., None], 3, axis=-1))
+    assert torch.allclose(resized(sam2, frames[5:6])[0], expected, atol=1e-6)
+
+
+def test_one_grey_channel_resizes_like_rgb_in_sam(sam: SamModel, frames: np.ndarray) -> None:
+    rgb = sam.transform.apply_image(np.repeat(frames[5][..., None], 3, axis=-1))
+    grey = np.asarray(Image.fromarray(frames[5]).resize((rgb.shape[1], rgb.shape[0]), Image.Resampling.BILINEAR))
+    assert (rgb == grey[..., None]).all()
+
+
+def test_bfloat16_stays_close_to_float32(tmp_path: Path, frames: np.ndarray) -> None:
+    """bfloat16 runs through on a CPU, image and video, and gives masks of the same shape and much the same content."""
+    checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=1)
+    half, full = loaded_sam2(checkpoint, "bfloat16"), loaded_sam2(checkpoint)
+    with half.inference():
+        assert torch.bfloat16 in {level.dtype for level in half.encode(frames[:1])}
+    for ours, same in zip(tracked(half, frames, POINT), tracked(full, frames, POINT), strict=True):
+        assert (ours == same).mean() > 0.9
+    for ours, same in zip(decoded(half, frames, BOX), decoded(full, frames, BOX), strict=True):
+        assert (ours == same).mean() > 0.9
+
+
+@pytest.mark.parametrize("family", ["sam", "sam2"])
+def test_trained_models_in_bfloat16_stay_within_a_hundredth(family: str) -> None:
+    """The demo's checkpoints on a whole knee, under every kind of scheme: Dice of at least 0.99 against float32."""
+    phantom = make_phantom(905, (40, 96, 96), (2.8, 1.46, 1.46))
+    frames = np.clip(phantom.image / np.percentile(phantom.image, 99.5) * 255, 0, 255).astype(np.uint8)
+    frames = np.ascontiguousarray(frames[:, ::-1, ::-1].transpose(0, 2, 1))
+    labels = phantom.labels[:, ::-1, ::-1].transpose(0, 2, 1)
+    table = volume_prompts(labels, {"femur": [1], "tibia": [3]}, [], frames.shape, (1.46, 1.46))
+    schemes = {"point": Scheme(predictor="image", point="centroid"), "box": Scheme(predictor="image", box=True)}
+    if family == "sam2":
+        schemes["video"] = Scheme(predictor="video", point="centroid", slice="nearest")
+    names = ["femur", "tibia"]
+    given = {name: scheme_prompts(scheme, table, names, names, len(frames)) for name, scheme in schemes.items()}
+    checkpoint = DEMO / "checkpoints" / ("demo_sam.pth" if family == "sam" else "demo_sam2.pt")
+    found = []
+    for precision in ("float32", "bfloat16"):
+        settings = {"family": family, "architecture": str(DEMO / f"{family}_demo.yaml")}
+        model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
+        volume = Volume("knee", model.prepare(frames), frames.shape[1:], given)
+        (segmented,) = segment_volumes(model, [volume], schemes, 4)
+        found.append({(name, part): bits for name, masks in segmented.masks.items() for part, bits in masks.items()})
+    full, half = found
+    for key, bits in full.items():
+        masks = [unpack_bits(each, frames.shape[2]) for each in (bits, half[key])]
+        assert masks[0].sum() > 1000
+        assert dice(*masks) >= 0.99, key
+
+
+def test_an_architecture_that_builds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("model:\n  _target_: sam2.no_such.Class\n")
+    with pytest.raises(ArchitectureError, match=r"broken\.yaml: no model can be built"):
+        build_from_yaml(path, {})

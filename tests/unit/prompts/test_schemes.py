@@ -1,0 +1,389 @@
+"""What each scheme gives a predictor, from prompt tables written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from volprompt.prompts.candidates import as_prompt_table
+from volprompt.prompts.schemes import FrameGrid, MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts, with_masks
+from volprompt.settings.config import Scheme
+
+STRUCTURES = ["femur", "tibia", "patella"]
+SCORED = ["femur", "tibia"]
+# Each structure's place in a slice; the slice's index is added to x.
+PLACE = {"femur": (100, 10), "tibia": (200, 20), "patella": (300, 30)}
+
+
+ELSEWHERE = "; add clicks there, or prompt another slice (slice: nearest)"
+
+
+def point(structure: str, slice: int, origin: str = "centroid", area: int | None = 50) -> dict[str, Any]:
+    """A point that tells where it comes from: y ends in .25 for an interior point and .5 for a click."""
+    x, y = PLACE[structure]
+    y_of = {"centroid": y, "interior": y + 0.25, "click": y + 0.5}
+    row = {"structure": structure, "slice": slice, "kind": "point", "origin": origin, "x": x + slice, "y": y_of[origin]}
+    return {"volume": "knee", **row, "area": area}
+
+
+def box(structure: str, slice: int, area: int | None = 50) -> dict[str, Any]:
+    x, y = PLACE[structure]
+    corners = {"x": x + slice - 4, "y": y - 3, "x2": x + slice + 4, "y2": y + 3}
+    row = {"structure": structure, "slice": slice, "kind": "box", "origin": "bounding_box", **corners, "area": area}
+    return {"volume": "knee", **row}
+
+
+def table(*rows: dict[str, Any]) -> pd.DataFrame:
+    return as_prompt_table(rows)
+
+
+def given(
+    scheme: dict[str, Any],
+    rows: pd.DataFrame,
+    depth: int = 10,
+    scored: list[str] = SCORED,
+    frame: FrameGrid | None = None,
+) -> list[ObjectPrompt]:
+    return scheme_prompts(Scheme(**scheme), rows, STRUCTURES, scored, depth, frame)
+
+
+def slices(prompts: list[ObjectPrompt]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for prompt in prompts:
+        found.setdefault(prompt.structure, []).append(prompt.slice)
+    return found
+
+
+def missing(scheme: dict[str, Any], rows: pd.DataFrame, depth: int = 10) -> str:
+    with pytest.raises(MissingPrompt) as caught:
+        given(scheme, rows, depth)
+    return str(caught.value)
+
+
+VIDEO = {"predictor": "video", "point": "centroid"}
+# Points of all structures on every slice of ten.
+EVERYWHERE = table(*(point(name, index) for name in STRUCTURES for index in range(10)))
+
+
+# Image schemes
+
+
+def test_points_on_every_slice() -> None:
+    prompts = given({"predictor": "image", "point": "centroid"}, EVERYWHERE, depth=10)
+    assert slices(prompts) == {"femur": list(range(10)), "tibia": list(range(10))}
+    third = next(prompt for prompt in prompts if prompt.structure == "tibia" and prompt.slice == 3)
+    assert third.points.tolist() == [[203, 20]]
+    assert third.labels.tolist() == [1]
+    assert third.box is None
+    assert (third.points.dtype, third.labels.dtype) == (np.float32, np.int32)
+
+
+def test_slices_without_a_prompt_are_skipped() -> None:
+    rows = table(point("femur", 2), point("femur", 7), point("tibia", 7), point("tibia", 4, "click"))
+    prompts = given({"predictor": "image", "point": "centroid"}, rows)
+    assert slices(prompts) == {"femur": [2, 7], "tibia": [7]}
+
+
+def test_boxes() -> None:
+    prompts = given({"predictor": "image", "box": True}, table(box("femur", 2), point("tibia", 3)))
+    (only,) = prompts
+    assert (only.structure, only.slice) == ("femur", 2)
+    assert only.box is not None
+    assert only.box.tolist() == [98, 7, 106, 13]
+    assert only.box.dtype == np.float32
+    assert only.points.shape == (0, 2)
+    assert only.labels.shape == (0,)
+
+
+def test_box_and_point_are_both_needed() -> None:
+    rows = table(box("femur", 2), point("femur", 2), box("femur", 3), point("femur", 4))
+    (only,) = given({"predictor": "image", "box": True, "point": "centroid"}, rows)
+    assert only.slice == 2
+    assert only.points.tolist() == [[102, 10]]
+    assert only.box is not None
+    assert only.box.tolist() == [98, 7, 106, 13]
+
+
+def test_an_image_scheme_without_any_prompt() -> None:
+    message = missing({"predictor": "image", "point": ["click", "interior"]}, EVERYWHERE)
+    assert message == "no slice has a point (click or interior) for 'femur', 'tibia'; check the reference's labels"
+
+
+def test_negatives_of_an_image_scheme_are_those_that_are_there() -> None:
+    rows = table(point("femur", 2), point("tibia", 2), point("femur", 3))
+    prompts = given({"predictor": "image", "point": "centroid", "negatives": "others"}, rows)
+    assert [(p.structure, p.slice, p.points.tolist(), p.labels.tolist()) for p in prompts] == [
+        ("femur", 2, [[102, 10], [202, 20]], [1, 0]),
+        ("tibia", 2, [[202, 20], [102, 10]], [1, 0]),
+        ("femur", 3, [[103, 10]], [1]),
+    ]
+
+
+# Origins
+
+
+@pytest.mark.parametrize(
+    ("origins", "y"),
+    [
+        (["click", "centroid"], [10.5, 10]),
+        (["centroid", "click"], [10, 10]),
+        (["click", "interior", "centroid"], [10.5, 10.25]),
+        ("interior", [10.25, 10.25]),
+    ],
+)
+def test_the_first_available_origin_is_used(origins: Any, y: list[float]) -> None:
+    rows = table(
+        *(point("femur", index, origin) for index in (2, 3) for origin in ("interior", "centroid")),
+        point("femur", 2, "click"),
+    )
+    prompts = given({"predictor": "image", "point": origins}, rows)
+    assert [prompt.points[0, 1] for prompt in prompts] == y
+
+
+def test_negatives_have_their_own_order_and_origin() -> None:
+    rows = table(*(point(name, 5) for name in STRUCTURES), point("patella", 5, "click"))
+    scheme = {**VIDEO, "point": ["click", "centroid"], "negatives": "others"}
+    femur, tibia = given(scheme, rows)
+    # Own point first, then the others in the order of the configuration.
+    assert femur.points.tolist() == [[105, 10], [205, 20], [305, 30.5]]
+    assert tibia.points.tolist() == [[205, 20], [105, 10], [305, 30.5]]
+    assert femur.labels.tolist() == tibia.labels.tolist() == [1, 0, 0]
+
+
+# The slice of a video scheme
+
+
+@pytest.mark.parametrize(("depth", "middle"), [(160, 80), (1, 0), (2, 1), (9, 4), (10, 5)])
+def test_middle_slice(depth: int, middle: int) -> None:
+    assert middle_slice(depth) == middle
+    rows = table(*(point(name, index) for name in SCORED for index in range(depth)))
+    assert slices(given(VIDEO, rows, depth)) == {"femur": [middle], "tibia": [middle]}
+    assert slices(given({**VIDEO, "slice": "middle"}, rows, depth)) == {"femur": [middle], "tibia": [middle]}
+
+
+@pytest.mark.parametrize(
+    ("fraction", "depth", "index"),
+    [
+        (0.0, 160, 0),
+        (1.0, 160, 159),
+        (0.5, 160, 80),  # 79.5
+        (0.25, 10, 2),  # 2.25
+        (0.3, 10, 3),  # 2.7
+        (0.5, 10, 5),  # 4.5
+        (0.5, 11, 5),
+    ],
+)
+def test_fraction(fraction: float, depth: int, index: int) -> None:
+    rows = table(*(point(name, i) for name in SCORED for i in range(depth)))
+    found = slices(given({**VIDEO, "slice": {"fraction": fraction}}, rows, depth))
+    assert found == {"femur": [index], "tibia": [index]}
+
+
+def test_index() -> None:
+    assert slices(given({**VIDEO, "slice": {"index": 9}}, EVERYWHERE)) == {"femur": [9], "tibia": [9]}
+
+
+def test_an_index_beyond_the_volume() -> None:
+    message = missing({**VIDEO, "slice": {"index": 10}}, EVERYWHERE)
+    assert "slice 10" in message
+    assert "10 slices (0 to 9)" in message
+
+
+@pytest.mark.parametrize(
+    ("femur", "tibia", "nearest"),
+    [
+        ([1, 4, 8], [1, 4, 8], 4),
+        ([3, 7], [3, 7], 3),  # both two slices from 5: the first
+        ([5, 2, 9], [4, 2, 9], 2),  # 5 lacks the tibia and 4 the femur
+        ([6], [6], 6),
+    ],
+)
+def test_nearest(femur: list[int], tibia: list[int], nearest: int) -> None:
+    rows = table(*(point("femur", index) for index in femur), *(point("tibia", index) for index in tibia))
+    assert slices(given({**VIDEO, "slice": "nearest"}, rows)) == {"femur": [nearest], "tibia": [nearest]}
+
+
+def test_nearest_needs_the_negatives_too() -> None:
+    rows = table(*(point(name, 5) for name in SCORED), *(point(name, 2) for name in STRUCTURES))
+    assert slices(given({**VIDEO, "slice": "nearest"}, rows))["femur"] == [5]
+    assert slices(given({**VIDEO, "slice": "nearest", "negatives": "others"}, rows))["femur"] == [2]
+
+
+def test_nearest_where_no_slice_has_all() -> None:
+    rows = table(point("femur", 4), point("tibia", 5))
+    message = missing({**VIDEO, "slice": "nearest"}, rows)
+    assert message == "there is no slice on which 'femur', 'tibia' all have a point (centroid); add clicks on one slice"
+
+
+def test_largest_is_each_structures_own() -> None:
+    femur = [point("femur", index, area=area) for index, area in ((2, 10), (3, 90), (4, 90), (5, 20))]
+    tibia = [point("tibia", index, area=area) for index, area in ((2, 10), (3, 20), (4, 30), (5, 40))]
+    prompts = given({**VIDEO, "slice": "largest"}, table(*femur, *tibia))
+    assert slices(prompts) == {"femur": [3], "tibia": [5]}  # the femur's first of two equals
+    assert [prompt.points.tolist() for prompt in prompts] == [[[103, 10]], [[205, 20]]]
+
+
+# Several slices, masks
+
+
+def test_several_slices_in_their_order() -> None:
+    scheme = {**VIDEO, "slice": [{"fraction": 0.8}, "middle", {"index": 2}]}
+    prompts = given(scheme, EVERYWHERE)
+    assert slices(prompts) == {"femur": [2, 5, 7], "tibia": [2, 5, 7]}
+    assert [prompt.points[0, 0] for prompt in prompts if prompt.structure == "femur"] == [102, 105, 107]
+
+
+def test_slices_that_coincide_are_prompted_once() -> None:
+    assert slices(given({**VIDEO, "slice": ["middle", "nearest", {"index": 5}]}, EVERYWHERE))["femur"] == [5]
+
+
+def test_each_of_several_slices_must_be_complete() -> None:
+    rows = table(*(point(name, index) for name in SCORED for index in (3, 5)))
+    message = missing({**VIDEO, "slice": ["middle", {"index": 7}]}, rows)
+    assert message == "slice 7 has no point (centroid) for 'femur', 'tibia'" + ELSEWHERE
+
+
+def test_masks_of_the_reference() -> None:
+    """A structure's labels are taken together; the prompted slice is that of its own largest area."""
+    reference = np.zeros((4, 3, 5), np.uint8)
+    reference[1, 0, 0] = 1
+    reference[2, 1:, 2:4] = [[1, 2], [3, 2]]
+    rows = table(box("femur", 1, 1), box("femur", 2, 3), box("tibia", 2, 1))
+    prompts = given({"predictor": "video", "mask": True, "slice": ["largest", {"index": 2}]}, rows, 4)
+    assert slices(prompts) == {"femur": [2], "tibia": [2]}
+    femur, tibia = with_masks(prompts, reference, {"femur": [1, 2], "tibia": [3]})
+    assert femur.mask is not None
+    assert tibia.mask is not None
+    assert femur.mask.tolist() == [[False] * 5, [False, False, True, True, False], [False, False, False, True, False]]
+    assert np.argwhere(tibia.mask).tolist() == [[2, 2]]
+    assert len(femur.points) == 0
+
+
+def test_a_missing_mask_names_its_structure() -> None:
+    assert missing({"predictor": "video", "mask": True}, table(box("femur", 5))) == (
+        "slice 5 has no mask for 'tibia'" + ELSEWHERE
+    )
+
+
+# Noise
+
+WIDE = FrameGrid((400, 900), (0.5, 2.0))
+NOISY = {"predictor": "image", "point": "centroid", "box": True, "noise": {"points_mm": 3, "boxes_mm": 2, "seed": 7}}
+ROWS = table(*(make(name, index) for name in SCORED for index in range(3) for make in (point, box)))
+
+
+def test_noise_is_the_same_every_time_and_other_with_another_seed() -> None:
+    first, again = given(NOISY, ROWS, 3, frame=WIDE), given(NOISY, ROWS.iloc[::-1], 3, frame=WIDE)
+    other = given({**NOISY, "noise": {**NOISY["noise"], "seed": 8}}, ROWS, 3, frame=WIDE)  # type: ignore[dict-item]
+    elsewhere = given(NOISY, ROWS.assign(volume="other"), 3, frame=WIDE)
+    for one, same, *others in zip(first, again, other, elsewhere, strict=True):
+        assert one.points.tolist() == same.points.tolist()
+        assert one.box is not None
+        assert same.box is not None
+        assert one.box.tolist() == same.box.tolist()
+        assert all((one.points != different.points).all() for different in others)
+    moves = {tuple(p.points[0] - [PLACE[p.structure][0] + p.slice, PLACE[p.structure][1]]) for p in first}
+    assert len(moves) == len(first), "each structure and slice has its own displacement"
+
+
+def test_noise_on_points_does_not_depend_on_boxes() -> None:
+    alone = {**NOISY, "box": False}
+    for one, both in zip(given(alone, ROWS, 3, frame=WIDE), given(NOISY, ROWS, 3, frame=WIDE), strict=True):
+        assert one.points.tolist() == both.points.tolist()
+
+
+def test_a_displaced_point_is_the_same_as_anothers_negative() -> None:
+    scheme = {**VIDEO, "negatives": "others", "noise": {"points_mm": 4}}
+    femur, tibia = given(scheme, EVERYWHERE, frame=WIDE)
+    assert femur.points[0].tolist() == tibia.points[1].tolist()
+    assert femur.points[1].tolist() == tibia.points[0].tolist()
+
+
+def test_noise_is_in_millimetres() -> None:
+    """Over 4000 prompts: standard deviations in millimetres along x (2 mm a pixel) and y (0.5 mm), means of 0."""
+    many = 4000
+    rows = as_prompt_table(
+        {**make("femur", 0), "slice": index, **({"x": 450, "y": 200} if make is point else BIG)}
+        for index in range(many)
+        for make in (point, box)
+    )
+    prompts = given(NOISY, rows, many, ["femur"], WIDE)
+    points = np.array([prompt.points[0] for prompt in prompts]) - [450, 200]
+    assert points.std(axis=0) * [2.0, 0.5] == pytest.approx([3, 3], rel=0.05)
+    assert points.mean(axis=0) * [2.0, 0.5] == pytest.approx([0, 0], abs=0.2)
+    boxes = np.array([prompt.box for prompt in prompts]) - list(BIG.values())
+    assert boxes.std(axis=0) * [2.0, 0.5, 2.0, 0.5] == pytest.approx([2, 2, 2, 2], rel=0.05)
+    assert np.abs(np.corrcoef(np.hstack([points, boxes]).T) - np.eye(6)).max() < 0.08
+
+
+BIG = {"x": 400, "y": 150, "x2": 500, "y2": 250}
+
+
+def test_displaced_prompts_stay_in_the_frame_and_in_order() -> None:
+    small = FrameGrid((5, 8), (1.0, 1.0))
+    rows = as_prompt_table(
+        {
+            **make("femur", 0),
+            "slice": index,
+            **({"x": 7, "y": 0} if make is point else {"x": 3, "y": 2, "x2": 4, "y2": 2}),
+        }
+        for index in range(50)
+        for make in (point, box)
+    )
+    noise = {"points_mm": 20, "boxes_mm": 20}
+    prompts = given({**NOISY, "noise": noise}, rows, 50, ["femur"], small)
+    points, boxes = np.array([p.points[0] for p in prompts]), np.array([p.box for p in prompts])
+    assert points.min() == 0
+    assert points.max(axis=0).tolist() == [7, 4]
+    assert boxes.min() == 0
+    assert boxes.max(axis=0).tolist() == [7, 4, 7, 4]
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    assert (boxes[:, 0] < boxes[:, 2]).any()
+
+
+# What is missing
+
+
+def test_a_missing_point_names_its_structure() -> None:
+    rows = table(point("femur", 5), point("tibia", 4))
+    assert missing(VIDEO, rows) == "slice 5 has no point (centroid) for 'tibia'" + ELSEWHERE
+
+
+def test_a_missing_negative_point_names_its_structure() -> None:
+    rows = table(*(point(name, 5) for name in SCORED), point("patella", 4))
+    scheme = {**VIDEO, "point": ["click", "centroid"], "negatives": "others"}
+    assert missing(scheme, rows) == "slice 5 has no point (click or centroid) for 'patella'" + ELSEWHERE
+
+
+def test_a_click_takes_the_place_of_a_missing_centroid() -> None:
+    rows = table(*(point(name, 5) for name in SCORED), point("patella", 5, "click"))
+    femur, _ = given({**VIDEO, "point": ["click", "centroid"], "negatives": "others"}, rows)
+    assert femur.points.tolist() == [[105, 10], [205, 20], [305, 30.5]]
+
+
+def test_a_missing_box_names_its_structure() -> None:
+    rows = table(point("femur", 5), point("tibia", 5), box("femur", 5))
+    message = missing({"predictor": "video", "point": "centroid", "box": True}, rows)
+    assert message == "slice 5 has no point (centroid) or box for 'tibia'" + ELSEWHERE
+
+
+# Objects
+
+
+def test_structures_that_are_not_scored_are_no_objects() -> None:
+    assert set(slices(given(VIDEO, EVERYWHERE))) == {"femur", "tibia"}
+    assert set(slices(given({"predictor": "image", "point": "centroid"}, EVERYWHERE))) == {"femur", "tibia"}
+
+
+def test_a_scheme_names_its_objects() -> None:
+    prompts = given({**VIDEO, "structures": ["femur", "tibia", "patella"]}, EVERYWHERE)
+    assert [prompt.structure for prompt in prompts] == ["femur", "tibia", "patella"]
+
+
+def test_only_the_objects_need_a_point() -> None:
+    rows = table(point("tibia", 5))
+    (only,) = given(VIDEO, rows, scored=["tibia"])
+    assert (only.structure, only.slice) == ("tibia", 5)

@@ -1,0 +1,96 @@
+"""What the page is made of: its facts, its compact table, its numbers as text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from volprompt.report import facts, rendering
+from volprompt.report.volume_table import compact, volume_table
+
+
+def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:
+    rows = [
+        ("m", "b", "v2", "femur", 0.123456, "ok"),
+        ("m", "b", "v1", "combined", 1.0, "ok"),
+        ("m", "a", "v1", "femur", np.nan, "failed"),
+        ("m", "a", "v1", "union", 0.5, "ok"),
+    ]
+    scores = pd.DataFrame(rows, columns=["model", "scheme", "volume", "structure", "dice", "status"]).assign(nsd=np.nan)
+    table = volume_table(scores, ["femur"])
+    assert table["configurations"] == [("m", "b"), ("m", "a")]
+    assert table["volumes"] == ["v1", "v2"]
+    assert table["structures"] == ["combined", "femur"]
+    # (configuration * 2 volumes + volume) * 2 structures + structure
+    assert [table["statuses"][i] if i >= 0 else None for i in table["status"]] == [
+        *("ok", None, None, "ok"),
+        *(None, "failed", None, None),
+    ]
+    (dice,) = table["columns"]  # a column without any value is left out
+    assert dice["heading"] == "Dice"
+    assert dice["values"] == [1, None, None, 0.1235, None, None, None, None]
+
+
+def test_compact_numbers() -> None:
+    found = compact(np.array([0.5, 12.3456, 0.00012346, 3.0, np.nan, np.inf]))
+    assert found == [0.5, 12.35, 0.0001235, 3, None, "inf"]
+    assert isinstance(found[3], int)
+
+
+def test_failures_of_one_volume_and_reason_are_one_row() -> None:
+    rows = [
+        ("v1", "convert", "", "", "not 3D"),
+        ("v2", "segment", "m", "a", "no point"),
+        ("v2", "segment", "m", "b", "no point"),
+        ("v2", "segment", "m", "c", "no memory"),
+    ]
+    table = pd.DataFrame(rows, columns=["volume", "stage", "model", "scheme", "reason"])
+    assert facts.grouped_failures(table) == [
+        {"volume": "v1", "stage": "convert", "reason": "not 3D", "where": "all"},
+        {"volume": "v2", "stage": "segment", "reason": "no point", "where": "m a, m b"},
+        {"volume": "v2", "stage": "segment", "reason": "no memory", "where": "m c"},
+    ]
+    assert facts.grouped_failures(pd.DataFrame()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (rendering.fixed(0.91249), "0.912"),
+        (facts.flow("nearest"), "nearest"),
+        (facts.flow(True), "true"),
+        (facts.flow([{"fraction": 0.3}, "middle"]), "[{fraction: 0.3}, middle]"),
+        (rendering.fixed(None), "–"),
+        (rendering.fixed(float("inf"), 2), "∞"),
+        (rendering.signed(0.0123, 2), "+0.01"),
+        (rendering.signed(-0.0123, 2), "−0.01"),
+        (rendering.share(-0.01234), "−1.2 %"),
+        (rendering.p_value(0.0004), "< 0.001"),
+        (rendering.p_value(0.0404), "0.040"),
+        (rendering.millions(93_735_472), "93.7 M"),
+        (rendering.rank(3.0), "3"),
+        (rendering.rank(2.5), "2.5"),
+        (facts.label_text([1, 2]), "labels 1, 2"),
+        (facts.label_text([]), "no label"),
+    ],
+)
+def test_numbers_as_text(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def test_the_folder_that_images_share() -> None:
+    assert facts.common_folder(pd.Series(["data/a/x.nii", "data/b/y.nii"])) == "data"
+    assert facts.common_folder(pd.Series(["x.nii", "y.nii"])) == "."
+    assert facts.common_folder(pd.Series(["/data/x.nii", "b/y.nii"])) == "/data, b"
+
+
+def test_grids_are_counted() -> None:
+    one = {"shape": [40, 96, 96], "spacing": [2.8, 1.46, 1.46]}
+    other = {"shape": [2, 3, 4], "spacing": [1.0, 1.0, 1.0]}
+    text = "40 × 96 × 96 voxels of 2.8 × 1.46 × 1.46 mm"
+    assert facts.grids(pd.DataFrame([one, one])) == [text]
+    assert facts.grids(pd.DataFrame([other, one, one])) == [
+        f"{text} (2 volumes)",
+        "2 × 3 × 4 voxels of 1 × 1 × 1 mm (1 volume)",
+    ]

@@ -1,0 +1,140 @@
+"""Plots show the numbers of their tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from volprompt.report import plots
+from volprompt.report.plot_style import Look, inline_svg, write_figure
+
+ORDER = [("a", "point"), ("a", "box"), ("b", "point")]
+SCHEMES = Look(["point", "box"])
+
+
+def labels(figure: Figure, index: int = 0) -> list[str]:
+    return [text.get_text() for text in figure.axes[index].get_yticklabels()]
+
+
+def test_every_volume_is_a_point_and_its_median_a_tick() -> None:
+    rows = [("a", "point", 0.5), ("a", "point", 0.9), ("a", "point", 0.7), ("b", "point", 0.8), ("a", "box", np.nan)]
+    scores = pd.DataFrame(rows, columns=["model", "scheme", "dice"]).assign(structure="femur")
+    axes = plots.distributions(scores, "femur", ORDER, SCHEMES).axes[0]
+    assert labels(axes.figure) == ["a  point", "a  box", "b  point"]
+    drawn = [points.get_offsets()[:, 0].tolist() for points in axes.collections]
+    assert drawn == [[0.5, 0.9, 0.7], [], [0.8]]
+    # Three volumes have a median and no box; one has neither; the line between the models is the other one.
+    lines = [line.get_xdata() for line in axes.lines]
+    assert [list(x) for x in lines if list(x) != [0, 1]] == [[0.7, 0.7]]
+
+
+def test_dice_along_training_is_in_the_order_of_the_steps() -> None:
+    rows = [("run_200", "point", 0.7), ("run_1000", "point", 0.9), ("run_50", "point", 0.5), ("other", "point", 0.1)]
+    medians = pd.DataFrame(rows, columns=["model", "scheme", "combined"]).assign(
+        combined_low=np.nan, combined_high=np.nan
+    )
+    steps = {"run_50": 50, "run_200": 200, "run_1000": 1000}
+    (line,) = plots.training(medians, steps, SCHEMES).axes[0].lines
+    assert line.get_xydata().tolist() == [[50, 0.5], [200, 0.7], [1000, 0.9]]
+
+
+def test_differences_are_named_in_the_order_of_the_subtraction() -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["a", "a"],
+            "scheme": ["point", "point"],
+            "other_model": ["a", "b"],
+            "other_scheme": ["box", "point"],
+            "kind": ["schemes", "models"],
+            "structure": "combined",
+            "median_difference": [0.1, -0.2],
+            "low": [0.05, np.nan],
+            "high": [0.15, np.nan],
+        }
+    )
+    figure = plots.differences(table, "schemes")
+    assert labels(figure) == ["a: box − point"]
+    zero, interval, median = figure.axes[0].lines
+    assert list(zero.get_xdata()) == [0, 0]
+    assert list(interval.get_xdata()) == [0.05, 0.15]
+    assert list(median.get_xdata()) == [0.1]
+    assert median.get_markerfacecolor() != "white"
+    figure = plots.differences(table, "models")
+    assert labels(figure) == ["point: b − a"]
+    _, median = figure.axes[0].lines  # no interval is drawn where there is none
+    assert median.get_markerfacecolor() == "white"
+
+
+def test_reverse_distances_lie_left_of_the_prompted_slice() -> None:
+    rows = [("forward", 1, 0.9), ("forward", 2, 0.8), ("prompted", 0, 0.95), ("reverse", 1, 0.7)]
+    table = pd.DataFrame(rows, columns=["direction", "distance", "dice"]).assign(
+        model="a", scheme="video", structure="femur", volumes=4, low=np.nan, high=np.nan
+    )
+    figure = plots.decay(table, ["femur", "tibia"])
+    curve = figure.axes[0].lines[0]
+    assert list(curve.get_xdata()) == [-1, 0, 1, 2]
+    assert list(curve.get_ydata()) == [0.7, 0.95, 0.9, 0.8]
+    assert len(figure.axes) == 2  # no panel for a structure without rows
+
+
+def test_propagation_and_ranks_follow_their_rows() -> None:
+    table = pd.DataFrame(
+        {"model": ["a"], "scheme": ["point"], "structure": ["combined"], "dice": [0.8], "dice_where_present": [0.85]}
+    ).assign(dice_prompted=np.nan, over_propagation=0.1, over_propagation_worst=0.5)
+    left, right = plots.propagation(table, ORDER).axes
+    marks = [line.get_xdata()[0] for line in left.lines if line.get_marker() in ("o", "s", "*")]
+    np.testing.assert_equal(marks, [0.8, 0.85, np.nan])
+    assert [list(line.get_xdata()) for line in right.lines] == [[0.1, 0.5], [0.1], [0.5]]
+    ranked = pd.DataFrame(
+        {
+            "model": ["a", "b", "b"],
+            "scheme": ["point", "box", "point"],
+            "rank": [2.0, 1.0, np.nan],
+            "rank_low": [1, 1, 0],
+        }
+    ).assign(rank_high=[2.0, 2.0, np.nan], first_share=[0.25, 0.75, 0.0])
+    figure = plots.ranks(ranked, SCHEMES)
+    assert labels(figure) == ["b  box", "a  point"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["first in 75 %", "first in 25 %"]
+
+
+def test_undominated_configurations() -> None:
+    seconds = np.array([1.0, 2.0, 3.0, 2.0, 4.0])
+    gain = np.array([0.5, 0.7, 0.6, 0.8, 0.8])
+    assert plots.undominated(seconds, gain) == [0, 3]
+    assert plots.undominated(np.empty(0), np.empty(0)) == []
+
+
+def test_looks_differ_in_more_than_colour() -> None:
+    look = Look([f"model{index}" for index in range(8)])
+    for kind in ("color", "marker", "linestyle"):
+        assert len({str(of[kind]) for of in look.of.values()}) == 8
+
+
+def test_names_are_shown_as_they_stand(tmp_path: Path) -> None:
+    name = "$x_1$ <b>&"
+    scores = pd.DataFrame({"model": [name], "scheme": ["point"], "structure": ["s"], "dice": [0.5]})
+    figure = plots.distributions(scores, "s", [(name, "point")], Look(["point"]))
+    drawn = write_figure(figure, tmp_path, "plot")
+    assert "$x_1$ &lt;b&gt;&amp;" in drawn
+    assert (tmp_path / "plot.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_an_inline_figure_has_a_name_and_no_repeating_identifier(tmp_path: Path) -> None:
+    tables = [pd.DataFrame({"model": ["a"], "scheme": ["point"], "structure": ["s"], "dice": [x]}) for x in (0.5, 0.6)]
+    figures = [plots.distributions(table, "s", ORDER, SCHEMES) for table in tables]
+    texts = [
+        inline_svg(write_figure(figure, tmp_path, name), "Two &amp; more")
+        for name, figure in zip(("one", "two"), figures, strict=True)
+    ]
+    identifiers = [set(re.findall(r' id="([^"]*)"', text)) for text in texts]
+    assert not identifiers[0] & identifiers[1]
+    for text, found in zip(texts, identifiers, strict=True):
+        assert text.startswith('<svg role="img" aria-label="Two &amp; more"')
+        assert {
+            name for name in re.findall(r"#([\w-]+)[\")]", text) if not re.fullmatch("[0-9a-fA-F]{6}", name)
+        } <= found

@@ -1,0 +1,118 @@
+"""Surface distances worked out by hand, and against the public tools on random and real masks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_surface_dice
+from scipy import ndimage
+from surface_distance import metrics
+
+from volprompt.scores.surfaces import Gap, surface_of
+
+ANISOTROPIC = (0.7, 0.365, 0.4)
+
+
+def voxel(*at: int) -> np.ndarray:
+    mask = np.zeros((4, 6, 9), dtype=bool)
+    mask[at] = True
+    return mask
+
+
+def blob(seed: int, shape: tuple[int, int, int] = (20, 40, 30)) -> np.ndarray:
+    """Rounded bodies of about a third of the volume, some of which touch its border."""
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    return ndimage.gaussian_filter(noise, 3) > 0.02
+
+
+def gap(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float, float]) -> Gap:
+    return Gap.between(surface_of(first, spacing), surface_of(second, spacing))
+
+
+def test_surface_of_one_voxel() -> None:
+    """Its eight corners, half a voxel away along each axis, with equal areas, also at the volume's border."""
+    surface = surface_of(voxel(0, 2, 3), (2.0, 1.0, 0.5))
+    expected = {(2.0 * z, y, 0.5 * x) for z in (-0.5, 0.5) for y in (1.5, 2.5) for x in (2.5, 3.5)}
+    assert {tuple(point) for point in surface.points} == expected
+    np.testing.assert_allclose(surface.areas, surface.areas[0])
+
+
+@pytest.mark.parametrize(("axis", "millimetres"), [(0, 2.0), (1, 1.0), (2, 0.5)])
+def test_two_voxels_three_apart(axis: int, millimetres: float) -> None:
+    """Of each voxel's corners half are two voxels from the other voxel's nearest corner and half are three."""
+    shift = [0, 0, 0]
+    shift[axis] = 3
+    there = gap(voxel(0, 1, 1), voxel(*(shift + np.array([0, 1, 1]))), (2.0, 1.0, 0.5))
+    assert there.hausdorff_mm(0.95) == pytest.approx(3 * millimetres)
+    assert there.hausdorff_mm(0.5) == pytest.approx(2 * millimetres)
+    assert there.assd_mm() == pytest.approx(2.5 * millimetres)
+    assert there.nsd(1.9 * millimetres) == 0
+    assert there.nsd(2 * millimetres) == pytest.approx(0.5)
+    assert there.nsd(3 * millimetres) == pytest.approx(1)
+
+
+def test_equal_masks() -> None:
+    same = gap(blob(0), blob(0), ANISOTROPIC)
+    assert (same.nsd(0.0), same.hausdorff_mm(0.95), same.assd_mm()) == (1, 0, 0)
+
+
+def test_one_empty_mask_is_infinitely_far() -> None:
+    for pair in ((voxel(0, 0, 0), np.zeros((4, 6, 9), bool)), (np.zeros((4, 6, 9), bool), voxel(0, 0, 0))):
+        alone = gap(*pair, ANISOTROPIC)
+        assert (alone.nsd(10.0), alone.hausdorff_mm(0.95), alone.assd_mm()) == (0, math.inf, math.inf)
+
+
+def test_two_empty_masks_are_undefined() -> None:
+    nothing = gap(np.zeros((2, 2, 2), bool), np.zeros((2, 2, 2), bool), ANISOTROPIC)
+    assert all(math.isnan(value) for value in (nothing.nsd(1.0), nothing.hausdorff_mm(0.95), nothing.assd_mm()))
+
+
+def test_surfaces_of_several_structures_together() -> None:
+    """Two voxels of one structure three apart, and twice the same voxel of another: half of the area is at 0 mm."""
+    apart = gap(voxel(0, 1, 1), voxel(0, 1, 4), (1.0, 1.0, 1.0))
+    same = gap(voxel(2, 2, 2), voxel(2, 2, 2), (1.0, 1.0, 1.0))
+    both = Gap.of_all([apart, same])
+    assert both.nsd(2.0) == pytest.approx(0.75)
+    assert both.assd_mm() == pytest.approx(1.25)
+    assert both.hausdorff_mm(0.95) == pytest.approx(3)
+
+
+def assert_agrees(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float, float]) -> None:
+    """Nine decimals of DeepMind's surface-distance, and MONAI's surface Dice with its subvoxel surfaces."""
+    ours = gap(first, second, spacing)
+    theirs = metrics.compute_surface_distances(second, first, spacing)
+    for tolerance in (0.0, 0.5, 1.0, 2.0):
+        expected = metrics.compute_surface_dice_at_tolerance(theirs, tolerance)
+        assert ours.nsd(tolerance) == pytest.approx(expected, rel=1e-12)
+    for percent in (50, 95, 100):
+        assert ours.hausdorff_mm(percent / 100) == pytest.approx(
+            metrics.compute_robust_hausdorff(theirs, percent), abs=1e-9
+        )
+    areas = [theirs["surfel_areas_gt"].sum(), theirs["surfel_areas_pred"].sum()]
+    average = np.average(metrics.compute_average_surface_distance(theirs), weights=areas)
+    assert ours.assd_mm() == pytest.approx(average, abs=1e-9)
+    batch = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (first, second)]
+    monai = compute_surface_dice(*batch, [1.0], include_background=True, spacing=spacing, use_subvoxels=True)
+    assert ours.nsd(1.0) == pytest.approx(float(monai), abs=1e-4)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), ANISOTROPIC, (3.0, 0.5, 0.9)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_public_tools_on_random_masks(seed: int, spacing: tuple[float, float, float]) -> None:
+    assert_agrees(blob(seed), blob(seed) ^ (blob(seed + 10) & blob(seed + 20)), spacing)
+
+
+@pytest.mark.real
+def test_public_tools_on_real_bones(shared_data: Path) -> None:
+    """The femur of a real knee against itself, grown on one side and moved by two voxels."""
+    image = nib.load(shared_data / "knee_mr" / "kneebones3dify_label.nii.gz")
+    labels = np.asarray(image.dataobj)
+    bone = labels == np.unique(labels)[1]
+    spacing = tuple(float(mm) for mm in image.header.get_zooms()[:3])
+    changed = np.roll(bone, 2, axis=1) | (bone & (np.arange(bone.shape[0]) > bone.shape[0] // 2)[:, None, None])
+    assert_agrees(changed, bone, spacing)

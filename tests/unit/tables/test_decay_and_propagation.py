@@ -1,0 +1,173 @@
+"""Decay with the distance from the prompt, and how propagation fails, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from volprompt.tables.bootstrap import RESAMPLES, SEED
+from volprompt.tables.decay import decay
+from volprompt.tables.propagation import propagation
+
+NAN = float("nan")
+
+
+def slices(volume: str, counts: dict[int | None, tuple[int, int, int]], **more: Any) -> pd.DataFrame:
+    """Slices of one volume: distance -> pixels of intersection, prediction, reference."""
+    named = {"experiment": "e", "model": "m", "scheme": "point_video", "structure": "femur", **more}
+    rows = [
+        {"slice": index, "intersection": both, "predicted": predicted, "reference": reference}
+        for index, (both, predicted, reference) in enumerate(counts.values())
+    ]
+    table = pd.DataFrame(rows).assign(volume=volume, distance=list(counts), **named)
+    return table.astype({"distance": "Int32"})
+
+
+# Five slices, prompted on the second; the fourth shows the prediction alone, the fifth nothing.
+FIVE = {-1: (5, 5, 5), 0: (8, 10, 10), 1: (6, 8, 12), 2: (0, 4, 0), 3: (0, 0, 0)}
+# Prompted on the first slice.
+TWO = {0: (4, 5, 5), 1: (1, 2, 8)}
+
+
+def test_decay_of_five_slices() -> None:
+    table = decay(slices("a", FIVE))
+    assert list(table.columns) == [
+        *("model", "scheme", "structure", "direction", "distance"),
+        *("volumes", "dice", "low", "high", "median"),
+    ]
+    assert list(zip(table["direction"], table["distance"], table["dice"], strict=True)) == [
+        ("prompted", 0, pytest.approx(16 / 20)),
+        ("forward", 1, pytest.approx(12 / 20)),
+        ("forward", 2, 0.0),
+        ("reverse", 1, 1.0),
+    ]
+    assert (table["median"] == table["dice"]).all()
+    assert (table["volumes"] == 1).all()
+    assert table[["low", "high"]].isna().all(axis=None)
+
+
+def test_several_prompted_slices_have_several_slices_at_a_distance() -> None:
+    # Slices 0 to 4 with prompts on 0 and 3: slices 1 and 4 are both one ahead, 2 is one before.
+    found = [(5, 5, 5), (0, 4, 8), (3, 3, 3), (5, 5, 5), (6, 6, 6)]
+    table = pd.concat([slices("a", {d: c}) for d, c in zip([0, 1, -1, 0, 1], found, strict=True)])
+    decayed = decay(table).set_index(["direction", "distance"])
+    assert decayed["dice"].to_dict() == {
+        ("prompted", 0): 1.0,
+        ("forward", 1): pytest.approx(12 / 24),
+        ("reverse", 1): 1.0,
+    }
+    assert (decayed["median"] == decayed["dice"]).all()
+
+
+def test_decay_pools_pixels_and_takes_the_median_of_slices() -> None:
+    table = decay(pd.concat([slices("a", FIVE), slices("b", TWO)])).set_index(["direction", "distance"])
+    assert table["volumes"].to_dict() == {
+        ("prompted", 0): 2,
+        ("forward", 1): 2,
+        ("forward", 2): 1,
+        ("reverse", 1): 1,
+    }
+    near = table.loc["forward", 1]
+    assert near["dice"] == pytest.approx(2 * (6 + 1) / (8 + 12 + 2 + 8))
+    assert near["median"] == pytest.approx((0.6 + 0.2) / 2)
+
+
+def test_decay_is_of_each_configuration_and_structure_in_their_order() -> None:
+    parts = [
+        slices("a", TWO, model="z"),
+        slices("a", TWO, model="z", structure="tibia"),
+        slices("a", TWO, model="b"),
+        slices("a", {None: (1, 1, 1)}, model="b", scheme="box"),
+    ]
+    table = decay(pd.concat(parts))
+    named = table[["model", "scheme", "structure"]].drop_duplicates().to_numpy().tolist()
+    assert named == [["z", "point_video", "femur"], ["z", "point_video", "tibia"], ["b", "point_video", "femur"]]
+
+
+def test_decay_without_any_video_scheme() -> None:
+    table = decay(slices("a", {None: (1, 1, 1)}, scheme="box"))
+    assert len(table) == 0
+    assert "median" in table.columns
+
+
+def test_interval_of_the_decay_is_that_of_scipy() -> None:
+    generator = np.random.default_rng(3)
+    both = generator.integers(10, 100, 12)
+    total = 2 * both + generator.integers(0, 100, 12)
+    volumes = [f"v{index:02d}" for index in range(12)]
+    parts = [
+        slices(name, {0: (common, common, pixels - common)})
+        for name, common, pixels in zip(volumes, both, total, strict=True)
+    ]
+
+    def pooled(intersection: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
+        return 2 * intersection.sum(axis=axis) / sizes.sum(axis=axis)
+
+    theirs = stats.bootstrap(
+        (both, total),
+        pooled,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    )
+    (row,) = decay(pd.concat(parts)).to_dict("records")
+    assert (row["low"], row["high"]) == pytest.approx(tuple(theirs.confidence_interval))
+
+
+def test_interval_of_the_decay_needs_six_subjects_with_something_there() -> None:
+    names = [f"v{index}" for index in range(7)]
+    # At distance 1 two of the seven volumes show nothing.
+    table = pd.concat(
+        [slices(name, {0: (4, 5, 5), 1: (4, 5, 5) if index > 1 else (0, 0, 0)}) for index, name in enumerate(names)]
+    )
+    at, next_to = decay(table).to_dict("records")
+    assert (at["volumes"], at["dice"], at["low"], at["high"]) == (7, 0.8, 0.8, 0.8)
+    assert (next_to["volumes"], next_to["dice"]) == (5, 0.8)
+    assert math.isnan(next_to["low"])
+    at, _ = decay(table, {"v0": "s", "v1": "s", "v2": "t", "v3": "t"}).to_dict("records")
+    assert at["volumes"] == 7
+    assert math.isnan(at["low"])  # five subjects
+
+
+def scored(scheme: str, **columns: list[float]) -> pd.DataFrame:
+    names = ["dice", "dice_where_present", "dice_prompted", "over_propagation", "volume_error"]
+    count = len(next(iter(columns.values())))
+    values = {name: columns.get(name, [NAN] * count) for name in names}
+    named = {"model": "m", "scheme": scheme, "structure": "femur", "status": "ok"}
+    return pd.DataFrame({"volume": [f"v{index}" for index in range(count)], **values}).assign(**named)
+
+
+def test_propagation() -> None:
+    video = scored(
+        "video",
+        dice=[0.5, 0.6, 0.9, NAN],
+        dice_where_present=[0.7, 0.8, 0.9, NAN],
+        dice_prompted=[0.95, 0.85, 0.9, NAN],
+        over_propagation=[0.4, 0.0, 0.1, NAN],
+        volume_error=[-0.2, 0.3, 0.1, NAN],
+    ).assign(status=["ok", "ok", "ok", "failed"])
+    box = scored("box", dice=[0.8, 0.9], dice_where_present=[0.8, 0.9], over_propagation=[0.0, 0.0])
+    table = propagation(pd.concat([video, box]), ["femur"], ["box", "point"]).set_index(["scheme", "structure"])
+    assert list(table.index) == [("video", "femur"), ("video", "combined"), ("box", "femur"), ("box", "combined")]
+    assert table.loc["video", "femur"].to_dict() == {
+        "model": "m",
+        "n": 3,
+        "dice": 0.6,
+        "dice_where_present": 0.8,
+        "dice_prompted": 0.9,
+        "over_propagation": 0.1,
+        "over_propagation_worst": 0.4,
+        "volume_error": 0.1,
+        "knows_extent": False,
+    }
+    known = table.loc["box", "femur"]
+    assert (known["n"], known["knows_extent"], known["dice"]) == (2, True, pytest.approx(0.85))
+    assert math.isnan(known["dice_prompted"])
+    assert table.loc["box", "combined"]["n"] == 0

@@ -1,0 +1,161 @@
+"""The workflow as a module of another one: the same jobs, the other one's own targets, and the check at the start."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.workflow.small_study import REPOSITORY, Run, Study, new_study, snakemake
+
+MODULE = """
+configfile: "config/config.yaml"
+
+module volprompt:
+    snakefile: {snakefile}
+    config: config
+
+use rule * from volprompt {naming}
+"""
+OWN_RULES = """
+rule everything:
+    input: "mine.txt"
+
+rule mine:
+    input: "results/tables/medians.csv"
+    output: "mine.txt"
+    shell: "cp {input} {output}"
+"""
+HOSTED = 'github("acme/volprompt", path="workflow/Snakefile", branch="main")'
+ENTRY, PLAIN = f'"{REPOSITORY}/workflow/Snakefile"', f'"{REPOSITORY}/Snakefile"'
+FORMS = {
+    "plain": (ENTRY, ""),
+    "prefixed": (ENTRY, "as volprompt_*"),
+    "not through the catalog's entry": (PLAIN, "as volprompt_*"),
+    "hosted": (HOSTED, ""),
+}
+# Python without an installed volprompt, whatever is installed.
+NOT_INSTALLED = """
+import sys
+from importlib.machinery import PathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "volprompt" else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hiding if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables with which Git takes the working tree as it is, committed in a repository of its own, for acme's."""
+    folder = tmp_path_factory.mktemp("host")
+    clone = folder / "volprompt"
+    for part in ("Snakefile", "rules", "workflow/Snakefile", "workflow/scripts", "config", "envs"):
+        (clone / part).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
+        copy(REPOSITORY / part, clone / part)
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet", "-b", "main"], ["add", "."], [*identity, "commit", "--quiet", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=clone, check=True)
+    (folder / "gitconfig").write_text(f'[url "{clone.as_uri()}"]\ninsteadOf = https://github.com/acme/volprompt\n')
+    return {"GIT_CONFIG_GLOBAL": str(folder / "gitconfig"), "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A folder of one's own with one model and one scheme; its configuration is also config/config.yaml."""
+    study = new_study(tmp_path_factory.mktemp("user"))
+    study.configure(experiments={"sam1": {"models": ["small_sam"], "schemes": ["point"]}})
+    (study.folder / "config").mkdir()
+    shutil.copy(study.folder / "config.yaml", study.folder / "config" / "config.yaml")
+    return study
+
+
+def run_as_module(study: Study, snakefile: str, *arguments: str, **environment: str) -> Run:
+    """Run a Snakefile of this text in the study's folder."""
+    (study.folder / "Snakefile").write_text(snakefile)
+    library = str(REPOSITORY / "workflow" / "scripts") if HOSTED in snakefile else ""
+    profile = ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
+    return snakemake(study.folder, *profile, *arguments, **{"PYTHONPATH": library, **environment})
+
+
+def module(form: str) -> str:
+    snakefile, naming = FORMS[form]
+    return MODULE.format(snakefile=snakefile, naming=naming)
+
+
+def planned_rules(run: Run) -> list[str]:
+    """The rule of each planned job, as the outer workflow names it."""
+    assert run.code == 0, run.text
+    return sorted(job["rule_name"] for job in run.planned)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_module_plans_the_jobs_of_the_workflow(user: Study, host: dict[str, str], form: str) -> None:
+    run = run_as_module(user, module(form), "--dry-run", "--logger", "jobs", **host)
+    prefix = "volprompt_" if FORMS[form][1] else ""
+    once, twice = ["aggregate", "all", "report"], 2 * ["convert", "extract_prompts", "score", "segment"]
+    assert planned_rules(run) == sorted(prefix + rule for rule in once + twice)
+
+
+@pytest.mark.parametrize("form", ["prefixed", "not through the catalog's entry"])
+def test_rules_before_the_module_stay_the_default_target(user: Study, form: str) -> None:
+    run = run_as_module(user, OWN_RULES + module(form), "--dry-run", "--logger", "jobs")
+    rules = planned_rules(run)
+    assert {"everything", "mine", "volprompt_aggregate"} <= set(rules)
+    assert not {"volprompt_all", "volprompt_report"} & set(rules)
+
+
+def test_a_default_target_behind_the_module_is_kept(user: Study) -> None:
+    behind = OWN_RULES.replace("rule everything:", "rule everything:\n    default_target: True")
+    run = run_as_module(user, module("prefixed") + behind, "--dry-run", "--logger", "jobs")
+    assert "everything" in planned_rules(run)
+    assert "volprompt_all" not in planned_rules(run)
+
+
+def test_a_module_without_the_library_says_how_to_install_it(user: Study, host: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOT_INSTALLED)
+    run = run_as_module(user, module("hosted"), "--dry-run", **host, PYTHONPATH=str(tmp_path))
+    assert run.code != 0
+    assert "its library is not installed" in run.text
+    assert re.search(r"-m pip install git\+https://github\.com/acme/volprompt@main`", run.text)
+
+
+def test_a_module_stops_at_faulty_files_before_its_first_job(user: Study, tmp_path: Path) -> None:
+    study = user.copy_to(tmp_path)
+    (study.folder / "volumes" / "knee_a_image.nii.gz").write_text("not an image")
+    own_start = '\nonstart:\n    print("the outer start")\n'
+    run = run_as_module(study, own_start + OWN_RULES + module("prefixed"))
+    assert run.code != 0
+    assert "1 fault in 1 of 3 volumes" in run.text
+    assert "the outer start" not in run.text
+    assert not (study.folder / "results" / "volumes").exists()
+
+    only_good = run_as_module(study, own_start + module("prefixed"), "results/volumes/000")
+    assert only_good.code == 0, only_good.text
+    assert "The headers of 1 volumes have no fault" in only_good.text
+    assert "the outer start" in only_good.text
+
+
+def test_a_checkouts_own_library_is_used(user: Study, tmp_path: Path) -> None:
+    """Planning and scripts alike leave an installed package of another version alone."""
+    study = user.copy_to(tmp_path)
+    (tmp_path / "installed" / "volprompt").mkdir(parents=True)
+    (tmp_path / "installed" / "volprompt" / "__init__.py").write_text("raise RuntimeError('another version')\n")
+    run = run_as_module(study, module("plain"), "results/volumes/000", PYTHONPATH=str(tmp_path / "installed"))
+    assert run.code == 0, run.text
+
+
+def test_a_hosted_module_runs_through(user: Study, host: dict[str, str], tmp_path: Path) -> None:
+    study = user.copy_to(tmp_path)
+    run = run_as_module(study, OWN_RULES + module("hosted"), "everything", "all", **host)
+    assert run.code == 0, run.text
+    assert (study.folder / "mine.txt").read_text() == (study.folder / "results" / "tables" / "medians.csv").read_text()
+    assert (study.folder / "results" / "complete.txt").read_text().startswith("3 volumes, 1 configuration, 0.0%")
+    # The same study from a checkout: nothing is left to do.
+    assert planned_rules(run_as_module(study, module("plain"), "--dry-run", "--logger", "jobs")) == []

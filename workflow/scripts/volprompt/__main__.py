@@ -1,0 +1,203 @@
+"""The command `volprompt`: what a study needs beside its runs, which are Snakemake's.
+
+A verb imports what it needs when it is called, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from volprompt import __version__
+from volprompt.errors import VolpromptError
+
+CONFIGFILE = click.option(
+    "--configfile", default="config/config.yaml", show_default=True, help="The study's configuration."
+)
+
+
+def example(*lines: str) -> str:
+    """Lines for the end of a verb's help, which click leaves as they are."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+class Command(click.Group):
+    """Verbs in the order of their use, whose expected errors end with their message alone and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the verbs."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (VolpromptError, OSError) as error:
+            click.echo(str(error), err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Command, epilog="Runs are Snakemake's: snakemake --profile profiles/local")
+@click.version_option(__version__, prog_name="volprompt")
+def command() -> None:
+    """Zero-shot evaluation of promptable segmentation models on 3D volumes."""
+
+
+@command.command(epilog=example("volprompt init knees"))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--from", "address", metavar="ADDRESS@TAG", help="A published workflow instead of this checkout.")
+@click.option("--prefix", default="", help="Call the workflow's rules PREFIX_segment and so on.")
+def init(folder: Path, address: str | None, prefix: str) -> None:
+    """Write a folder for a study of your own.
+
+    It holds a configuration with comments, an empty sample sheet and clicks table, profiles, and a Snakefile that uses
+    the workflow of this checkout, or with --from that of github.com/OWNER/NAME@TAG. Nothing is overwritten.
+    """
+    from volprompt.command.study_folder import next_steps, workflow_at, workflow_here, write_study_folder
+
+    workflow = workflow_at(address) if address else workflow_here()
+    for path in write_study_folder(folder, workflow, prefix):
+        click.echo(path)
+    click.echo(next_steps(folder))
+
+
+class Layouts(click.Group):
+    """A verb for each layout of folders, in the layout's own words."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the layouts."""
+        from volprompt.study.layouts import LAYOUTS
+
+        return list(LAYOUTS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of one layout."""
+        from volprompt.study.layouts import LAYOUTS, summary, write_sheet
+
+        if cmd_name not in LAYOUTS:
+            return None
+        layout = LAYOUTS[cmd_name]
+
+        def write(folders: tuple[Path, ...], out: Path, force: bool) -> None:
+            found = layout.match(folders)
+            write_sheet(found, out, force)
+            click.echo(summary(found, out))
+
+        out = click.Option(
+            ["--out"],
+            type=click.Path(path_type=Path),
+            default="config/volumes.tsv",
+            show_default=True,
+            help="Sample sheet, .tsv or .csv.",
+        )
+        return click.Command(
+            cmd_name,
+            callback=write,
+            params=[
+                click.Argument(["folders"], nargs=-1, required=True, type=click.Path(path_type=Path)),
+                out,
+                click.Option(["--force"], is_flag=True, help="Replace a sheet that lists volumes."),
+            ],
+            help=layout.match.__doc__,
+            epilog=example(f"volprompt sheet {cmd_name} {layout.example} --out config/volumes.tsv"),
+        )
+
+
+@command.group(
+    cls=Layouts, subcommand_metavar="LAYOUT FOLDERS...", epilog=example("volprompt sheet folders images references")
+)
+def sheet() -> None:
+    """Write the sample sheet from the folders of a data set.
+
+    Prints what was matched and what was not, with the reason. `volprompt sheet LAYOUT --help` says what a layout is.
+    """
+
+
+@command.command(epilog=example("volprompt check --configfile config/config.yaml"))
+@CONFIGFILE
+def check(configfile: str) -> None:
+    """Check a study before it runs.
+
+    Reads the configuration, its tables and the header of every file in the sample sheet, and lists all faults; those of
+    files also go to <results>/check/faults.tsv. A run does the same for the volumes that it is about to convert.
+    """
+    from volprompt.checkpoints.catalogue import CATALOGUE, read_catalogue
+    from volprompt.logs import logging_to_console
+    from volprompt.settings.reading import load_config
+    from volprompt.study.study import read_study
+
+    study = read_study(load_config(configfile), read_catalogue(CATALOGUE), Path(".snakemake/volprompt/digests.json"))
+    from volprompt.study.check import check_study  # and with it pandas, once the configuration has no fault
+
+    with logging_to_console("check"):
+        check_study(study)
+
+
+@command.group(epilog=example("volprompt clicks collect --structures patella"))
+def clicks() -> None:
+    """Clicks as prompts: collect them on a page, or import the paper's."""
+
+
+@clicks.command(epilog=example("volprompt clicks collect --configfile config/config.yaml --structures patella"))
+@CONFIGFILE
+@click.option("--table", help="The clicks table (default: the configuration's, or one beside the sample sheet).")
+@click.option("--structures", metavar="A,B,...", help="What to click on (default: what the schemes take clicks on).")
+@click.option("--slice", "slice_", metavar="SLICE", help="A number, middle, or any (default: what the schemes prompt).")
+@click.option("--port", default=0, help="Port on 127.0.0.1 (default: a free one).")
+def collect(configfile: str, table: str | None, structures: str | None, slice_: str | None, port: int) -> None:
+    """Collect clicks on a page in the browser."""
+    from volprompt.clicks.pages import collect
+    from volprompt.clicks.server import serve
+    from volprompt.settings.reading import load_config
+
+    names = structures.split(",") if structures else None
+    collection, settings = collect(load_config(configfile), table, names, slice_)
+    serve(collection, settings, port)
+
+
+@clicks.command("import", epilog=example("volprompt clicks import oai_zib_slice80_clicks.csv"))
+@click.argument("table")
+@click.option("--volumes", default="config/volumes.tsv", show_default=True, help="The sample sheet.")
+@click.option("--out", default="config/clicks.csv", show_default=True, help="The clicks table; its rows are kept.")
+@click.option("--slice", "index", type=int, default=80, show_default=True, help="The clicked slice, counted from 0.")
+def import_(table: str, volumes: str, out: str, index: int) -> None:
+    """Add the paper's clicks to a clicks table.
+
+    TABLE has the columns subject, visit_date, series, structure, x, y. Only clicks on volumes of the sheet are added.
+    """
+    from volprompt.clicks.authors import import_clicks
+
+    click.echo(import_clicks(table, volumes, out, index))
+
+
+@command.command(epilog=example("volprompt phantom knees --count 2 --shape 40 96 96 --spacing 2.8 1.46 1.46"))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--count", default=4, show_default=True, help="Number of phantoms.")
+@click.option("--first-seed", default=100, show_default=True, help="Seed of the first one; the others count on.")
+@click.option("--shape", nargs=3, default=(160, 384, 384), show_default=True, help="Voxels along r, a, s.")
+@click.option("--spacing", nargs=3, default=(0.7, 0.365, 0.365), show_default=True, help="Millimetres along r, a, s.")
+@click.option("--contrast", type=click.Choice(["dess", "random"]), default="dess", show_default=True)
+def phantom(folder: Path, count: int, first_seed: int, shape: Any, spacing: Any, contrast: Any) -> None:
+    """Write synthetic knees to a folder.
+
+    Each with its reference, and a sample sheet of them: FOLDER/volumes.tsv.
+    """
+    from volprompt.phantom.study import write_study
+
+    write_study(folder, range(first_seed, first_seed + count), shape, spacing, contrast, verbose=True)
+
+
+@command.command(epilog=example("volprompt schema > config.schema.json"))
+def schema() -> None:
+    """Print the configuration's JSON schema, for editors."""
+    from volprompt.settings.config import json_schema
+
+    click.echo(json_schema(), nl=False)
+
+
+if __name__ == "__main__":
+    command(prog_name="volprompt")

@@ -1,0 +1,1 @@
+"""Rule fetch_checkpoint: the catalogue, verified downloads, digests, and safe loading."""

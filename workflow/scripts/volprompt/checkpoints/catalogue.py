@@ -1,0 +1,65 @@
+"""The catalogue of checkpoints that can be fetched, and what all of this room asks of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from volprompt.errors import VolpromptError
+from volprompt.settings.config import FamilyName
+
+# In a checkout a link to config/checkpoints.yaml, in an installed package that file.
+CATALOGUE = (Path(__file__).parent / "catalogue.yaml").resolve()
+
+
+class CheckpointError(VolpromptError):
+    """A checkpoint that cannot be used: the message names the file, what is wrong and what to do."""
+
+
+class CatalogueEntry(BaseModel):
+    """What is known of one checkpoint file; without `url` it comes with this repository. `bytes` is its size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = Field(default=None, pattern=r"^https?://")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int | None = Field(default=None, gt=0)
+    licence: str
+    family: FamilyName
+    architecture: str
+
+
+def read_catalogue(path: str | Path) -> dict[str, CatalogueEntry]:
+    """Read the catalogue: file name -> entry. Raises CheckpointError with every fault and its place."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return TypeAdapter(dict[str, CatalogueEntry]).validate_python(content)
+    except ValidationError as error:
+        faults = [
+            f"\n  {': '.join(map(str, [*fault['loc'], fault['msg'].removeprefix('Value error, ')]))}"
+            for fault in error.errors()
+        ]
+        raise CheckpointError(f"{path} is not a catalogue of checkpoints:{''.join(faults)}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"the catalogue of checkpoints {path} cannot be read: {error}") from error
+
+
+def require_file(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise CheckpointError(f"the checkpoint {path} does not exist: fetch it or correct the path.")
+    return Path(path)
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def disguise_of(path: Path) -> str | None:
+    """What a file really is that is often found in a checkpoint's place; None for anything else."""
+    with open(path, "rb") as stream:
+        head = stream.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "a web page (a log-in or error page, say)"
+    return "a Git LFS pointer" if head.startswith(b"version https://git-lfs") else None

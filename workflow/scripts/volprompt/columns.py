@@ -1,0 +1,84 @@
+"""The columns of the median table: their names, what they mean and how they are headed, in one list.
+
+Imports no pandas: planning reads it, since no structure may have a column's name. To add a column, see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# What the score table calls the scores over all structures.
+SCORED_TOGETHER = ("combined", "union", "mean")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the median table.
+
+    name: in the table; for a column of a structure see `column_of`.
+    heading: in the report; empty for the upper end of an interval, which is shown with the column before it.
+    meaning: as in docs/results.md.
+    digits: after the point, in the report.
+    """
+
+    name: str
+    heading: str
+    meaning: str
+    digits: int = 4
+
+
+CONFIGURATION_COLUMNS = (
+    Column("model", "Model", "the model"),
+    Column("scheme", "Prompts", "the scheme"),
+    Column("parameters", "Parameters", "number of the model's parameters"),
+    Column("n", "n", "volumes with masks and reference"),
+)
+# For each scored structure and `combined`.
+STRUCTURE_COLUMNS = (
+    Column("median", "Median", "median Dice over the volumes"),
+    Column("low", "Exact 95 %", "lower end of the exact 95 % interval of the median, from its order statistics"),
+    Column("high", "", "upper end"),
+    Column("bootstrap_low", "Bootstrap 95 %", "lower end of the 95 % percentile-bootstrap interval of the median"),
+    Column("bootstrap_high", "", "upper end"),
+    Column("iqr", "IQR", "interquartile range of the Dice"),
+    Column("worst", "Worst", "lowest Dice"),
+    Column("undefined", "Undefined", "volumes without a Dice", digits=0),
+)
+# For `combined` alone; the names are those of the score table's columns.
+SURFACE_COLUMNS = (
+    Column("nsd", "NSD", "median normalized surface Dice of the combined mask", digits=3),
+    Column("hd95_mm", "HD95 (mm)", "median 95 % Hausdorff distance of the combined mask", digits=2),
+    Column("assd_mm", "ASSD (mm)", "median average symmetric surface distance of the combined mask", digits=2),
+)
+COST_COLUMNS = (Column("seconds_per_volume", "Seconds per volume", "median seconds per volume", digits=1),)
+
+
+def column_of(structure: str, name: str) -> str:
+    """Return the name of a structure's column: that of its median Dice is the structure's own."""
+    return structure if name == "median" else f"{structure}_{name}"
+
+
+def median_columns(scored: Iterable[str]) -> list[str]:
+    """Return the names of the median table's columns, in order. scored: the scored structures."""
+    names = [column.name for column in CONFIGURATION_COLUMNS]
+    names += [column_of(structure, c.name) for structure in [*scored, "combined"] for c in STRUCTURE_COLUMNS]
+    names += [column_of("combined", column.name) for column in SURFACE_COLUMNS]
+    return names + [column.name for column in COST_COLUMNS]
+
+
+def reserved_names(configured: Iterable[str]) -> set[str]:
+    """Return the names that the median table takes, so that no structure can have them. configured: all structures."""
+    endings = [column.name for column in STRUCTURE_COLUMNS if column.name != "median"]
+    return set(median_columns([])) | {column_of(name, ending) for name in configured for ending in endings}
+
+
+def shown_together(columns: Sequence[Column]) -> list[list[Column]]:
+    """Return the columns in groups that the report shows in one cell: the two ends of an interval."""
+    groups: list[list[Column]] = []
+    for column in columns:
+        if column.heading:
+            groups.append([column])
+        else:
+            groups[-1].append(column)
+    return groups

@@ -1,0 +1,1 @@
+"""What the command `volprompt` does that belongs to no stage of the workflow."""

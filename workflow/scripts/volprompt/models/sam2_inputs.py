@@ -1,0 +1,39 @@
+"""Prompts as SAM 2 takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from volprompt.prompts.schemes import ObjectPrompt
+
+
+def point_inputs(
+    prompts: Sequence[ObjectPrompt], size: tuple[int, int], image_size: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Prompts of one form as SAM 2 takes them: coordinates of its own image; a box is two points labelled 2 and 3.
+
+    size: height and width of a frame. Returns point_coords (n, points, 2) float32 and point_labels (n, points) int32.
+    """
+    height, width = size
+    coords = torch.as_tensor(np.stack([prompt.points for prompt in prompts]), dtype=torch.float32)
+    labels = torch.as_tensor(np.stack([prompt.labels for prompt in prompts]), dtype=torch.int32)
+    if prompts[0].box is not None:
+        corners = torch.as_tensor(np.array([prompt.box for prompt in prompts]), dtype=torch.float32)
+        coords = torch.cat([corners.reshape(-1, 2, 2), coords], dim=1)
+        labels = torch.cat([torch.tensor([[2, 3]], dtype=torch.int32).expand(len(prompts), 2), labels], dim=1)
+    coords = coords / torch.tensor([width, height]) * image_size
+    return {"point_coords": coords.to(device), "point_labels": labels.to(device)}
+
+
+def mask_inputs(prompts: Sequence[ObjectPrompt], image_size: int, device: torch.device) -> torch.Tensor:
+    """Mask prompts as SAM 2 takes them: on its own image, (n, 1, y, x) float32 of 0 and 1, as `add_new_mask` does."""
+    masks = torch.from_numpy(np.stack([prompt.mask for prompt in prompts if prompt.mask is not None]))
+    size = (image_size, image_size)
+    masks = masks[:, None].float().to(device)
+    if masks.shape[-2:] != size:
+        masks = functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
+    return (masks >= 0.5).float()

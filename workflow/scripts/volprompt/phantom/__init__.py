@@ -1,0 +1,1 @@
+"""Synthetic knees for the demo and the tests."""

@@ -1,0 +1,170 @@
+"""Masks and clicks become the prompt table: every candidate prompt of a volume, whatever the schemes make of them.
+
+Coordinates are (x, y) in pixels of the frame with pixel centres at whole numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from volprompt.errors import VolpromptError
+from volprompt.files import write_table
+from volprompt.logs import Progress, logger
+from volprompt.volumes.converted import read_reference, read_volume_table
+from volprompt.volumes.references import structure_mask
+
+SCHEMA_VERSION = "1"
+
+COLUMNS = {
+    "volume": "string",
+    "structure": "string",
+    "slice": "int32",
+    "kind": "string",
+    "origin": "string",
+    "x": "float32",
+    "y": "float32",
+    "x2": "float32",
+    "y2": "float32",
+    "area": "Int64",
+}
+
+
+class PromptError(VolpromptError):
+    """A click that cannot be a prompt of its volume."""
+
+
+def centroid(mask: np.ndarray) -> tuple[float, float]:
+    """Centre of mass (x, y) of a 2D mask, as the paper's points; it can lie outside a concave structure."""
+    y, x = np.nonzero(mask)
+    return float(x.mean()), float(y.mean())
+
+
+def interior_point(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float]:
+    """The pixel (x, y) of a 2D mask that lies deepest inside, by the Euclidean distance transform.
+
+    spacing: millimetres along (y, x). The frame's border counts as the mask's. Of several deepest pixels the one next
+    to the centroid is taken, then the first in reading order.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1]
+    y, x = np.nonzero(np.isclose(depth, depth.max()))
+    centre_x, centre_y = centroid(mask)
+    nearest = np.argmin(np.hypot((x - centre_x) * spacing[1], (y - centre_y) * spacing[0]))
+    return float(x[nearest]), float(y[nearest])
+
+
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Tight box (x, y, x2, y2) of a 2D mask, maxima inclusive."""
+    y, x = np.nonzero(mask)
+    return int(x.min()), int(y.min()), int(x.max()), int(y.max())
+
+
+def structure_prompts(mask: np.ndarray, spacing: tuple[float, float]) -> list[dict]:
+    """Centroid, interior point and box of every slice in which a structure appears.
+
+    mask: bool (slice, y, x); spacing: millimetres along (y, x). Rows hold slice, kind, origin, coordinates and area
+    (pixels).
+    """
+    rows: list[dict] = []
+    for index in np.flatnonzero(mask.any(axis=(1, 2))):
+        box = bounding_box(mask[index])
+        left, top, right, bottom = box
+        crop = mask[index, top : bottom + 1, left : right + 1]
+        shared = {"slice": int(index), "area": int(crop.sum())}
+        for origin, (x, y) in (("centroid", centroid(crop)), ("interior", interior_point(crop, spacing))):
+            rows.append({**shared, "kind": "point", "origin": origin, "x": x + left, "y": y + top})
+        corners = dict(zip(("x", "y", "x2", "y2"), box, strict=True))
+        rows.append({**shared, "kind": "box", "origin": "bounding_box", **corners})
+    return rows
+
+
+def click_prompts(clicks: Iterable[Mapping], shape: Sequence[int], areas: Mapping[tuple[str, int], int]) -> list[dict]:
+    """The rows of one volume's clicks; areas: pixels of (structure, slice) where a reference is there.
+
+    Raises PromptError for a click outside the volume's frames; shape: (slice, y, x).
+    """
+    rows = []
+    for click in clicks:
+        inside = (
+            0 <= click["slice"] < shape[0]
+            and -0.5 <= click["y"] <= shape[1] - 0.5
+            and -0.5 <= click["x"] <= shape[2] - 0.5
+        )
+        if not inside:
+            raise PromptError(
+                f"click on '{click['structure']}' at slice {click['slice']}, x {click['x']:g}, y {click['y']:g} lies "
+                f"outside the frames: {shape[0]} slices of {shape[2]} x {shape[1]} pixels; correct the clicks table"
+            )
+        area = areas.get((click["structure"], click["slice"]))
+        place = {key: click[key] for key in ("structure", "slice", "x", "y")}
+        rows.append({**place, "kind": "point", "origin": "click", "area": area})
+    return rows
+
+
+def volume_prompts(
+    reference: np.ndarray | None,
+    structures: Mapping[str, Sequence[int]],
+    clicks: Iterable[Mapping],
+    shape: Sequence[int],
+    spacing: tuple[float, float],
+) -> pd.DataFrame:
+    """All candidate prompts of one volume, without its name. Raises PromptError."""
+    rows: list[dict] = []
+    if reference is not None:
+        for name, labels in structures.items():
+            mask = structure_mask(reference, labels)
+            rows += [{"structure": name, **row} for row in structure_prompts(mask, spacing)]
+    areas = {(row["structure"], row["slice"]): row["area"] for row in rows}
+    rows += click_prompts(clicks, shape, areas)
+    return as_prompt_table(rows)
+
+
+def as_prompt_table(rows: Iterable[Mapping]) -> pd.DataFrame:
+    """A table with the columns and types of the prompt table, empty ones included."""
+    return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def extract_shard(
+    volumes: str | Path, structures: Mapping[str, Sequence[int]], clicks: Sequence[Mapping], prompts: str | Path
+) -> None:
+    """Write the prompt table of a converted shard.
+
+    volumes: the shard's folder; clicks: rows with volume, structure, slice, x, y. The file's metadata holds the
+    schema's version, the digests of what the prompts were taken from, and under `failed` the volumes whose clicks are
+    wrong, with the reason; these have no row.
+    """
+    table = read_volume_table(volumes)
+    converted = table[table["status"] == "ok"]
+    progress = Progress(len(converted))
+    tables, failed = [], {}
+    for row in converted.itertuples():
+        own = [click for click in clicks if click["volume"] == row.volume]
+        spacing = float(row.spacing[1]), float(row.spacing[2])
+        reference = read_reference(volumes, row.volume)
+        try:
+            found = volume_prompts(reference, structures, own, list(row.shape), spacing)
+        except PromptError as error:
+            failed[row.volume] = f"{row.volume}: {error}"
+            logger.error("FAILED: %s", failed[row.volume])
+            continue
+        tables.append(found.assign(volume=row.volume))
+        progress.step(row.volume, f"{(found['kind'] == 'point').sum()} points, {(found['kind'] == 'box').sum()} boxes")
+    sources = {row.volume: [row.sha256, row.reference_sha256] for row in converted.itertuples()}
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "coordinates": "pixels of the frame, pixel centres at whole numbers; x2, y2 inclusive",
+        "sources": json.dumps(sources),
+        "failed": json.dumps(failed),
+    }
+    whole = pd.concat([as_prompt_table([]), *tables]).astype(COLUMNS)
+    write_table(whole, prompts, metadata)
+
+
+def read_prompts(path: str | Path) -> pd.DataFrame:
+    """Read a prompt table."""
+    return pd.read_parquet(path).astype(COLUMNS)

@@ -1,0 +1,145 @@
+"""What the page says of the study: what was run, on what, with which software, and what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from volprompt import METHOD_VERSION, __version__
+from volprompt.report.deviations import prompts_in_words
+from volprompt.report.shards import StudyDesign
+from volprompt.tables.bootstrap import labels_of
+
+REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
+
+
+def study_facts(
+    scores: pd.DataFrame, volumes: pd.DataFrame, runs: pd.DataFrame, design: StudyDesign
+) -> list[tuple[str, str]]:
+    """What was run, as pairs of a word and its meaning here."""
+    converted = volumes[volumes["status"] == "ok"]
+    scored = scores.loc[scores["status"] == "ok", "volume"].nunique()
+    groups = len(set(labels_of(list(converted["volume"]), design.groups)))
+    subjects = f" of {groups} subjects" if groups < len(converted) else ""
+    structures = [
+        f"{name} ({label_text(labels)}{'' if name in design.scored else ', not scored'})"
+        for name, labels in design.structures.items()
+    ]
+    devices = runs[["device", "precision"]].dropna().drop_duplicates()
+    return [
+        (
+            "Volumes",
+            f"{len(volumes)}{subjects}; {len(converted)} converted, {scored} scored",
+        ),
+        ("Data", common_folder(converted["source"])),
+        ("Grid", "; ".join(grids(converted))),
+        ("Slices", f"{design.frames.axis}" if isinstance(design.frames.axis, str) else f"axis {design.frames.axis}"),
+        ("Structures", ", ".join(structures)),
+        ("Configurations", str(len(scores[["model", "scheme"]].drop_duplicates()))),
+        ("Ran on", "; ".join(f"{device}, {precision}" for device, precision in devices.itertuples(index=False))),
+        ("volprompt", f"{__version__}; methods " + ", ".join(f"{key} {n}" for key, n in METHOD_VERSION.items())),
+    ]
+
+
+def label_text(labels: Sequence[int]) -> str:
+    """`label 1`, `labels 1, 2`, or `no label` for a structure that is only clicked on."""
+    kind = "no label" if not labels else "label" if len(labels) == 1 else "labels"
+    return f"{kind} {', '.join(map(str, labels))}".strip()
+
+
+def common_folder(sources: pd.Series) -> str:
+    """The folder that all images have in common."""
+    folders = [os.path.dirname(str(path)) for path in sources]
+    try:
+        return os.path.commonpath(folders) or "."
+    except ValueError:  # none, or relative beside absolute ones
+        return ", ".join(sorted(set(folders))[:3])
+
+
+def grids(converted: pd.DataFrame) -> list[str]:
+    """The grids of the volumes, the commonest first: voxels, spacing in mm, and how many volumes have it."""
+    if not len(converted):
+        return []
+    texts = [
+        f"{' × '.join(str(int(n)) for n in row.shape)} voxels of {' × '.join(f'{mm:.4g}' for mm in row.spacing)} mm"
+        for row in converted.itertuples()
+    ]
+    counts = pd.Series(texts).value_counts(sort=True)
+    shown = [
+        f"{text} ({count} volume{'s' if count > 1 else ''})" if len(counts) > 1 else text
+        for text, count in counts.head(3).items()
+    ]
+    return shown + ([f"and {len(counts) - 3} others"] if len(counts) > 3 else [])
+
+
+def model_rows(runs: pd.DataFrame, design: StudyDesign) -> list[dict[str, Any]]:
+    """One row per model: what it is, and the SHA-256 of the checkpoint that made the masks."""
+    rows = []
+    for name in dict.fromkeys(model for models, _ in design.experiments.values() for model in models):
+        own = runs[runs["model"] == name]
+        identity = design.models.get(name, {})
+        parameters = own["parameters"].dropna()
+        rows.append(
+            {
+                "model": name,
+                "family": identity.get("family", ""),
+                "architecture": identity.get("architecture", ""),
+                "parameters": int(parameters.iloc[0]) if len(parameters) else None,
+                "checkpoints": list(own["checkpoint_sha256"].dropna().unique()),
+            }
+        )
+    return rows
+
+
+def scheme_rows(design: StudyDesign) -> list[dict[str, Any]]:
+    """One row per scheme that an experiment uses: in words, as configured, and with which models."""
+    rows = []
+    for name, scheme in design.schemes.items():
+        models = [model for models, names in design.experiments.values() if name in names for model in models]
+        if models:
+            words, definition = prompts_in_words(scheme), scheme.model_dump(mode="json", exclude_defaults=True)
+            rows.append({"scheme": name, "words": words, "definition": flow(definition), "models": ", ".join(models)})
+    return rows
+
+
+def flow(value: object) -> str:
+    """A setting as it would stand in the configuration, on one line."""
+    text = str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000))
+    return text.strip().removesuffix("\n...")  # YAML's end of a document that is a single word
+
+
+def software(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """The distinct sets of package versions that made the masks, and those that made this page."""
+    made = [", ".join(f"{k} {n}" for k, n in json.loads(text).items()) for text in runs["versions"].dropna().unique()]
+    here = ", ".join(f"{name} {version(name)}" for name in REPORT_PACKAGES)
+    return [("Masks", text) for text in made] + [("Statistics and page", f"Python {platform.python_version()}, {here}")]
+
+
+def grouped_failures(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Failures of one volume, stage and reason as one row, with the configurations that they concern."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for row in table.fillna("").itertuples():
+        pair = f"{row.model} {row.scheme}".strip()
+        rows.setdefault((str(row.volume), str(row.stage), str(row.reason)), []).append(pair)
+    return [
+        {"volume": volume, "stage": stage, "reason": reason, "where": ", ".join(filter(None, pairs)) or "all"}
+        for (volume, stage, reason), pairs in rows.items()
+    ]
+
+
+def volume_warnings(volumes: pd.DataFrame) -> list[tuple[str, str]]:
+    """What was remarked on volumes that were converted all the same."""
+    return [
+        (str(row.volume), str(text))
+        for row in volumes.itertuples()
+        if row.warnings is not None
+        for text in np.atleast_1d(row.warnings)
+    ]

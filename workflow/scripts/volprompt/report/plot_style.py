@@ -1,0 +1,150 @@
+"""What all plots share: sizes, colours and markers of schemes, rows of configurations, and how they are written."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
+from itertools import cycle
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from volprompt.files import atomic
+from volprompt.palette import PLOT_COLOURS
+
+WIDTH = 7.2
+ROW = 0.235
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)))
+GREY = "#8a949e"
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "grid.color": "#d9dfe5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+Pair = tuple[str, str]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Look:
+    """Colour, marker and dash of each name; the same name looks the same in every plot of one `Look`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        kinds = zip(names, cycle(PLOT_COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+        self.of: dict[str, dict[str, Any]] = {}
+        for name, colour, marker, dash in kinds:
+            self.of[name] = {"color": colour, "marker": marker, "linestyle": dash}
+
+    def mark(self, name: str) -> dict[str, Any]:
+        """Colour and marker, for points."""
+        return {key: self.of[name][key] for key in ("color", "marker")}
+
+    def line(self, name: str) -> dict[str, Any]:
+        """Colour and dash, for lines."""
+        return {key: self.of[name][key] for key in ("color", "linestyle")}
+
+
+def plain(text: object) -> str:
+    """Text that matplotlib shows as it stands: a dollar sign would begin a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def configurations_of(table: pd.DataFrame) -> list[Pair]:
+    """The pairs of model and scheme, in the order of their first rows."""
+    pairs = table[["model", "scheme"]].drop_duplicates()
+    return [(str(model), str(scheme)) for model, scheme in pairs.itertuples(index=False)]
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let a function draw in this module's style."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "") -> str:
+    """Write `{name}.svg` and `{name}.pdf` into `folder`, the same bytes for the same figure; the SVG as text.
+
+    stamp: a word across the figure, such as SIMULATED.
+    """
+    if stamp:
+        figure.text(0.5, 0.5, stamp, fontsize=46, color="#B00020", alpha=0.16, rotation=20, ha="center", va="center")
+    salted: dict[Any, Any] = {"svg.hashsalt": name, "savefig.dpi": 200, **STYLE}
+    with matplotlib.rc_context(salted):
+        with atomic(folder / f"{name}.svg") as path:
+            figure.savefig(path, metadata={"Date": None, "Creator": None})
+            drawn = path.read_text(encoding="utf-8")
+        with atomic(folder / f"{name}.pdf") as path, io.BytesIO() as stream:
+            figure.savefig(stream, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+            path.write_bytes(stream.getvalue())
+    return drawn
+
+
+def inline_svg(drawn: str, label: str) -> str:
+    """An SVG file's text as an element of a page, read out as `label` (already escaped).
+
+    Identifiers of groups, which nothing refers to, are left out: they would repeat from figure to figure.
+    """
+    element = drawn[drawn.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
+    element = re.sub(r'<g id="[^"]*"', "<g", element)
+    return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def one_column(order: Sequence[Pair], label: str, separators: bool = True) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, ROW * len(order) + 1.0), layout="constrained")
+    axes = figure.subplots()
+    _label_rows(axes, order, separators)
+    axes.set_xlabel(plain(label))
+    return figure, axes
+
+
+def two_columns(order: Sequence[Pair]) -> tuple[Figure, Axes, Axes]:
+    figure = Figure(figsize=(WIDTH, ROW * len(order) + 1.15), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    _label_rows(left, order)
+    right.grid(axis="x")
+    right.tick_params(axis="y", length=0)
+    return figure, left, right
+
+
+def _label_rows(axes: Axes, order: Sequence[Pair], separators: bool = True) -> None:
+    """One row per configuration, top down, with a line between models."""
+    axes.set_yticks(range(len(order)), [plain(f"{model}  {scheme}") for model, scheme in order])
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    for position in range(1, len(order)):
+        if separators and order[position][0] != order[position - 1][0]:
+            axes.axhline(position - 0.5, color="#d9dfe5", linewidth=0.8, zorder=0)
+
+
+def add_legend(figure: Figure, look: Look, names: Sequence[str]) -> None:
+    distinct = list(dict.fromkeys(names))
+    handles = [Line2D([], [], linestyle="", label=plain(name), **look.mark(name)) for name in distinct]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))

@@ -1,0 +1,80 @@
+"""The page's templates and how values are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from volprompt.columns import Column, column_of
+from volprompt.report.facts import flow
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries, with None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def page_environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    environment.globals["cell"] = cell
+    environment.filters |= {
+        "fixed": fixed,
+        "flow": flow,
+        "signed": signed,
+        "share": share,
+        "p": p_value,
+        "rank": rank,
+        "millions": millions,
+    }
+    environment.filters["heading"] = lambda name: str(name).replace("_", " ").capitalize()
+    return environment
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    """`0.912`, `∞`, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("inf", "∞")
+
+
+def cell(row: Mapping[str, Any], structure: str, columns: Sequence[Column]) -> str:
+    """The values of the columns that the report shows in one cell: `0.9120`, or `0.9000 – 0.9200` for an interval."""
+    return " – ".join(fixed(row.get(column_of(structure, column.name)), column.digits) for column in columns)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """`+0.012` or `−0.012`, or a dash."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """`12.3 %`, or a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %".replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """`0.012`, `< 0.001`, or a dash."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def rank(value: float | None) -> str:
+    """`3`, or `2.5` for a shared rank, or a dash."""
+    return "–" if value is None else f"{value:g}"
+
+
+def millions(value: float | None) -> str:
+    """`93.7 M`, or a dash."""
+    return "–" if value is None else f"{value / 1e6:.1f} M"

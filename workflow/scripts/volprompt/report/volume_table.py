@@ -1,0 +1,74 @@
+"""The scores of single volumes as compact columns, for the page's script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from volprompt.report.plot_style import configurations_of
+
+# Columns of the table of single volumes: name in the score table, heading, digits after the point.
+VOLUME_COLUMNS = (
+    ("dice", "Dice", 4),
+    ("dice_where_present", "Dice where present", 4),
+    ("dice_prompted", "Dice, prompted slice", 4),
+    ("nsd", "NSD", 4),
+    ("hd95_mm", "HD95 (mm)", 2),
+    ("assd_mm", "ASSD (mm)", 3),
+    ("volume_error", "Volume error", 3),
+    ("over_propagation", "Over-propagation", 4),
+)
+
+
+def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
+    """The scores of single volumes as compact columns, for the page's script.
+
+    The value of configuration c, volume v and structure s stands at (c * volumes + v) * structures + s; None where it
+    is undefined. `status` holds indices into `statuses`, and -1 where the score table has no row. Columns without any
+    value are left out.
+    """
+    structures = ["combined", *scored]
+    chosen = scores[scores["structure"].isin(structures)]
+    pairs = configurations_of(chosen)
+    names = sorted(chosen["volume"].unique())
+    statuses = sorted(chosen["status"].unique())
+    lookup = {pair: index for index, pair in enumerate(pairs)}
+    configuration = np.array(
+        [lookup[str(m), str(s)] for m, s in zip(chosen["model"], chosen["scheme"], strict=True)], int
+    )
+    volume = pd.Categorical(chosen["volume"], categories=names).codes.astype(int)
+    structure = pd.Categorical(chosen["structure"], categories=structures).codes.astype(int)
+    place = (configuration * len(names) + volume) * len(structures) + structure
+    size = len(pairs) * len(names) * len(structures)
+    status = np.full(size, -1)
+    status[place] = pd.Categorical(chosen["status"], categories=statuses).codes
+    columns = []
+    for column, heading, digits in VOLUME_COLUMNS:
+        if column not in chosen or not chosen[column].notna().any():
+            continue
+        values = np.full(size, np.nan)
+        values[place] = chosen[column].to_numpy(dtype=float, na_value=np.nan)
+        columns.append({"heading": heading, "digits": digits, "values": compact(values)})
+    return {
+        "configurations": pairs,
+        "volumes": names,
+        "structures": structures,
+        "statuses": statuses,
+        "status": status.tolist(),
+        "columns": columns,
+    }
+
+
+def compact(values: np.ndarray) -> list[float | int | str | None]:
+    """Four significant digits, whole numbers without a point; 'inf', which JSON lacks; None for missing values."""
+    return [_compact(float(value)) for value in values]
+
+
+def _compact(value: float) -> float | int | str | None:
+    if not np.isfinite(value):
+        return None if np.isnan(value) else "inf"
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded

@@ -1,0 +1,1 @@
+"""Rule score: overlap, surfaces and slices against the references."""

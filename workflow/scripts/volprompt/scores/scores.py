@@ -1,0 +1,237 @@
+"""Scores of predicted against reference masks, per volume, structure and slice, in millimetres.
+
+What each score is where masks are empty:
+
+| masks | Dice, NSD | HD95, ASSD | volume error |
+|---|---|---|---|
+| both have voxels | as defined | as defined | predicted / reference - 1 |
+| none predicted | 0 | infinite | -1 |
+| no reference | 0 | infinite | NaN |
+| both empty | NaN | NaN | NaN |
+
+NaN means undefined: left out of medians and counted. An infinite distance counts as the largest one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from volprompt import METHOD_VERSION, __version__
+from volprompt.files import write_table
+from volprompt.logs import Progress
+from volprompt.scores.surfaces import Gap, Surface, surface_of
+from volprompt.segmentation.masks import mask_path, read_mask
+from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
+from volprompt.volumes.references import structure_mask
+
+COLUMNS = {
+    "experiment": "string",
+    "model": "string",
+    "scheme": "string",
+    "volume": "string",
+    "structure": "string",
+    "dice": "float64",
+    "nsd": "float64",
+    "hd95_mm": "float64",
+    "assd_mm": "float64",
+    "volume_mm3": "float64",
+    "reference_mm3": "float64",
+    "volume_error": "float64",
+    "over_propagation": "float64",
+    "dice_where_present": "float64",
+    "dice_prompted": "float64",
+    "status": "string",
+}
+SLICE_COLUMNS = {
+    "experiment": "string",
+    "model": "string",
+    "scheme": "string",
+    "volume": "string",
+    "structure": "string",
+    "slice": "int32",
+    "distance": "Int32",
+    "intersection": "int64",
+    "predicted": "int64",
+    "reference": "int64",
+}
+UNION = "union"
+
+
+class Reference:
+    """A volume's reference masks, and their surfaces, which all models and schemes are compared with.
+
+    masks: bool (slice, y, x) by structure; spacing: millimetres along these axes.
+    """
+
+    def __init__(self, masks: Mapping[str, np.ndarray], spacing: Sequence[float]) -> None:
+        self.masks = masks
+        self.spacing = spacing
+
+    @cached_property
+    def union(self) -> np.ndarray:
+        """All structures as one mask."""
+        return np.logical_or.reduce(list(self.masks.values()))
+
+    @cached_property
+    def surfaces(self) -> dict[str, Surface]:
+        """By structure, and of the union."""
+        return {name: surface_of(mask, self.spacing) for name, mask in [*self.masks.items(), (UNION, self.union)]}
+
+
+def dice(intersection: float, predicted: float, reference: float) -> float:
+    """Dice coefficient of two masks from their sizes (Dice 1945); see the module's table for empty masks."""
+    total = predicted + reference
+    return 2 * intersection / total if total else float("nan")
+
+
+def slice_counts(predicted: np.ndarray, reference: np.ndarray, prompted: Sequence[int] = ()) -> pd.DataFrame:
+    """Pixels of each slice: intersection, predicted, reference. Masks: bool (slice, y, x).
+
+    distance: slices from the nearest of the prompted ones, negative before it; missing where `prompted` is empty.
+    """
+    index = np.arange(len(predicted))
+    distance = pd.array([pd.NA] * len(predicted), dtype="Int32")
+    if len(prompted):
+        away = index[:, None] - np.asarray(prompted)[None]
+        distance = pd.array(away[index, np.abs(away).argmin(axis=1)], dtype="Int32")
+    counts = {
+        "intersection": np.count_nonzero(predicted & reference, axis=(1, 2)),
+        "predicted": np.count_nonzero(predicted, axis=(1, 2)),
+        "reference": np.count_nonzero(reference, axis=(1, 2)),
+    }
+    return pd.DataFrame({"slice": index, "distance": distance, **counts})
+
+
+def overlap(counts: pd.DataFrame, voxel_mm3: float) -> dict[str, float]:
+    """Scores from the pixel counts of slices; over several structures, of all their slices taken together.
+
+    over_propagation: predicted voxels on slices without reference, as a share of the reference's voxels;
+    dice_where_present: Dice of the slices with reference alone; dice_prompted: that of the prompted slices alone.
+    """
+    predicted, reference = int(counts["predicted"].sum()), int(counts["reference"].sum())
+    present = counts["reference"] > 0
+    astray = int(counts.loc[~present, "predicted"].sum())
+    return {
+        "dice": _dice_of(counts),
+        "volume_mm3": predicted * voxel_mm3,
+        "reference_mm3": reference * voxel_mm3,
+        "volume_error": predicted / reference - 1 if reference else float("nan"),
+        "over_propagation": astray / reference if reference else float("nan"),
+        "dice_where_present": _dice_of(counts[present]),
+        "dice_prompted": _dice_of(counts[(counts["distance"] == 0).fillna(False)]),
+    }
+
+
+def _dice_of(counts: pd.DataFrame) -> float:
+    return dice(*(int(counts[key].sum()) for key in ("intersection", "predicted", "reference")))
+
+
+def surface_scores(gap: Gap, tolerance_mm: float) -> dict[str, float]:
+    """NSD at a tolerance, HD95 and ASSD."""
+    return {"nsd": gap.nsd(tolerance_mm), "hd95_mm": gap.hausdorff_mm(0.95), "assd_mm": gap.assd_mm()}
+
+
+def score_volume(
+    predicted: Mapping[str, np.ndarray],
+    reference: Reference,
+    tolerance_mm: float,
+    prompted: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score one volume's masks, bool (slice, y, x) by structure.
+
+    tolerance_mm: of the NSD; prompted: the slices on which a video scheme prompted each structure, None for an image
+    scheme. Returns one row per structure and for `combined` (all structures' voxels and surfaces taken together, each
+    compared with its own structure's), `union` (the masks merged before) and `mean` (of the defined values of the
+    structures), and the rows of every structure's slices.
+    """
+    voxel_mm3 = float(np.prod(reference.spacing))
+    slices, gaps, rows = [], {}, {}
+    for name, mask in reference.masks.items():
+        counts = slice_counts(predicted[name], mask, (prompted or {}).get(name, ()))
+        slices.append(counts.assign(structure=name))
+        gaps[name] = Gap.between(surface_of(predicted[name], reference.spacing), reference.surfaces[name])
+        rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[name], tolerance_mm)
+    single = pd.DataFrame(rows.values())
+    whole = pd.concat(slices, ignore_index=True)
+    rows["combined"] = overlap(whole, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
+    merged = np.logical_or.reduce([predicted[name] for name in reference.masks])
+    gap = Gap.between(surface_of(merged, reference.spacing), reference.surfaces[UNION])
+    rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores(gap, tolerance_mm)
+    rows["mean"] = {name: float(single[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
+    return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), whole
+
+
+def score_shard(
+    *,
+    volumes: str | Path,
+    masks: str | Path,
+    experiment: str,
+    model: str,
+    schemes: Mapping[str, str],
+    structures: Mapping[str, Sequence[int]],
+    tolerance_mm: float,
+    scores: str | Path,
+    slices: str | Path,
+) -> None:
+    """Write the score table and the slice table of one experiment, model and shard.
+
+    schemes: their predictors, `image` or `video`; structures: label numbers of the scored ones; tolerance_mm: of the
+    NSD. A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their
+    scores are NaN.
+    """
+    runs = pd.read_parquet(Path(masks) / "run.parquet")
+    done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
+    table = read_volume_table(volumes)
+    progress = Progress(len(table))
+    scored, sliced = [], []
+    for row in table.itertuples():
+        reference = _reference(volumes, row, structures)
+        for scheme, predictor in schemes.items():
+            named = {"experiment": experiment, "model": model, "scheme": scheme, "volume": row.volume}
+            run = done.get((row.volume, scheme))
+            if run is None or reference is None:
+                status = "failed" if run is None else "no_reference"
+                scored.append(_without_score(structures).assign(**named, status=status))
+                continue
+            grid = grid_of_row(row)
+            predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in structures}
+            prompted = json.loads(run.prompted_slices) if predictor == "video" else None
+            found, counts = score_volume(predicted, reference, tolerance_mm, prompted)
+            scored.append(found.assign(**named, status="ok"))
+            sliced.append(counts.assign(**named))
+        progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
+    metadata = {
+        "tool": f"volprompt {__version__}",
+        "method_version": str(METHOD_VERSION["score"]),
+        "surface_areas": f"surface-distance {version('surface-distance')}",
+        "surface_tolerance_mm": str(tolerance_mm),
+    }
+    write_table(_table(scored, COLUMNS), scores, metadata)
+    write_table(_table(sliced, SLICE_COLUMNS), slices, metadata)
+
+
+def _reference(volumes: str | Path, row: Any, structures: Mapping[str, Sequence[int]]) -> Reference | None:
+    labels = read_reference(volumes, row.volume) if row.status == "ok" else None
+    if labels is None:
+        return None
+    masks = {name: structure_mask(labels, numbers) for name, numbers in structures.items()}
+    return Reference(masks, grid_of_row(row).spacing)
+
+
+def _without_score(structures: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"structure": [*structures, "combined", UNION, "mean"]})
+
+
+def _table(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
+    """One table with exactly these columns and types."""
+    empty = pd.DataFrame(columns=list(columns)).astype(dict(columns))
+    whole = pd.concat([empty, *parts]) if parts else empty
+    return whole.reindex(columns=list(columns)).astype(dict(columns))

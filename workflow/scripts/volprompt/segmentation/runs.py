@@ -1,0 +1,110 @@
+"""The run table: one row per volume and scheme, with times and memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from volprompt import __version__
+from volprompt.families import family_of
+from volprompt.prompts.schemes import ObjectPrompt
+
+RUN_COLUMNS = (
+    "volume",
+    "scheme",
+    "status",
+    "stage",
+    "reason",
+    "slices",
+    "prompts",
+    "prompted_slices",
+    "seconds_read",
+    "seconds_encode",
+    "seconds_prompt",
+    "seconds_write",
+    "seconds",
+    "slices_per_second",
+)
+
+
+class Stopwatch:
+    """Seconds spent in named phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of the block to the phase `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def failed_run(volume: str, scheme: str, reason: str, stage: str = "segment") -> dict[str, Any]:
+    """A row of the run table for a volume without masks under a scheme; stage: where the fault was found."""
+    return {"volume": volume, "scheme": scheme, "status": "failed", "stage": stage, "reason": reason}
+
+
+def run_row(
+    volume: str, scheme: str, depth: int, prompts: Sequence[ObjectPrompt], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Reading and encoding are shared by the experiment's schemes, and counted in full for each."""
+    total = sum(seconds.values())
+    return {
+        "volume": volume,
+        "scheme": scheme,
+        "status": "ok",
+        "stage": "segment",
+        "reason": "",
+        "slices": depth,
+        "prompts": sum(len(prompt.points) + (prompt.box is not None) + (prompt.mask is not None) for prompt in prompts),
+        "prompted_slices": json.dumps(_prompted_slices(prompts)),
+        **{f"seconds_{phase}": value for phase, value in seconds.items()},
+        "seconds": total,
+        "slices_per_second": depth / total,
+    }
+
+
+def _prompted_slices(prompts: Sequence[ObjectPrompt]) -> dict[str, list[int]]:
+    slices: dict[str, list[int]] = {}
+    for prompt in prompts:
+        slices.setdefault(prompt.structure, []).append(prompt.slice)
+    return slices
+
+
+def peak_memory() -> dict[str, float]:
+    """Peak memory of this process so far in MB, on the host and on the GPU (NaN without one)."""
+    import torch
+
+    on_gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else float("nan")
+    return {"peak_memory_mb": _peak_on_host(), "peak_gpu_memory_mb": on_gpu}
+
+
+def _peak_on_host() -> float:
+    """In MB. Linux counts a parent's memory into getrusage's figure of its child, but not into VmHWM."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def run_columns(facts: Mapping[str, Any]) -> list[str]:
+    return [*RUN_COLUMNS, "peak_memory_mb", "peak_gpu_memory_mb", *facts]
+
+
+def package_versions(family: str) -> dict[str, str]:
+    """Versions of what makes the masks of a family's models: volprompt, torch, and the family's own packages."""
+    packages = ("torch", "torchvision", *family_of(family).packages)
+    return {"volprompt": __version__, **{package: version(package) for package in packages}}

@@ -1,0 +1,147 @@
+"""The schedule of a segmentation job: which volumes are taken together, read ahead, segmented, and written behind."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from volprompt.logs import PROGRESS, logger
+from volprompt.segmentation.background import StoreBehind, load_ahead
+from volprompt.segmentation.volume_job import JobSettings, VolumeJob
+
+if TYPE_CHECKING:
+    from volprompt.models.engine import Volume
+
+# Volumes whose masks wait to be written, or are being written.
+VOLUMES_TO_WRITE = 2
+# Seconds between two log lines on the progress within volumes.
+PROGRESS_SECONDS = 30
+# Per volume what was read of it, with the seconds that it took, or why it could not be read.
+Loaded = Mapping[str, "tuple[Volume, float] | Exception"]
+
+
+class Schedule:
+    """Takes a shard's volumes through a job."""
+
+    def __init__(self, settings: JobSettings) -> None:
+        self.settings = settings
+        model, inference = settings.model, settings.inference
+        on_gpu = model.device.type == "cuda"
+        # On a CPU a batch of large images is no faster than one after another, and takes more memory.
+        self.batch_size = inference.batch_size or (8 if on_gpu or model.image_size <= 512 else 1)
+        self.objects_together = inference.objects_together or (16 if on_gpu else 1)
+        logger.info("batch_size %d, objects_together %d", self.batch_size, self.objects_together)
+
+    def run(self, ready: pd.DataFrame, candidates: pd.DataFrame) -> Iterator[VolumeJob]:
+        """Segment the volumes, with the next ones read ahead and the masks written behind.
+
+        ready: their rows of the volume table; candidates: the shard's prompt table. Yields each volume once its masks
+        are written.
+        """
+        by_volume = dict(tuple(candidates.groupby("volume")))
+        jobs = [
+            VolumeJob.of_row(self.settings, row, by_volume.get(row.volume, candidates.iloc[:0]))
+            for row in ready.itertuples()
+        ]
+        finished: list[VolumeJob] = []
+
+        def complete(job: VolumeJob, seconds: dict[str, float]) -> None:
+            job.complete_rows(seconds)
+            finished.append(job)
+
+        with StoreBehind(VolumeJob.write, complete, VOLUMES_TO_WRITE) as behind:
+            for group, loaded in load_ahead(self.groups(jobs), read_group):
+                self.segment(group, loaded)
+                for job in group:
+                    behind.add(job)
+                yield from _drained(finished)
+        yield from _drained(finished)
+
+    def groups(self, jobs: Iterable[VolumeJob]) -> Iterator[list[VolumeJob]]:
+        """Groups of volumes with enough tracked objects for a good batch."""
+        group: list[VolumeJob] = []
+        for job in jobs:
+            group.append(job)
+            if sum(job.tracked_objects for job in group) >= self.objects_together or not job.tracked_objects:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def segment(self, group: Sequence[VolumeJob], loaded: Loaded) -> None:
+        """Segment a group's volumes in lockstep; if that fails, one after another, to find out which it was."""
+        for job in group:
+            if isinstance(error := loaded.get(job.name), Exception):
+                job.fail(error)
+        present = [job for job in group if job.prompts]
+        failure = self._failure(present, loaded)
+        if failure is None:
+            return
+        if len(present) == 1:
+            present[0].fail(failure)
+            return
+        logger.warning("%s: %s; once more, one volume at a time", ", ".join(job.name for job in present), failure)
+        for job in present:
+            self.segment([job], loaded)
+
+    def _failure(self, jobs: Sequence[VolumeJob], loaded: Mapping[str, Any]) -> Exception | None:
+        """Segment volumes, and return what went wrong, without the tensors: the next attempt needs the room."""
+        try:
+            self._segment_loaded(jobs, loaded)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)
+            return error
+        return None
+
+    def _segment_loaded(self, jobs: Sequence[VolumeJob], loaded: Mapping[str, Any]) -> None:
+        from volprompt.models.engine import segment_volumes
+
+        inference = self.settings.inference
+        segmented = segment_volumes(
+            self.settings.model,
+            [loaded[job.name][0] for job in jobs],
+            self.settings.schemes,
+            self.batch_size,
+            inference.reset_between_directions,
+            slices_logger(),
+            inference.fill_holes,
+            inference.video_resize,
+        )
+        for job, of_volume in zip(jobs, segmented, strict=True):
+            job.take(of_volume, loaded[job.name][1])
+
+
+def read_group(group: Sequence[VolumeJob]) -> Loaded:
+    """Read the volumes of a group that have prompts, or say why they cannot be read."""
+    loaded: dict[str, tuple[Volume, float] | Exception] = {}
+    for job in group:
+        if job.prompts:
+            try:
+                loaded[job.name] = job.read()
+            except Exception as error:
+                loaded[job.name] = error
+    return loaded
+
+
+def _drained(finished: list[VolumeJob]) -> list[VolumeJob]:
+    """What the list holds; the list is empty afterwards."""
+    taken = finished.copy()
+    finished.clear()
+    return taken
+
+
+def slices_logger() -> Callable[[str, int, int], None]:
+    """A callback (volume, slices encoded, slices to encode) that logs the progress within volumes now and then."""
+    last = time.monotonic()
+
+    def log_slices(volume: str, done: int, slices: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            last = time.monotonic()
+            logger.info("volume %s: %d of %d slices encoded", volume, done, slices, extra=PROGRESS)
+
+    return log_slices

@@ -1,0 +1,118 @@
+"""Masks of a shard's volumes by one model: each slice is encoded once and serves every scheme."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from volprompt.checkpoints.catalogue import CheckpointError
+from volprompt.files import sha256_of, table_metadata, write_table
+from volprompt.logs import Progress, logger
+from volprompt.models.devices import choose_device, keep_freed_memory
+from volprompt.models.loading import load_model
+from volprompt.prompts.candidates import read_prompts
+from volprompt.segmentation.runs import Stopwatch, failed_run, package_versions, run_columns
+from volprompt.segmentation.schedule import Schedule
+from volprompt.segmentation.volume_job import JobSettings
+from volprompt.settings.config import Inference, Scheme
+from volprompt.volumes.converted import read_volume_table
+
+if TYPE_CHECKING:
+    from volprompt.models.base import PromptableModel
+
+
+def segment_shard(
+    *,
+    volumes: str | Path,
+    prompts: str | Path,
+    checkpoint: str,
+    model: Mapping[str, Any],
+    schemes: Mapping[str, Mapping[str, Any]],
+    structures: Mapping[str, Sequence[int]],
+    scored: Sequence[str],
+    inference: Mapping[str, Any],
+    masks: str | Path,
+    threads: int | None = None,
+) -> None:
+    """Write the masks of a shard's volumes under every scheme, and `run.parquet` beside them.
+
+    model: a `Checkpoint.identity`; schemes and inference: as configured; structures: label numbers of all configured
+    ones in order; scored: those that are segmented unless a scheme says otherwise. A volume that fails is recorded with
+    its reason and the others go on. Raises CheckpointError, ArchitectureError or DeviceError before the first volume.
+    """
+    table = read_volume_table(volumes)
+    candidates = read_prompts(prompts)
+    unusable = json.loads(table_metadata(prompts).get("failed", "{}"))
+    ready = table[(table["status"] == "ok") & ~table["volume"].isin(unusable)]
+    runs = [failed_run(volume, scheme, reason, "prompts") for volume, reason in unusable.items() for scheme in schemes]
+    Path(masks).mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"model": model["name"]}
+    if len(ready):
+        parsed = Inference(**inference)
+        loaded, facts = _prepare(model, checkpoint, parsed, threads)
+        settings = JobSettings(
+            volumes_folder=Path(volumes),
+            masks_folder=Path(masks),
+            model=loaded,
+            schemes={name: Scheme(**scheme) for name, scheme in schemes.items()},
+            labels=structures,
+            scored=scored,
+            inference=parsed,
+        )
+        progress = Progress(len(ready))
+        for job in Schedule(settings).run(ready, candidates):
+            runs += job.runs
+            progress.step(job.name, _summary(job.runs))
+    run_table = pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts))
+    write_table(run_table, Path(masks) / "run.parquet")
+
+
+def _prepare(
+    model: Mapping[str, Any], checkpoint: str, inference: Inference, threads: int | None
+) -> tuple[PromptableModel, dict[str, Any]]:
+    """Choose the device, verify the checkpoint and load the model; also what every row of the run table repeats."""
+    watch = Stopwatch()
+    with watch.phase("import"):
+        import torch
+
+        device = choose_device(inference.device, inference.precision)
+        if device.kind == "cpu":
+            keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    with watch.phase("verify"):
+        found = sha256_of(checkpoint)
+    kind, _, expected = model["digest"].partition(":")
+    if kind == "sha256" and found != expected:
+        raise CheckpointError(
+            f"{checkpoint}: its SHA-256 is {found}; the catalogue expects {expected}. Delete the file to have it "
+            "fetched again, or give your own checkpoint another name."
+        )
+    loaded = load_model(model, checkpoint, device, watch.phase)
+    seconds = ", ".join(f"{phase} {spent:.1f} s" for phase, spent in watch.seconds.items())
+    logger.info("%s: %s parameters (%s)", model["name"], f"{loaded.parameters:,}", seconds)
+    facts = {
+        "model": model["name"],
+        "parameters": loaded.parameters,
+        "checkpoint_sha256": found,
+        "device": device.name,
+        "precision": device.precision,
+        **{f"seconds_{phase}": spent for phase, spent in watch.seconds.items()},
+        "versions": json.dumps(package_versions(model["family"])),
+    }
+    return loaded, facts
+
+
+def _summary(runs: Sequence[Mapping[str, Any]]) -> str:
+    done = [run for run in runs if run["status"] == "ok"]
+    if not done:
+        return "no masks"
+    phases = ("seconds_encode", "seconds_read")
+    seconds = sum(done[0][phase] for phase in phases)
+    seconds += sum(run["seconds"] - sum(run[phase] for phase in phases) for run in done)
+    rate = done[0]["slices"] / seconds
+    return f"{len(done)} of {len(runs)} schemes, {done[0]['slices']} slices in {seconds:.1f} s ({rate:.2f} slices/s)"

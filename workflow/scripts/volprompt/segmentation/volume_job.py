@@ -1,0 +1,178 @@
+"""One volume's work in a segmentation job: its prompts, its frames, its masks and its rows of the run table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from volprompt.errors import VolpromptError
+from volprompt.logs import logger
+from volprompt.prompts.schemes import ObjectPrompt, frame_grid, present_slices, scheme_prompts, with_masks
+from volprompt.segmentation.masks import mask_path, unpack_bits, write_mask
+from volprompt.segmentation.runs import failed_run, peak_memory, run_row
+from volprompt.settings.config import Inference, Scheme
+from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
+
+if TYPE_CHECKING:
+    from volprompt.models.base import PromptableModel
+    from volprompt.models.engine import Segmented, Volume
+
+# What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
+MACHINE_FAULTS = ("can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What is the same for every volume of a job.
+
+    volumes_folder: the converted shard; masks_folder: where masks go; labels: label numbers of every configured
+    structure, in order; scored: the structures that are segmented unless a scheme says otherwise.
+    """
+
+    volumes_folder: Path
+    masks_folder: Path
+    model: PromptableModel
+    schemes: Mapping[str, Scheme]
+    labels: Mapping[str, Sequence[int]]
+    scored: Sequence[str]
+    inference: Inference
+
+    def objects_of(self, scheme: str) -> Sequence[str]:
+        """Names of the structures that a scheme segments."""
+        return self.schemes[scheme].structures or self.scored
+
+
+@dataclass
+class VolumeJob:
+    """A volume on its way through a job.
+
+    row: its row of the volume table; prompts: per scheme; runs: its rows of the run table; size: height and width of a
+    frame; masks: bits per scheme and structure, once segmented; present: for each structure the slices that the
+    reference shows it on, bool (slice,).
+    """
+
+    settings: JobSettings
+    row: Any
+    prompts: dict[str, list[ObjectPrompt]]
+    runs: list[dict[str, Any]]
+    size: tuple[int, int] = (0, 0)
+    masks: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    present: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, settings: JobSettings, row: Any, candidates: pd.DataFrame) -> VolumeJob:
+        """Choose the volume's prompts per scheme; a scheme that it has no prompt for gets a failed row.
+
+        candidates: the volume's rows of the prompt table.
+        """
+        job = cls(settings, row, {}, [])
+        frame = frame_grid(grid_of_row(row))
+        structures = list(settings.labels)
+        for name, scheme in settings.schemes.items():
+            try:
+                job.prompts[name] = scheme_prompts(scheme, candidates, structures, settings.scored, job.depth, frame)
+            except VolpromptError as error:
+                logger.error("FAILED: volume %s, scheme %s: %s", job.name, name, error)
+                job.runs.append(failed_run(job.name, name, f"{job.name}: {error}"))
+        job.present = {name: present_slices(candidates, name, job.depth) for name in structures}
+        return job
+
+    @property
+    def name(self) -> str:
+        """The volume."""
+        return str(self.row.volume)
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return int(self.row.shape[0])
+
+    @property
+    def tracked_objects(self) -> int:
+        """Number of objects that video schemes track through the volume."""
+        return sum(
+            len({prompt.structure for prompt in prompts})
+            for name, prompts in self.prompts.items()
+            if self.settings.schemes[name].predictor == "video"
+        )
+
+    def read(self) -> tuple[Volume, float]:
+        """Read and prepare the frames; return them with the seconds that it took."""
+        from volprompt.models.engine import Volume
+
+        started = time.perf_counter()
+        frames = read_frames(self.settings.volumes_folder, self.name)
+        self.size = frames.shape[1:]
+        self._add_masks()
+        volume = Volume(self.name, self.settings.model.prepare(frames), self.size, self.prompts)
+        return volume, time.perf_counter() - started
+
+    def _add_masks(self) -> None:
+        """Give the prompts of schemes with `mask` the reference's masks."""
+        names = [name for name in self.prompts if self.settings.schemes[name].mask]
+        reference = read_reference(self.settings.volumes_folder, self.name) if names else None
+        for name in names:
+            assert reference is not None, "a prompt table with masks comes from a reference"
+            self.prompts[name] = with_masks(self.prompts[name], reference, self.settings.labels)
+
+    def take(self, segmented: Segmented, seconds_read: float) -> None:
+        """Keep what the engine made of the volume, and begin its rows of the run table."""
+        self.masks = segmented.masks
+        for name, prompts in self.prompts.items():
+            seconds = {
+                "read": seconds_read,
+                "encode": segmented.seconds_encode,
+                "prompt": segmented.seconds_prompt[name],
+            }
+            self.runs.append(run_row(self.name, name, self.depth, prompts, seconds))
+
+    def fail(self, error: Exception) -> None:
+        """Record that nothing could be segmented, for an unforeseen reason.
+
+        What is the machine's fault and not the volume's is raised again: another attempt of the job may succeed.
+        """
+        if is_machine_fault(error):
+            raise error
+        logger.error("FAILED: volume %s", self.name, exc_info=error)
+        reason = f"{self.name}: {type(error).__name__}: {error}"
+        self.runs += [failed_run(self.name, scheme, reason) for scheme in self.prompts]
+        self.prompts = {}
+
+    def write(self) -> dict[str, float]:
+        """Write the masks and let go of them; return the seconds per scheme."""
+        seconds = {}
+        for name, masks in self.masks.items():
+            started = time.perf_counter()
+            for structure in self.settings.objects_of(name):
+                bits = masks.get(structure)  # none where an image scheme had no prompt on any slice
+                mask = np.zeros((self.depth, *self.size), bool) if bits is None else unpack_bits(bits, self.size[1])
+                if self.settings.schemes[name].presence:
+                    mask[~self.present[structure]] = False
+                path = mask_path(self.settings.masks_folder, name, self.name, structure)
+                write_mask(mask, grid_of_row(self.row), path)
+            seconds[name] = time.perf_counter() - started
+        self.masks = {}
+        return seconds
+
+    def complete_rows(self, seconds_write: Mapping[str, float]) -> None:
+        """Add to the rows of the run table what is known once the masks are written."""
+        for row in self.runs:
+            if row["scheme"] in seconds_write:
+                row["seconds_write"] = seconds_write[row["scheme"]]
+                row["seconds"] += seconds_write[row["scheme"]]
+                row["slices_per_second"] = row["slices"] / row["seconds"]
+            row.update(peak_memory())
+
+
+def is_machine_fault(error: Exception) -> bool:
+    """Whether an error is a lack of memory or a fault of the GPU; torch has no class of its own for some of them."""
+    import torch
+
+    named = isinstance(error, RuntimeError) and any(words in str(error) for words in MACHINE_FAULTS)
+    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -1,0 +1,1 @@
+"""What a user may write: the configuration's types, its presets, and how it is read."""

@@ -1,0 +1,329 @@
+"""The configuration's types, with defaults and the checks between keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from volprompt.families import FAMILIES, UnknownFamily, family_of
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def _checked_name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"'{value}' becomes part of file names: use letters, digits, and . _ + - inside")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+
+
+def _checked_family(value: str) -> str:
+    try:
+        return family_of(value).name
+    except UnknownFamily as error:
+        raise ValueError(str(error)) from error
+
+
+def _list_families(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(FAMILIES)
+
+
+FamilyName = Annotated[str, AfterValidator(_checked_family), Field(json_schema_extra=_list_families)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; keys that it does not know are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Frames(Section):
+    """How a volume is cut into frames."""
+
+    axis: Literal["sagittal", "coronal", "axial", 0, 1, 2] = Field(
+        "sagittal", description="Slice axis: an anatomical plane, or the number of a stored axis of the image."
+    )
+    intensity_percentiles: tuple[float, float] = Field(
+        (0.5, 99.5), description="Percentiles of the whole volume that become black and white."
+    )
+    coding: Literal["lossless", "jpeg75"] = Field(
+        "lossless", description="jpeg75 sends each frame through JPEG at quality 75, as the paper's code did."
+    )
+
+    @model_validator(mode="after")
+    def _percentiles_in_order(self) -> Frames:
+        low, high = self.intensity_percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"intensity_percentiles are {low} and {high}; expected 0 <= low < high <= 100")
+        return self
+
+
+class References(Section):
+    """How reference label maps are taken."""
+
+    resample: Literal["nearest"] | None = Field(
+        None,
+        description="nearest: a reference on another grid than its image is resampled onto it, with a warning; null: "
+        "it is refused.",
+    )
+
+
+class Structure(Section):
+    """A structure of the reference label map."""
+
+    labels: list[Annotated[int, Field(ge=1)]] = Field(
+        description="Label numbers that make up the structure; none for one that is only clicked on."
+    )
+    scored: bool = Field(True, description="Whether the structure is segmented and scored, or only gives prompts.")
+
+    @model_validator(mode="after")
+    def _scored_has_labels(self) -> Structure:
+        if self.scored and not self.labels:
+            raise ValueError("has no labels to be scored against; give some, or set scored: false")
+        return self
+
+
+class SliceAt(Section):
+    """The prompted slice by its index, or by its place between the first (0) and the last slice (1)."""
+
+    index: int | None = Field(None, ge=0)
+    fraction: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SliceAt:
+        if (self.index is None) == (self.fraction is None):
+            raise ValueError("give either index or fraction")
+        return self
+
+
+class Noise(Section):
+    """How far a scheme's prompts are displaced; each repetition is a scheme of its own."""
+
+    points_mm: float = Field(
+        0.0, ge=0, description="Standard deviation of a point's displacement along x and along y, in millimetres."
+    )
+    boxes_mm: float = Field(
+        0.0, ge=0, description="Standard deviation of the displacement of each side of a box, in millimetres."
+    )
+    seed: int = Field(1, ge=0, description="Seed of the displacements; repetition k has seed + k - 1.")
+    repetitions: int | None = Field(
+        None, ge=1, description="Schemes that differ in the seed, named {scheme}_1 and so on (default: just this one)."
+    )
+
+
+Origin = Literal["centroid", "interior", "click"]
+SliceChoice = Literal["middle", "nearest", "largest"] | SliceAt
+
+
+class Scheme(Section):
+    """Which prompts a model is given, and whether memory carries them through the volume."""
+
+    predictor: Literal["image", "video"]
+    point: Origin | list[Origin] | None = Field(
+        None, description="Origin of each structure's positive point; of several, the first available one is used."
+    )
+    box: bool = Field(False, description="Whether the structure's tight bounding box is a prompt.")
+    mask: bool = Field(
+        False, description="Video schemes: whether the reference mask of the prompted slice is the prompt."
+    )
+    negatives: Literal["none", "others"] = Field(
+        "none", description="'others' adds the points of all other configured structures as negative points."
+    )
+    slice: SliceChoice | Annotated[list[SliceChoice], Field(min_length=1)] | None = Field(
+        None, description="The prompted slice of a video scheme, or a list of them (default: middle)."
+    )
+    structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
+    multimask: bool = Field(False, description="Image schemes: take the best of three masks by predicted IoU.")
+    noise: Noise | None = Field(None, description="Random displacement of points and boxes.")
+    presence: bool = Field(
+        False,
+        description="Video schemes: whether masks are emptied on slices where the reference lacks the structure, which "
+        "image schemes know by having no prompt there.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scheme:
+        if not self.origins and not self.box and not self.mask:
+            raise ValueError("gives no prompt: set point, box or mask")
+        if self.mask and (self.origins or self.box):
+            raise ValueError("a mask is a prompt by itself, as in SAM 2; leave out point and box")
+        if self.negatives == "others" and not self.origins:
+            raise ValueError("negatives need point: it says where the other structures' points come from")
+        if self.predictor == "image" and self.slice is not None:
+            raise ValueError("slice belongs to video schemes; an image scheme prompts every slice")
+        if self.predictor == "image" and self.mask:
+            raise ValueError("mask belongs to video schemes; on every slice it would be the answer itself")
+        if self.predictor == "image" and self.presence:
+            raise ValueError("presence belongs to video schemes; an image scheme is prompted where a structure is")
+        if self.predictor == "video" and self.multimask:
+            raise ValueError("multimask belongs to image schemes; a video predictor decides by itself")
+        if self.noise and not (self.origins and self.noise.points_mm) and not (self.box and self.noise.boxes_mm):
+            raise ValueError("noise moves nothing: give points_mm with point, or boxes_mm with box, above 0")
+        return self
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The wanted origins of points, in order of preference."""
+        if self.point is None:
+            return ()
+        return (self.point,) if isinstance(self.point, str) else tuple(self.point)
+
+    @property
+    def slices(self) -> tuple[SliceChoice, ...]:
+        """The choices of prompted slices of a video scheme, at least one."""
+        if isinstance(self.slice, list):
+            return tuple(self.slice)
+        return (self.slice or "middle",)
+
+
+def _families_of_free_size() -> str:
+    return " or ".join(family.name for family in FAMILIES.values() if family.free_image_size)
+
+
+class Model(Section):
+    """A model: its family, its architecture and its checkpoint, or a glob of checkpoints (one model per file)."""
+
+    family: FamilyName
+    architecture: str = Field(
+        description="; ".join(family.architectures_in_words for family in FAMILIES.values())
+        + "; or the path of a YAML file."
+    )
+    checkpoint: str | None = Field(
+        None, description="File name in the checkpoint folder, or a path with at least one slash."
+    )
+    checkpoints: str | None = Field(None, description="Glob of checkpoint files: one model per file.")
+    image_size: int | None = Field(
+        None,
+        ge=64,
+        multiple_of=32,
+        description=f"Family {_families_of_free_size()}: pixels of the model's image, if not the architecture's.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if (self.checkpoint is None) == (self.checkpoints is None):
+            raise ValueError("give either checkpoint or checkpoints")
+        family = family_of(self.family)
+        if self.image_size and not family.free_image_size:
+            raise ValueError(
+                f"image_size belongs to family {_families_of_free_size()}; weights of {family.title} hold its "
+                "positions for one size"
+            )
+        return self
+
+
+class Experiment(Section):
+    """Models and schemes that are run together: each slice is encoded once for all schemes."""
+
+    models: list[str] = Field(min_length=1)
+    schemes: list[str] = Field(min_length=1)
+
+
+class Inference(Section):
+    """Where and how the models run."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a GPU, else the CPU.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs that have it, else float32."
+    )
+    reset_between_directions: bool = Field(
+        False, description="Whether the reverse pass of a video scheme forgets the forward pass."
+    )
+    fill_holes: int = Field(
+        0,
+        ge=0,
+        description="Video schemes: holes of at most so many pixels of the decoder's mask are filled (the package: 8, "
+        "where its CUDA extension is built).",
+    )
+    video_resize: Literal["shared", "bicubic"] = Field(
+        "shared",
+        description="How frames of video schemes are resized: shared with image schemes, or as the package's video "
+        "loader does (bicubic on 8 bit), which encodes slices a second time.",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Slices per encoder batch (default: 8; 1 for images of more than 512 pixels on a CPU)."
+    )
+    objects_together: int | None = Field(
+        None,
+        ge=1,
+        description="Tracked objects for which volumes are taken together (default: 16 on a GPU; 1, so one volume at a "
+        "time, on a CPU).",
+    )
+
+
+# Settings of `inference` that change how much is done at once, and no result: a change runs nothing again.
+BATCH_SETTINGS = frozenset({"batch_size", "objects_together"})
+
+
+def batch_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of BATCH_SETTINGS in a checked configuration, as far as it has them."""
+    return {key: value for key, value in (config.get("inference") or {}).items() if key in BATCH_SETTINGS}
+
+
+class Scores(Section):
+    """Settings of the scores."""
+
+    surface_tolerance_mm: float = Field(1.0, gt=0, description="Tolerance of the normalized surface Dice.")
+
+
+class Report(Section):
+    """Settings of the report; a change reruns the report alone."""
+
+    title: str = "Zero-shot segmentation study"
+    description: str = Field("", description="A paragraph below the title: what was studied, on which data.")
+    example: str | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    preset: Literal["paper", "best"] | None = Field(
+        None, description="Settings that hold wherever the configuration says nothing itself; see docs/methods.md."
+    )
+    results: str = Field("results", description="Folder of everything that the workflow makes.")
+    checkpoints: str = Field("checkpoints", description="Folder of downloaded checkpoints.")
+    volumes: str = Field(
+        "config/volumes.tsv", description="Sample sheet: volume, image, reference, group, clicks, series."
+    )
+    clicks: str | None = Field(None, description="Table of clicks: volume, structure, slice, x, y.")
+    shards: int = Field(16, ge=1, description="Jobs per stage and model.")
+    max_failed_fraction: float = Field(
+        0.0, ge=0, le=1, description="Share of failed volume-configuration pairs above which the run ends in an error."
+    )
+    on_invalid: Literal["stop", "skip"] = Field(
+        "stop",
+        description="stop: nothing starts while a volume's files have faults; skip: such volumes are recorded as "
+        "failed, and do not count towards max_failed_fraction.",
+    )
+    frames: Frames = Frames()
+    references: References = References()
+    structures: dict[Name, Structure] = Field(min_length=1)
+    schemes: dict[Name, Scheme] = Field(min_length=1)
+    models: dict[Name, Model] = Field(min_length=1)
+    experiments: dict[Name, Experiment] = Field(min_length=1)
+    inference: Inference = Inference()
+    scores: Scores = Scores()
+    report: Report = Report()
+
+    @property
+    def scored_structures(self) -> list[str]:
+        """Names of the structures that are segmented and scored, in order."""
+        return [name for name, structure in self.structures.items() if structure.scored]
+
+    @property
+    def used_schemes(self) -> dict[str, Scheme]:
+        """The schemes of the experiments, in the order of `schemes`."""
+        used = {name for experiment in self.experiments.values() for name in experiment.schemes}
+        return {name: scheme for name, scheme in self.schemes.items() if name in used}
+
+
+def json_schema() -> str:
+    """The configuration's JSON schema, as text for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"

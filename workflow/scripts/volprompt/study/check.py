@@ -1,0 +1,121 @@
+"""The files of the sample sheet, checked by their headers before anything expensive starts.
+
+A fault here is one that conversion would find too; what only voxels show (NaN, no contrast, labels) it finds alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from volprompt.errors import VolpromptError
+from volprompt.files import atomic
+from volprompt.logs import NOTICE, logger
+from volprompt.study.study import Study
+from volprompt.volumes.grid import grid_of
+from volprompt.volumes.images.image import Image, VolumeError
+from volprompt.volumes.images.opening import open_image
+from volprompt.volumes.references import require_reference_grid
+
+THREADS = 16
+SHOWN = 50
+
+
+class InvalidVolumes(VolpromptError):
+    """All faults of the sample sheet's files."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of one file of a volume."""
+
+    volume: str
+    file: str
+    finding: str
+    expected: str
+    remedy: str
+
+
+def check_study(study: Study) -> None:
+    """Check every volume of a study, whatever its `on_invalid`; errors as in `report_faults`."""
+    settings = study.settings
+    rows = [row.plain() for row in study.volumes]
+    table = f"{settings.results}/check/faults.tsv"
+    check_sheet(rows, settings.frames.axis, settings.references.resample, "stop", table)
+
+
+def check_sheet(
+    rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, on_invalid: str, table: str | Path
+) -> None:
+    """Check volumes and log their faults; arguments as in `check_volumes`, errors as in `report_faults`."""
+    report_faults(check_volumes(rows, axis, resample, table), len(rows), on_invalid, table)
+
+
+def check_volumes(
+    rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, table: str | Path
+) -> list[Fault]:
+    """Read the headers of every image and reference, and write their faults to `table`, tab-separated.
+
+    rows: volume, image, reference and series of the sample sheet; axis: of the frames; resample: whether references may
+    lie on other grids. Returns the faults in the order of the rows.
+    """
+    logger.info("Reading the headers of %d volumes", len(rows))
+    with ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1))) as pool:
+        found = list(pool.map(lambda row: _check_volume(row, axis, resample), rows))
+    faults = [fault for of_volume in found for fault in of_volume]
+    columns = list(Fault.__dataclass_fields__)
+    flat = [{key: " ".join(value.split()) for key, value in asdict(fault).items()} for fault in faults]
+    with atomic(table) as temporary:
+        pd.DataFrame(flat, columns=columns).to_csv(temporary, sep="\t", index=False)
+    return faults
+
+
+def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None) -> list[Fault]:
+    faults: list[Fault] = []
+
+    def header(path: str, series: str = "") -> Image | None:
+        try:
+            with open_image(path, series) as image:
+                image.verify()
+                grid_of(image, axis)
+                return image
+        except VolumeError as error:
+            faults.append(_fault(row["volume"], error))
+            return None
+
+    image = header(row["image"], row.get("series", ""))
+    reference = header(row["reference"]) if row["reference"] else None
+    if image is not None and reference is not None:
+        try:
+            require_reference_grid(reference, image, resample)
+        except VolumeError as error:
+            faults.append(_fault(row["volume"], error))
+    return faults
+
+
+def _fault(volume: str, error: VolumeError) -> Fault:
+    return Fault(volume, error.file, error.finding, error.expected, error.remedy)
+
+
+def report_faults(faults: Sequence[Fault], volumes: int, on_invalid: str, table: str | Path) -> None:
+    """Log the faults of `volumes` checked volumes; raise InvalidVolumes with them where on_invalid is `stop`."""
+    if not faults:
+        logger.log(NOTICE, "The headers of %d volumes have no fault", volumes)
+        return
+    count = f"{len(faults)} fault{'s' * (len(faults) != 1)} in {len({fault.volume for fault in faults})}"
+    lines = [f"The files of the sample sheet have {count} of {volumes} volumes (table: {table}):"]
+    for fault in faults[:SHOWN]:
+        error = VolumeError(fault.file, fault.finding, fault.expected, fault.remedy)
+        lines.append(f"  - {fault.volume}: " + str(error).replace("\n", "\n    "))
+    if len(faults) > SHOWN:
+        lines.append(f"  - and {len(faults) - SHOWN} more")
+    if on_invalid == "skip":
+        logger.warning("%s", "\n".join([*lines, "These volumes are skipped (on_invalid: skip)."]))
+        return
+    lines.append("Correct the files or the sample sheet, or set on_invalid: skip to go on without these volumes.")
+    raise InvalidVolumes("\n".join(lines))

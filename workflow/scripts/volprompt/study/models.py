@@ -1,0 +1,156 @@
+"""The configuration's models, each with its checkpoint file and what identifies its content."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from volprompt.checkpoints.catalogue import CatalogueEntry
+from volprompt.checkpoints.digests import content_digest
+from volprompt.families import family_of
+from volprompt.settings.config import NAME, Model, Settings
+from volprompt.settings.reading import hint
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to be planned: one checkpoint file and what identifies its content."""
+
+    model: str
+    family: str
+    architecture: str
+    file: str
+    digest: str
+    catalogued: bool
+    image_size: int | None = None
+    run: str = ""  # the model of the configuration whose glob found the file
+
+    def identity(self) -> dict[str, Any]:
+        """What the masks of this model depend on, as plain values; `digest` starts with its kind.
+
+        `sha256:` is the sum of the catalogue, `content:` that of a local file's tensors. The bytes of an architecture
+        given as a local file are part of it.
+        """
+        identity: dict[str, Any] = {
+            "name": self.model,
+            "family": self.family,
+            "architecture": self.architecture,
+            "digest": self.digest,
+        }
+        if self.image_size is not None:
+            identity["image_size"] = self.image_size
+        if Path(self.architecture).is_file():
+            identity["architecture_crc32"] = f"{zlib.crc32(Path(self.architecture).read_bytes()):08x}"
+        return identity
+
+
+def training_step(stem: str) -> int | None:
+    """The training step in a checkpoint's file name (without ending), None where there is no number.
+
+    That is the number after `step`, `iteration`, `iter` or `epoch`, the first of these that is there; else the last
+    number that stands by itself: 12000 of `checkpoint_12000`, none of `sam2.1_hiera_t512`.
+    """
+    for word in ("step", "iteration", "iter", "epoch"):
+        if found := re.search(rf"(?<![a-z]){word}s?[ _=.-]?(\d+)", stem, re.IGNORECASE):
+            return int(found[1])
+    numbers = re.findall(r"(?<![\w.+])\d+(?![\w.+])", stem.replace("_", " ").replace("-", " "))
+    return int(numbers[-1]) if numbers else None
+
+
+def resolve_models(
+    settings: Settings, catalogue: Mapping[str, CatalogueEntry], digests: Path, faults: list[str]
+) -> tuple[dict[str, Checkpoint], dict[str, list[str]]]:
+    """Return every single model with its checkpoint, and for each configured name the names that it stands for."""
+    resolved: dict[str, Checkpoint] = {}
+    expanded: dict[str, list[str]] = {}
+    used = {model for experiment in settings.experiments.values() for model in experiment.models}
+    for name, model in settings.models.items():
+        expanded[name] = []
+        if name not in used:
+            continue
+        _check_architecture(name, model, faults)
+        for single, file in _checkpoint_files(name, model, settings.checkpoints, faults):
+            if not NAME.fullmatch(single):
+                faults.append(
+                    f"models.{name}: '{single}' becomes part of file names: rename {file}, with letters, digits, and "
+                    ". _ + - inside"
+                )
+                continue
+            run = name if model.checkpoints else ""
+            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, digests, faults, run)
+            if checkpoint is None:
+                continue
+            if single in resolved:
+                faults.append(f"models.{name}: two models would be named '{single}'; rename one")
+            resolved[single] = checkpoint
+            expanded[name].append(single)
+    return resolved, expanded
+
+
+def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str]) -> list[tuple[str, str]]:
+    """Names of single models, with their files."""
+    if model.checkpoint is not None:
+        in_folder = "/" not in model.checkpoint
+        return [(name, f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint)]
+    files = sorted(glob(str(model.checkpoints)))
+    if not files:
+        faults.append(f"models.{name}.checkpoints: no file matches '{model.checkpoints}'")
+    return [(f"{name}_{Path(file).stem}", file) for file in files]
+
+
+def _resolve_checkpoint(
+    name: str,
+    model: Model,
+    file: str,
+    folder: str,
+    catalogue: Mapping[str, CatalogueEntry],
+    digests: Path,
+    faults: list[str],
+    run: str,
+) -> Checkpoint | None:
+    entry = catalogue.get(Path(file).name) if Path(file).parent == Path(folder) else None
+    if entry is not None:
+        if (entry.family, entry.architecture) != (model.family, model.architecture):
+            faults.append(
+                f"models.{name}: {Path(file).name} holds family {entry.family}, architecture {entry.architecture}; "
+                f"found {model.family}, {model.architecture}"
+            )
+        digest = f"sha256:{entry.sha256}"
+        return Checkpoint(name, model.family, model.architecture, file, digest, True, model.image_size, run)
+    if not Path(file).is_file():
+        faults.append(
+            f"models.{name}: there is no checkpoint {file}, and the catalogue has no '{Path(file).name}' to fetch"
+            f"{hint(Path(file).name, catalogue)}"
+        )
+        return None
+    digest = f"content:{content_digest(file, digests)}"
+    return Checkpoint(name, model.family, model.architecture, file, digest, False, model.image_size, run)
+
+
+def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
+    """An architecture is a YAML file, or what the family says; whatever else it may be, the job will tell."""
+    if Path(model.architecture).is_file():
+        return
+    family = family_of(model.family)
+    if family.architectures and model.architecture not in family.architectures:
+        faults.append(
+            f"models.{name}.architecture: '{model.architecture}' is neither one of {', '.join(family.architectures)} "
+            "nor an existing YAML file"
+        )
+    package = find_spec(family.config_package) if family.config_package else None
+    if package is None or not package.submodule_search_locations:
+        return  # planned where the package is not installed: the job itself will tell
+    folder = Path(package.submodule_search_locations[0])
+    if not (folder / model.architecture).is_file():
+        known = sorted(str(path.relative_to(folder)) for path in folder.glob(family.config_files))
+        close = hint(model.architecture, known)
+        faults.append(
+            f"models.{name}.architecture: '{model.architecture}' is neither in the {family.config_package} package "
+            f"nor an existing YAML file{close}"
+        )

@@ -1,0 +1,196 @@
+"""The study: a configuration with its tables and checkpoints, checked as a whole before anything runs.
+
+`read_study` lists every fault at once, each with its place. Importing this module loads neither torch nor pandas, since
+the workflow is planned with it on every call.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from volprompt.checkpoints.catalogue import CatalogueEntry
+from volprompt.columns import SCORED_TOGETHER, reserved_names
+from volprompt.families import family_of
+from volprompt.settings.config import Experiment, Settings
+from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
+from volprompt.study.models import Checkpoint, resolve_models, training_step
+from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
+from volprompt.volumes.images.formats import data_files
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration with its tables and checkpoints."""
+
+    settings: Settings
+    volumes: tuple[SheetRow, ...]
+    clicks: tuple[Click, ...]
+    checkpoints: dict[str, Checkpoint]
+    experiments: dict[str, Experiment]
+    shards: dict[str, tuple[SheetRow, ...]] = field(default_factory=dict)
+
+    @property
+    def scored_structures(self) -> list[str]:
+        """Names of the structures that are segmented and scored, in the configuration's order."""
+        return self.settings.scored_structures
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group (subject) of each volume that has one."""
+        return {row.volume: row.group for row in self.volumes if row.group}
+
+    @property
+    def image_schemes(self) -> list[str]:
+        """Names of the experiments' schemes that prompt every slice."""
+        return [name for name, scheme in self.settings.used_schemes.items() if scheme.predictor == "image"]
+
+    def sources(self, volumes: Iterable[SheetRow]) -> list[str]:
+        """Images and references of some volumes, and the files that belong to them (the data file of a header, say).
+
+        With `on_invalid: skip` only those that exist: the conversion records what is missing.
+        """
+        paths = [path for row in volumes for path in (row.image, row.reference) if path]
+        paths += [str(file) for path in paths for file in data_files(path) if file.exists()]
+        if self.settings.on_invalid == "skip":
+            paths = [path for path in paths if Path(path).exists()]
+        return list(dict.fromkeys(paths))
+
+    def training_runs(self) -> dict[str, dict[str, int]]:
+        """For each model of the configuration that is a glob: the models of its files with their training steps.
+
+        In the order of the steps; a file without a number in its name is left out, see `training_step`.
+        """
+        runs: dict[str, dict[str, int]] = {}
+        for checkpoint in self.checkpoints.values():
+            step = training_step(Path(checkpoint.file).stem)
+            if checkpoint.run and step is not None:
+                runs.setdefault(checkpoint.run, {})[checkpoint.model] = step
+        return {run: dict(sorted(steps.items(), key=lambda item: item[1])) for run, steps in runs.items()}
+
+    def clicks_of(self, shard: str) -> list[Click]:
+        """The clicks on the shard's volumes."""
+        names = {volume.volume for volume in self.shards[shard]}
+        return [click for click in self.clicks if click.volume in names]
+
+
+def shard_of(volume: str, shards: int) -> str:
+    """Name of the shard that a volume always belongs to, whatever else is in the sheet."""
+    return f"{zlib.crc32(volume.encode()) % shards:03d}"
+
+
+def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry], digests: Path) -> Study:
+    """Read and check the configuration, its tables and its checkpoints.
+
+    `catalogue` holds the checkpoints that can be fetched, by file name; `digests` is the file that remembers digests of
+    local checkpoints. Paths are relative to the working directory. Raises ConfigurationError with all faults.
+    """
+    settings, faults = read_valid_part(config)
+    if settings is None:
+        raise ConfigurationError(faults)
+    volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
+    clicks = read_clicks(settings, volumes, faults)
+    checkpoints, expanded = resolve_models(settings, catalogue, digests, faults)
+    experiments = _resolve_experiments(settings, expanded, faults)
+    _check_structures(settings, faults)
+    if not faults:  # else what is missing may be missing because of another fault
+        _check_sources_of_prompts(settings, experiments, volumes, clicks, faults)
+    if settings.report.example and settings.report.example not in {row.volume for row in volumes}:
+        faults.append(f"report.example: volume '{settings.report.example}' is not in {settings.volumes}")
+    if faults:
+        raise ConfigurationError(faults)
+    shards: dict[str, list[SheetRow]] = {}
+    for row in volumes:
+        shards.setdefault(shard_of(row.volume, settings.shards), []).append(row)
+    ordered = {name: tuple(shards[name]) for name in sorted(shards)}
+    return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered)
+
+
+def _check_structures(settings: Settings, faults: list[str]) -> None:
+    columns = reserved_names(settings.structures)
+    for name in settings.structures:
+        if name in SCORED_TOGETHER:
+            faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
+        elif name in columns:
+            faults.append(f"structures.{name}: this name is taken by a column of the median table; choose another")
+    if not any(structure.scored for structure in settings.structures.values()):
+        faults.append("structures: none is scored; leave `scored: false` out for at least one")
+    for name, scheme in settings.schemes.items():
+        for structure_name in scheme.structures or []:
+            if structure_name not in settings.structures:
+                close = hint(structure_name, settings.structures)
+                faults.append(f"schemes.{name}.structures: there is no structure '{structure_name}'{close}")
+        scored = [key for key, structure in settings.structures.items() if structure.scored]
+        if scheme.structures is not None and (left_out := [key for key in scored if key not in scheme.structures]):
+            faults.append(f"schemes.{name}.structures: leaves out {', '.join(left_out)}, which is to be scored")
+
+
+def _check_sources_of_prompts(
+    settings: Settings,
+    experiments: Mapping[str, Experiment],
+    volumes: Sequence[SheetRow],
+    clicks: Sequence[Click],
+    faults: list[str],
+) -> None:
+    """A scheme that no volume can have a prompt for is found here, not after the images are encoded."""
+    clicked = {click.structure for click in clicks}
+    masked = {name for name, structure in settings.structures.items() if structure.labels}
+    masked = masked if any(row.reference for row in volumes) else set()
+    used = {scheme for experiment in experiments.values() for scheme in experiment.schemes}
+    scored = [name for name, structure in settings.structures.items() if structure.scored]
+    for name, scheme in settings.schemes.items():
+        if name not in used:
+            continue
+        objects = scheme.structures or scored
+        pointed = list(settings.structures) if scheme.negatives == "others" else objects
+        sources = {origin: clicked if origin == "click" else masked for origin in scheme.origins}
+        without = [key for key in pointed if sources and not any(key in found for found in sources.values())]
+        lacking = [f"a point ({' or '.join(sources)}) of '{key}'" for key in without]
+        for kind in [kind for kind in ("box", "mask") if getattr(scheme, kind)]:
+            lacking += [f"a {kind} of '{key}'" for key in objects if key not in masked]
+        if scheme.presence:
+            lacking += [f"a reference of '{key}'" for key in objects if key not in masked]
+        if lacking:
+            faults.append(
+                f"schemes.{name}: needs {', '.join(lacking)}, and no volume has one; give labels and references, or "
+                "clicks (key `clicks`)"
+            )
+
+
+def _resolve_experiments(
+    settings: Settings, expanded: Mapping[str, list[str]], faults: list[str]
+) -> dict[str, Experiment]:
+    """Replace a glob's name by its models, and check what the experiments refer to."""
+    experiments: dict[str, Experiment] = {}
+    seen: dict[tuple[str, str], str] = {}
+    for name, experiment in settings.experiments.items():
+        for scheme in experiment.schemes:
+            if scheme not in settings.schemes:
+                faults.append(
+                    f"experiments.{name}.schemes: there is no scheme '{scheme}'{hint(scheme, settings.schemes)}"
+                )
+        models: list[str] = []
+        for model in experiment.models:
+            if model not in settings.models:
+                faults.append(f"experiments.{name}.models: there is no model '{model}'{hint(model, settings.models)}")
+                continue
+            models += expanded[model]
+            family = family_of(settings.models[model].family)
+            if not family.has_memory:
+                faults += [
+                    f"experiments.{name}: '{scheme}' is a video scheme, and '{model}' (family {family.name}) has no "
+                    "memory; "
+                    "move one of them to another experiment"
+                    for scheme in experiment.schemes
+                    if scheme in settings.schemes and settings.schemes[scheme].predictor == "video"
+                ]
+        for pair in [(model, scheme) for model in models for scheme in experiment.schemes]:
+            if pair in seen:
+                faults.append(f"experiments.{name}: {pair[0]} with {pair[1]} is already part of '{seen[pair]}'")
+            seen[pair] = name
+        if models:
+            experiments[name] = Experiment(models=models, schemes=experiment.schemes)
+    return experiments

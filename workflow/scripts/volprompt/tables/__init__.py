@@ -1,0 +1,1 @@
+"""Rule aggregate: medians, comparisons, ranks, decay and cost of a whole study."""

@@ -1,0 +1,64 @@
+"""The study's tables: everything that the jobs wrote, gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from volprompt.files import write_table, write_text
+from volprompt.logs import logger
+from volprompt.tables.comparisons import comparisons
+from volprompt.tables.cost import cost
+from volprompt.tables.decay import decay
+from volprompt.tables.failures import failures
+from volprompt.tables.medians import medians
+from volprompt.tables.propagation import propagation
+from volprompt.tables.ranks import ranks
+from volprompt.tables.stored import own_metadata, read_runs, read_tracked_slices, score_metadata, write_csv
+from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
+from volprompt.volumes.converted import read_volume_table
+
+
+def aggregate(
+    *,
+    scores: Sequence[str | Path],
+    slices: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    volumes: Sequence[str | Path],
+    structures: Sequence[str],
+    image_schemes: Collection[str],
+    groups: Mapping[str, str],
+    tables: str | Path,
+) -> None:
+    """Write the study's tables into `tables`.
+
+    scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
+    propagation.csv, cost.csv and failures.csv.
+
+    scores: score tables in the order in which models and schemes are to appear; slices: the slice tables; masks:
+    folders with a run.parquet; volumes: folders of converted shards; structures: the scored ones; image_schemes: names
+    of the schemes that are prompted on every slice; groups: the group (subject) of each volume that has one.
+    """
+    tables = Path(tables)
+    whole = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
+    runs = read_runs(masks)
+    converted = pd.concat([read_volume_table(folder) for folder in volumes], ignore_index=True)
+    median_table = medians(whole, runs, structures, groups)
+    compared = comparisons(whole, groups)
+    write_table(whole, tables / "scores.parquet", score_metadata(scores))
+    for name, table in (("medians", median_table), ("comparisons", compared)):
+        write_csv(table, tables / f"{name}.csv")
+        write_table(table, tables / f"{name}.parquet", own_metadata())
+    write_text(tables / "medians.md", markdown(median_table, structures))
+    write_text(tables / "medians.tex", latex(median_table, structures))
+    write_text(tables / "comparisons.md", comparisons_markdown(compared))
+    write_text(tables / "comparisons.tex", comparisons_latex(compared))
+    write_csv(ranks(whole, groups), tables / "ranks.csv")
+    write_csv(decay(read_tracked_slices(slices), groups), tables / "decay.csv")
+    write_csv(propagation(whole, structures, image_schemes), tables / "propagation.csv")
+    write_csv(cost(runs, whole), tables / "cost.csv")
+    write_csv(failures(converted, runs), tables / "failures.csv")
+    shown = markdown(median_table, structures)
+    logger.info("%d volumes, %d configurations\n%s", len(converted), len(median_table), shown)

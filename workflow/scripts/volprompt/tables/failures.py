@@ -1,0 +1,58 @@
+"""What failed, and whether that is acceptable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from volprompt.errors import VolpromptError
+from volprompt.tables.configurations import configurations
+from volprompt.tables.stored import read_csv
+
+SHOWN_REASONS = 10
+
+
+class FailedVolumes(VolpromptError):
+    """More volumes failed than the configuration allows."""
+
+
+def failures(converted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What failed and why: a volume as a whole in conversion, or under one model and scheme."""
+    columns = ["volume", "stage", "model", "scheme", "reason"]
+    of_volumes = converted[converted["status"] == "failed"].assign(stage="convert", model="", scheme="")
+    of_runs = runs[runs["status"] == "failed"]
+    return pd.concat([of_volumes[columns], of_runs[columns]], ignore_index=True)
+
+
+def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_invalid: bool = False) -> str:
+    """Return one line on how the study went.
+
+    allowed: share of the pairs of volume and configuration that may have failed; skip_invalid: whether volumes that
+    could not be converted are left out of the count. Raises FailedVolumes above the share, or where no volume is left.
+    """
+    pairs = pd.read_parquet(scores)[["model", "scheme", "volume", "status"]].drop_duplicates()
+    reasons = read_csv(failed)
+    invalid = set(reasons.loc[reasons["stage"] == "convert", "volume"]) if skip_invalid else set()
+    pairs = pairs[~pairs["volume"].isin(invalid)]
+    if pairs.empty and invalid:
+        raise FailedVolumes(f"All {len(invalid)} volumes were skipped; the reasons are in {failed}.")
+    share = float((pairs["status"] == "failed").mean())
+    run_under = _count(len(configurations(pairs)), "configuration")
+    count = f"{_count(pairs['volume'].nunique(), 'volume')}, {run_under}"
+    if share <= allowed:
+        skipped = f"; {len(invalid)} more skipped as invalid" if invalid else ""
+        return f"{count}, {share:.1%} of the volume-configuration pairs failed{skipped}"
+    distinct = reasons.drop_duplicates("reason")
+    shown = [f"  - {row.stage}: {row.reason}" for row in distinct.head(SHOWN_REASONS).itertuples()]
+    shown += [f"  - and {len(distinct) - SHOWN_REASONS} more"] if len(distinct) > SHOWN_REASONS else []
+    raise FailedVolumes(
+        f"{count}: {share:.1%} of the volume-configuration pairs failed; max_failed_fraction allows {allowed:.1%}.\n"
+        + "\n".join(shown)
+        + f"\nEverything else is done and kept; all reasons are in {failed}. Correct or remove these volumes and run "
+        "again, or raise max_failed_fraction."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,1 @@
+"""Rule convert: images of any format become frames and label maps on one grid."""

@@ -1,0 +1,170 @@
+"""Images and references become frames and label maps on one grid, shard by shard."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from nibabel import orientations
+
+from volprompt.files import atomic, write_table
+from volprompt.logs import Progress, logger
+from volprompt.volumes.grid import grid_of
+from volprompt.volumes.images.image import VolumeError
+from volprompt.volumes.images.opening import open_image, read_voxels
+from volprompt.volumes.images.sources import sha256_of_source
+from volprompt.volumes.references import keep_structures, read_labels
+
+
+def window(voxels: np.ndarray, percentiles: Sequence[float], path: str) -> tuple[np.ndarray, float, float]:
+    """Scale to 8 bit: the two percentiles of the whole volume become 0 and 255, values beyond are clipped.
+
+    Rounds to the nearest grey value. Returns the uint8 array and the two intensities. Raises VolumeError for an image
+    without contrast.
+    """
+    low, high = (float(value) for value in np.percentile(voxels, percentiles))
+    if not high > low:
+        raise VolumeError(
+            path,
+            f"the {percentiles[0]} and {percentiles[1]} percentiles of the intensities are both {low:g} "
+            f"(range {voxels.min():g} to {voxels.max():g}): no contrast is left",
+            remedy="Use another image or wider frames.intensity_percentiles",
+        )
+    scaled = np.clip(voxels, low, high)
+    scaled -= low
+    scaled *= 255.0 / (high - low)
+    return np.rint(scaled, out=scaled).astype(np.uint8), low, high
+
+
+def jpeg75(frames: np.ndarray) -> np.ndarray:
+    """Send each frame (uint8) through JPEG at quality 75, as the paper's code stored them."""
+    from PIL import Image
+
+    decoded = np.empty_like(frames)
+    for index, frame in enumerate(frames):
+        stream = io.BytesIO()
+        Image.fromarray(frame).convert("RGB").save(stream, format="JPEG", quality=75)
+        decoded[index] = np.asarray(Image.open(stream).convert("L"))
+    return decoded
+
+
+def convert_volume(
+    row: Mapping[str, str],
+    frames: Mapping[str, Any],
+    structures: Mapping[str, Sequence[int]],
+    folder: Path,
+    resample: str | None = None,
+) -> dict[str, Any]:
+    """Write a volume's frames and reference into `folder`; return its row of the volume table.
+
+    row: volume, image, reference, and series where the image's DICOM files hold several; frames: axis,
+    intensity_percentiles, coding; structures: name -> labels; resample: `nearest` for references on other grids, which
+    are refused without it. Raises VolumeError.
+    """
+    with open_image(row["image"], row.get("series", "")) as image:
+        warnings = list(image.warnings)
+        grid = grid_of(image, frames["axis"])
+        grey, low, high = window(read_voxels(image), frames["intensity_percentiles"], image.path)
+    shown = grid.to_frames(grey)
+    if frames["coding"] == "jpeg75":
+        shown = jpeg75(shown)
+    reference_sha256 = ""
+    if row["reference"]:
+        with open_image(row["reference"]) as reference:
+            labels, resampled = read_labels(reference, image, resample)
+        labels, found = keep_structures(labels, structures, row["reference"])
+        warnings += resampled + found
+        reference_sha256 = sha256_of_source(row["reference"])
+        save_nifti(grid.to_frames(labels), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
+    save_nifti(shown, grid.frames_affine, folder / f"{row['volume']}_frames.nii")
+    return {
+        "status": "ok",
+        "sha256": sha256_of_source(row["image"]),
+        "reference_sha256": reference_sha256,
+        "shape": list(grid.frames_shape),
+        "spacing": list(grid.spacing),
+        "orientation": "".join(orientations.aff2axcodes(grid.affine)),
+        "frame_axes": grid.axes,
+        "source_shape": list(grid.shape),
+        "source_affine": grid.affine.ravel().tolist(),
+        "source_header": grid.header,
+        "window_low": low,
+        "window_high": high,
+        "warnings": warnings,
+    }
+
+
+# Columns of the volume table: what is known of every volume, then what only a converted one has.
+VOLUME_COLUMNS = {
+    "volume": "",
+    "status": "failed",
+    "reason": "",
+    "source": "",
+    "reference": "",
+    "sha256": "",
+    "reference_sha256": "",
+    "shape": None,
+    "spacing": None,
+    "orientation": "",
+    "frame_axes": "",
+    "source_shape": None,
+    "source_affine": None,
+    "source_header": None,
+    "window_low": float("nan"),
+    "window_high": float("nan"),
+    "warnings": None,
+}
+
+
+def convert_shard(
+    rows: Sequence[Mapping[str, str]],
+    frames: Mapping[str, Any],
+    structures: Mapping[str, Sequence[int]],
+    folder: str | Path,
+    resample: str | None = None,
+) -> None:
+    """Convert a shard's volumes into `folder` and write its `volumes.parquet`; arguments as in `convert_volume`.
+
+    A volume that fails keeps its row, with status `failed` and the reason; the others are converted.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = Progress(len(rows))
+    table = []
+    for row in rows:
+        known = {
+            "volume": row["volume"],
+            "source": row["image"],
+            "reference": row["reference"],
+        }
+        try:
+            made = convert_volume(row, frames, structures, folder, resample)
+            for warning in made["warnings"]:
+                logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
+            what = f"{' x '.join(map(str, made['shape']))} frames"
+        except VolumeError as error:
+            made = {"status": "failed", "reason": str(error)}
+            logger.error("FAILED: volume %s: %s", row["volume"], error)
+            what = "FAILED"
+        except (MemoryError, OSError):  # the machine's fault: a full disk, say
+            raise
+        except Exception as error:
+            logger.error("FAILED: volume %s", row["volume"], exc_info=error)
+            made = {"status": "failed", "reason": f"{row['image']}: {type(error).__name__}: {error}"}
+            what = "FAILED"
+        table.append({**VOLUME_COLUMNS, **known, **made})
+        progress.step(row["volume"], what)
+    write_table(pd.DataFrame(table), folder / "volumes.parquet")
+
+
+def save_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write an array with its affine (millimetres), atomically."""
+    image = nib.Nifti1Image(np.ascontiguousarray(array), affine)
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as temporary:
+        nib.save(image, temporary)

@@ -1,0 +1,41 @@
+"""Reading what the conversion wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from volprompt.volumes.grid import Grid
+
+
+def read_volume_table(folder: str | Path) -> pd.DataFrame:
+    """Read the volume table of a converted shard: one row per volume, failed ones included."""
+    return pd.read_parquet(Path(folder) / "volumes.parquet")
+
+
+def grid_of_row(row: Any) -> Grid:
+    """The grid of a converted volume, from its row of the volume table."""
+    shape = tuple(int(size) for size in row.source_shape)
+    return Grid(
+        (shape[0], shape[1], shape[2]), np.reshape(row.source_affine, (4, 4)), row.frame_axes, row.source_header
+    )
+
+
+def read_frames(folder: str | Path, volume: str) -> np.ndarray:
+    """Read a volume's frames: uint8 (slice, y, x)."""
+    return _stored(Path(folder) / f"{volume}_frames.nii")
+
+
+def read_reference(folder: str | Path, volume: str) -> np.ndarray | None:
+    """Read a volume's reference label map on the grid of its frames, or None where it has none."""
+    path = Path(folder) / f"{volume}_reference.nii.gz"
+    return _stored(path) if path.exists() else None
+
+
+def _stored(path: Path) -> np.ndarray:
+    image: Any = nib.load(path, mmap=False)  # read now, by whoever asks, and not when the voxels are used
+    return np.asarray(image.dataobj)

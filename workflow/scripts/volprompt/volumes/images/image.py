@@ -1,0 +1,89 @@
+"""What every image format is read into, and the error that says why a file cannot be used."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+
+from volprompt.errors import VolpromptError
+from volprompt.volumes.images.formats import formats_in_words
+
+# What reading the voxels of a damaged file raises.
+BROKEN = (OSError, EOFError, ValueError, zlib.error)
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class VolumeError(VolpromptError):
+    """A volume that cannot be used: the file, what was found, what was expected, what to do."""
+
+    def __init__(self, file: str, finding: str, expected: str = "", remedy: str = "") -> None:
+        self.file, self.finding, self.expected, self.remedy = file, finding, expected, remedy
+        expectation = f"; expected {expected}" if expected else ""
+        super().__init__(f"{file}: {finding}{expectation}" + (f". {remedy}" if remedy else ""))
+
+
+def damaged(path: str, detail: object) -> VolumeError:
+    """A file whose content is not what its header promises."""
+    return VolumeError(path, f"the file is damaged or cut off ({detail})", remedy="Copy it again")
+
+
+def no_file(path: str) -> VolumeError:
+    """A file that is not there."""
+    return VolumeError(path, "no such file", remedy="Correct the path in the sample sheet")
+
+
+def unreadable(path: str, detail: object) -> VolumeError:
+    """A source of no format that is read, or whose header is broken."""
+    return VolumeError(path, f"cannot be read as an image ({detail})", formats_in_words())
+
+
+def not_one_number(path: str, content: str) -> VolumeError:
+    """An image with something else than one real number per voxel."""
+    remedy = "" if "layers" not in content else "Choose one, or in 3D Slicer export the segmentation as a label map"
+    return VolumeError(path, f"holds {content}", "one real number per voxel", remedy)
+
+
+def not_3d(path: str, shape: tuple[int, ...]) -> VolumeError:
+    """An image of fewer or more than three dimensions."""
+    return VolumeError(
+        path,
+        f"has {len(shape)} dimensions {tuple(shape)}",
+        "a 3D volume",
+        "Choose one volume of a series and store it by itself",
+    )
+
+
+@dataclass(frozen=True)
+class Image:
+    """A 3D image of any format: what its header says, and a way to its voxels.
+
+    shape: voxels along the stored axes; affine: (4, 4) voxel index -> world, RAS+ millimetres; header: a nibabel header
+    that holds the geometry; warnings: what a reader of the results has to know; load: reads the voxels in any numeric
+    type, an array of `shape`; verify: raises VolumeError where the size of the files shows that voxels are missing.
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    header: nib.spatialimages.SpatialHeader
+    load: Callable[[], np.ndarray]
+    verify: Callable[[], None]
+    warnings: tuple[str, ...] = ()
+
+
+def geometry_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:
+    """A NIfTI-1 header that places a grid in the scanner's space, for sources of other formats.
+
+    An affine that spans no volume is left out: no mask is ever written on it.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0:
+        header.set_qform(affine, code="scanner")
+        header.set_sform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    return header

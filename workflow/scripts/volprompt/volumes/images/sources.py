@@ -1,0 +1,42 @@
+"""What a source on disk consists of: one file, a header with its data files, or a folder. Reads no voxels.
+
+This module imports nothing heavy, since the workflow is planned with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from volprompt.files import sha256_of
+from volprompt.volumes.images.formats import data_files
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Return whether a file has the mark of DICOM (PS3.10) at byte 128; False for one that cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def parts_of(path: str | Path) -> list[Path]:
+    """Return the files that make up a source: those of a folder and its subfolders, sorted; or a file and its data."""
+    path = Path(path)
+    if path.is_dir():
+        return sorted(part for part in path.rglob("*") if part.is_file())
+    return [path, *data_files(path)]
+
+
+def sha256_of_source(path: str | Path) -> str:
+    """Return the SHA-256 of a source, as 64 hexadecimal digits.
+
+    The digest of a single file is that of its content. The digest of several files is that of their digests, sorted and
+    joined by line feeds, so it does not depend on their names. Raises OSError if a file cannot be read.
+    """
+    parts = parts_of(path)
+    digests = sorted(sha256_of(part) for part in parts)
+    if parts == [Path(path)]:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
