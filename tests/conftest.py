@@ -32,6 +32,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def rounds() -> Callable[[int], int]:
+    """How many of its rounds a simulation or fuzz run does: all, or the share that VOLPROMPT_TEST_ROUNDS gives."""
+    return lambda full: max(1, round(full * float(os.environ.get("VOLPROMPT_TEST_ROUNDS", 1))))
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """The first process that asks for a folder makes it, the others wait for it."""
