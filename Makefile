@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 
-.PHONY: help demo test clicks slurm-test bench lint format lock schema gallery clean
+.PHONY: help demo test test-all clicks slurm-test bench lint format lock schema gallery clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,8 +18,15 @@ demo: .venv/ready demo/volumes/volumes.tsv ## the whole workflow on four synthet
 	@echo
 	@$(call link,results/demo/report/index.html)
 
-test: .venv/ready ## the tests
-	@.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# One process per core; the one that is done first takes over tests of the others.
+PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+test: .venv/ready ## the tests, without those that take long
+	@$(PYTEST) -m "not slow"
+
+# Simulations and fuzz runs in full; with VOLPROMPT_TEST_ROUNDS=0.05 a twentieth of their rounds.
+test-all: .venv/ready ## all tests, simulations and fuzz runs included
+	@$(PYTEST)
 
 # make clicks CONFIG=config/mine.yaml ARGS="--structures patella"
 CONFIG ?= config/config.yaml
@@ -66,8 +73,10 @@ demo/volumes/volumes.tsv: .venv/ready
 
 # The environment: exactly requirements.lock, installed by a uv of its own, then this package and its console for
 # Snakemake, which the lock does not name and `sync` would remove. uv builds them by itself, so nothing is fetched for them.
+# Compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every start of Python would compile what
+# it imports again, and take three times as long.
 .venv/ready: requirements.lock pyproject.toml console/pyproject.toml .venv/uv
-	@.venv/uv/bin/uv pip sync --quiet --python .venv/bin/python requirements.lock
+	@.venv/uv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
 	@.venv/uv/bin/uv pip install --quiet --offline --no-deps --python .venv/bin/python --editable . --editable console
 	@touch $@
 

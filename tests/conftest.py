@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The small models gain nothing from more threads, and threads that wait for each other on a busy machine cost a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where there are two all the same (a test's own setting, jobs of the workflow), they must not spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Runs of the workflow print what Snakemake itself prints; the tests of volprompt's console ask for it.
 os.environ["VOLPROMPT_CONSOLE"] = "plain"
+
+# Makes a folder of this name by a function, once for all processes of the test run.
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture
@@ -21,4 +29,29 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("VOLPROMPT_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent; VOLPROMPT_TEST_DATA names another folder")
+    return folder
+
+
+@pytest.fixture
+def rounds() -> Callable[[int], int]:
+    """How many of its rounds a simulation or fuzz run does: all, or the share that VOLPROMPT_TEST_ROUNDS gives."""
+    return lambda full: max(1, round(full * float(os.environ.get("VOLPROMPT_TEST_ROUNDS", 1))))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """The first process that asks for a folder makes it, the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        path, unfinished = shared / name, shared / f"{name}.unfinished"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(path)
+        return path
+
     return folder

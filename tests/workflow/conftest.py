@@ -3,16 +3,19 @@
 from pathlib import Path
 
 import pytest
-from tests.workflow.small_study import Study, new_study
+from tests.conftest import MadeOnce
+from tests.workflow.small_study import Study, new_study, snakemake_command
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def finished(made_once: MadeOnce) -> Study:
     """A study after its first, complete run; not to be changed."""
-    study = new_study(tmp_path_factory.mktemp("finished"))
-    run = study.run()
-    assert run.code == 0, run.text
-    return study
+
+    def make(folder: Path) -> None:
+        run = new_study(folder).run(start=snakemake_command)
+        assert run.code == 0, run.text
+
+    return Study(made_once("finished", make))
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from tests.workflow.warm_snakemake import run_snakemake
 
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
@@ -22,7 +24,7 @@ from volprompt.phantom.image import make_phantom
 from volprompt.phantom.study import write_phantom
 
 REPOSITORY = Path(__file__).parents[2]
-SAM, SAM2 = REPOSITORY / "demo" / "sam_demo.yaml", REPOSITORY / "demo" / "sam2_demo.yaml"
+SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
 PLUGINS = Path(__file__).parent / "plugins"
 STAGES = ("convert", "extract_prompts", "fetch_checkpoint", "segment", "score", "aggregate", "report", "all")
 
@@ -48,12 +50,25 @@ class Run:
 
 
 def snakemake(folder: Path, *arguments: str, **environment: str) -> Run:
-    """Run Snakemake in a folder, with further variables in its environment."""
-    paths = [environment.pop("PYTHONPATH", ""), str(PLUGINS), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    """Run Snakemake in a folder, with further variables in its environment: forked, or from the command where one of
+    them is Python's own."""
+    if environment.get("PYTHONPATH"):
+        return snakemake_command(folder, *arguments, **environment)
+    return Run(*run_snakemake(folder, arguments, with_plugins(environment)))
+
+
+def snakemake_command(folder: Path, *arguments: str, **environment: str) -> Run:
+    """Run Snakemake in a folder as people do, from the command."""
     command = [sys.executable, "-m", "snakemake", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    surroundings = with_plugins(environment)
+    done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
     return Run(done.returncode, done.stdout + done.stderr)
+
+
+def with_plugins(environment: dict[str, str]) -> dict[str, str]:
+    """The environment with these variables, in which Snakemake finds the tests' plugins."""
+    paths = [environment.get("PYTHONPATH", ""), str(PLUGINS), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 @dataclass
@@ -71,11 +86,12 @@ class Study:
         """Replace top-level keys of the configuration."""
         (self.folder / "config.yaml").write_text(yaml.safe_dump({**self.config, **changes}, sort_keys=False))
 
-    def run(self, *arguments: str) -> Run:
+    def run(self, *arguments: str, start: Callable[..., Run] = snakemake) -> Run:
         """Run the workflow in the study's folder with the local profile."""
         profile = ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
-        workflow = ["--snakefile", str(self.workflow / "Snakefile"), "--configfile", "config.yaml"]
-        return snakemake(self.folder, *workflow, *profile, *arguments)
+        # Two small models side by side are faster than one after the other on two threads.
+        workflow = ["--snakefile", str(self.workflow / "Snakefile"), "--set-threads", "segment=1"]
+        return start(self.folder, *workflow, "--configfile", "config.yaml", *profile, *arguments)
 
     def plan(self) -> dict[str, int]:
         """Jobs that a run would do."""

@@ -5,6 +5,8 @@ The bands reach a hundredth below what the shipped checkpoints score (demo/MODEL
 and even prompts on the wrong slices cost them only two hundredths.
 """
 
+import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.conftest import MadeOnce
 
 from volprompt.files import table_metadata, write_table
 from volprompt.phantom.image import make_phantom
@@ -42,9 +45,12 @@ BANDS = {
 
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shard(made_once: MadeOnce) -> Path:
     """Eight knees, stored in various orientations, converted and with their prompts."""
-    folder = tmp_path_factory.mktemp("held_out")
+    return made_once("held_out", make_shard)
+
+
+def make_shard(folder: Path) -> None:
     rows = []
     for number, seed in enumerate(SEEDS):
         image, labels = folder / f"{seed}_image.nii.gz", folder / f"{seed}_labels.nii.gz"
@@ -53,15 +59,13 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({"volume": f"knee_{seed}", "image": str(image), "reference": str(labels)})
     convert_shard(rows, DEMO["frames"], LABELS, folder / "volumes")
     extract_shard(folder / "volumes", LABELS, [], folder / "prompts.parquet")
-    return folder
 
 
-def combined(shard: Path, model: str, prompts: Path, made: Path) -> dict[str, float]:
-    """Median combined Dice of each of the model's schemes, as the workflow's stages give it."""
+def combined(shard: Path, model: str, schemes: list[str], prompts: Path, made: Path) -> dict[str, float]:
+    """Median combined Dice of each of these schemes, as the workflow's stages give it."""
     settings = DEMO["models"][model]
     checkpoint = f"{DEMO['checkpoints']}/{settings['checkpoint']}"
     architecture = str(REPOSITORY / settings["architecture"])
-    schemes = EXPERIMENTS[model]
     segment_shard(
         volumes=shard / "volumes",
         prompts=prompts,
@@ -90,11 +94,15 @@ def combined(shard: Path, model: str, prompts: Path, made: Path) -> dict[str, fl
 
 
 @pytest.fixture(scope="module")
-def medians(shard: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], float]:
+def medians(shard: Path, made_once: MadeOnce) -> dict[tuple[str, str], float]:
+    def make(model: str, folder: Path) -> None:
+        found = combined(shard, model, EXPERIMENTS[model], shard / "prompts.parquet", folder)
+        (folder / "medians.json").write_text(json.dumps(found))
+
     found = {}
     for model in EXPERIMENTS:
-        made = tmp_path_factory.mktemp(model)
-        for scheme, dice in combined(shard, model, shard / "prompts.parquet", made).items():
+        folder = made_once(model, functools.partial(make, model))
+        for scheme, dice in json.loads((folder / "medians.json").read_text()).items():
             found[model, scheme] = dice
     return found
 
@@ -141,5 +149,9 @@ def test_a_fault_breaks_the_band(
     prompts = tmp_path / "prompts.parquet"
     metadata = table_metadata(shard / "prompts.parquet")
     write_table(fault(read_prompts(shard / "prompts.parquet")), prompts, metadata)
-    found = combined(shard, model, prompts, tmp_path)
+    found: dict[str, float] = {}
+    for scheme in EXPERIMENTS[model]:  # one by one, the quick ones first: one that falls out is enough
+        found |= combined(shard, model, [scheme], prompts, tmp_path / scheme)
+        if found[scheme] < BANDS[model, scheme]:
+            break
     assert any(dice < BANDS[model, scheme] for scheme, dice in found.items()), found

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.conftest import MadeOnce
 from tests.workflow.small_study import CONFIGURATION, Study, new_study
 
 
@@ -35,18 +36,21 @@ def break_volume(study: Study, volume: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def broken(made_once: MadeOnce) -> Study:
     """A study with one image that cannot be read, after its first run."""
-    study = new_study(tmp_path_factory.mktemp("broken"))
-    config = study.config
-    config["experiments"] = {"sam1": {"models": ["small_sam"], "schemes": ["point"]}}
-    study.configure(**config)
-    break_volume(study, "knee_a")
-    run = study.run()
-    assert run.code != 0
-    assert "3 volumes, 1 configuration: 33.3% of the volume-configuration pairs failed" in run.text
-    assert "knee_a_image.nii.gz: the file is damaged or cut off" in run.text
-    return study
+
+    def make(folder: Path) -> None:
+        study = new_study(folder)
+        config = study.config
+        config["experiments"] = {"sam1": {"models": ["small_sam"], "schemes": ["point"]}}
+        study.configure(**config)
+        break_volume(study, "knee_a")
+        run = study.run()
+        assert run.code != 0
+        assert "3 volumes, 1 configuration: 33.3% of the volume-configuration pairs failed" in run.text
+        assert "knee_a_image.nii.gz: the file is damaged or cut off" in run.text
+
+    return Study(made_once("broken", make))
 
 
 def test_a_failed_volume_takes_nothing_with_it(broken: Study) -> None:

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import MadeOnce
 from tests.workflow.small_study import VOLUMES, Study, new_study
 
 from volprompt.volumes.grid import grid_of
@@ -38,18 +39,21 @@ def click_where_a_person_would(study: Study, volume: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def clicked(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def clicked(made_once: MadeOnce) -> Study:
     """A study without any reference, after its first run."""
-    study = new_study(tmp_path_factory.mktemp("clicked"))
-    rows = [row for volume in VOLUMES for row in click_where_a_person_would(study, volume)]
-    (study.folder / "clicks.csv").write_text("\n".join(["volume,structure,slice,x,y", *rows]) + "\n")
-    give_references(study)
-    experiments = {"sam2": {"models": ["small_sam2"], "schemes": list(SCHEMES)}}
-    study.configure(clicks="clicks.csv", schemes=SCHEMES, experiments=experiments)
-    run = study.run()
-    assert run.code == 0, run.text
-    assert "3 volumes, 3 configurations, 0.0% of the volume-configuration pairs failed" in run.text
-    return study
+
+    def make(folder: Path) -> None:
+        study = new_study(folder)
+        rows = [row for volume in VOLUMES for row in click_where_a_person_would(study, volume)]
+        (study.folder / "clicks.csv").write_text("\n".join(["volume,structure,slice,x,y", *rows]) + "\n")
+        give_references(study)
+        experiments = {"sam2": {"models": ["small_sam2"], "schemes": list(SCHEMES)}}
+        study.configure(clicks="clicks.csv", schemes=SCHEMES, experiments=experiments)
+        run = study.run()
+        assert run.code == 0, run.text
+        assert "3 volumes, 3 configurations, 0.0% of the volume-configuration pairs failed" in run.text
+
+    return Study(made_once("clicked", make))
 
 
 def give_references(study: Study, *volumes: str) -> None:

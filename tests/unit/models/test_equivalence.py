@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_dir, initialize_config_module
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from sam2.build_sam import build_sam2 as official_sam2
@@ -40,7 +40,9 @@ from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
 from volprompt.segmentation.masks import unpack_bits
 from volprompt.settings.config import Scheme
 
-DEMO = Path(__file__).parents[3] / "demo"
+REPOSITORY = Path(__file__).parents[3]
+DEMO = REPOSITORY / "demo"
+SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
 CPU = Device("cpu", "float32", "CPU")
 SIZE = (72, 96)  # not square: a swap of height and width must show
 DEPTH = 12
@@ -77,7 +79,7 @@ def answering(module: torch.nn.Module, seed: int, memory: float = 1.0) -> torch.
 def sam_predictor() -> SamPredictor:
     """The package's own predictor, on weights that have relative positions worth their name."""
     torch.manual_seed(1)
-    module = answering(SamModel.build(str(DEMO / "sam_demo.yaml")), 1)
+    module = answering(SamModel.build(str(SAM)), 1)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "rel_pos" in name:
@@ -89,20 +91,20 @@ def sam_predictor() -> SamPredictor:
 def sam(sam_predictor: SamPredictor, tmp_path_factory: pytest.TempPathFactory) -> SamModel:
     path = tmp_path_factory.mktemp("checkpoints") / "sam.pth"
     torch.save(sam_predictor.model.state_dict(), path)
-    model = load_model({"family": "sam", "architecture": str(DEMO / "sam_demo.yaml")}, str(path), CPU)
+    model = load_model({"family": "sam", "architecture": str(SAM)}, str(path), CPU)
     assert isinstance(model, SamModel)
     return model
 
 
 def saved_sam2(path: Path, memory: float) -> Path:
     torch.manual_seed(2)
-    module = answering(Sam2Model.build(str(DEMO / "sam2_demo.yaml")), 2, memory)
+    module = answering(Sam2Model.build(str(SAM2)), 2, memory)
     torch.save({"model": module.state_dict()}, path)
     return path
 
 
-def loaded_sam2(checkpoint: Path, precision: str = "float32") -> Sam2Model:
-    settings = {"family": "sam2", "architecture": str(DEMO / "sam2_demo.yaml")}
+def loaded_sam2(checkpoint: Path, precision: str = "float32", architecture: Path = SAM2) -> Sam2Model:
+    settings = {"family": "sam2", "architecture": str(architecture)}
     model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
     assert isinstance(model, Sam2Model)
     return model
@@ -118,25 +120,33 @@ def sam2(sam2_checkpoint: Path) -> Sam2Model:
     return loaded_sam2(sam2_checkpoint)
 
 
-@pytest.fixture(scope="module")
-def official(sam2_checkpoint: Path) -> Iterator[None]:
-    """Let the package's build functions find the demo's configuration."""
+@contextmanager
+def architectures_in(folder: Path) -> Iterator[None]:
+    """Let the package's build functions find architectures in a folder."""
+    before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(DEMO), version_base="1.2"):
+    with initialize_config_dir(str(folder), version_base="1.2"):
         yield
-    initialize_config_module("sam2", version_base="1.2")
+    GlobalHydra.instance().hydra = before
+
+
+@pytest.fixture(scope="module")
+def official() -> Iterator[None]:
+    """The package's build functions find the small architecture."""
+    with architectures_in(SAM2.parent):
+        yield
 
 
 @pytest.fixture(scope="module")
 def image_predictor(official: None, sam2_checkpoint: Path) -> SAM2ImagePredictor:
-    predictor = SAM2ImagePredictor(official_sam2("sam2_demo", str(sam2_checkpoint), device="cpu"))
-    predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]  # the class assumes 1024 pixels; these are for 256
+    predictor = SAM2ImagePredictor(official_sam2(SAM2.stem, str(sam2_checkpoint), device="cpu"))
+    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the class assumes 1024 pixels; these are for 128
     return predictor
 
 
 @pytest.fixture(scope="module")
 def video_predictor(official: None, sam2_checkpoint: Path) -> SAM2VideoPredictor:
-    predictor = build_sam2_video_predictor("sam2_demo", str(sam2_checkpoint), device="cpu")
+    predictor = build_sam2_video_predictor(SAM2.stem, str(sam2_checkpoint), device="cpu")
     predictor.fill_hole_area = 0  # the package fills holes only where its CUDA extension is built
     return predictor
 
@@ -475,7 +485,7 @@ def test_frames_resized_as_the_video_loader_does(
         mock.patch.object(video_utilities, "_load_img_as_tensor", png),
         mock.patch.object(video_utilities.os, "listdir", return_value=names),
     ):
-        images, height, width = video_utilities.load_video_frames(str(tmp_path), 256, True)
+        images, height, width = video_utilities.load_video_frames(str(tmp_path), 128, True)
     assert (height, width) == SIZE
     point = Volume("knee", frames, SIZE, {"video": [POINT[0]], "image": POINT})
     schemes = {name: Scheme(predictor=name, point="centroid") for name in ("image", "video")}
@@ -494,7 +504,7 @@ def test_a_deep_volume_equals_video_predictor(official: None, tmp_path: Path, fr
     """Deeper than memory and pointers reach, to both sides of the prompt. With a reset, both directions are a batch."""
     checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=1 if reset else 3)
     model = loaded_sam2(checkpoint)
-    predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    predictor = build_sam2_video_predictor(SAM2.stem, str(checkpoint), device="cpu")
     predictor.fill_hole_area = 0
     deep = np.concatenate([frames, frames[::-1], frames, frames[::-1]])
     given = prompt("femur", 20, [(40.25, 20.5)], [1])
@@ -510,7 +520,7 @@ def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path:
     """Farther apart than memory and pointers reach, in a deep volume with its own content on every slice."""
     checkpoint = saved_sam2(tmp_path / "sam2.pt", memory=3)
     model = loaded_sam2(checkpoint)
-    predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    predictor = build_sam2_video_predictor(SAM2.stem, str(checkpoint), device="cpu")
     predictor.fill_hole_area = 0
     deep = np.random.default_rng(4).integers(0, 255, (60, 9, 12), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     given = [prompt("femur", index, [(40.25, 20.5)], [1]) for index in (12, 20, 41)]
@@ -523,10 +533,10 @@ def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path:
 @pytest.mark.usefixtures("two_threads")
 def test_another_image_size_equals_video_predictor(official: None, sam2_checkpoint: Path, frames: np.ndarray) -> None:
     """Half the size that the architecture's file gives, on the same weights."""
-    settings = {"family": "sam2", "architecture": str(DEMO / "sam2_demo.yaml"), "image_size": 128}
+    settings = {"family": "sam2", "architecture": str(SAM2), "image_size": 64}
     model = load_model(settings, str(sam2_checkpoint), CPU)
-    half = ["++model.image_size=128"]
-    predictor = build_sam2_video_predictor("sam2_demo", str(sam2_checkpoint), device="cpu", hydra_overrides_extra=half)
+    half = ["++model.image_size=64"]
+    predictor = build_sam2_video_predictor(SAM2.stem, str(sam2_checkpoint), device="cpu", hydra_overrides_extra=half)
     predictor.fill_hole_area = 0
     (ours,) = tracked(model, frames, [POINT[0]], batch_size=1)
     official = official_mask(predictor, resized(model, frames), POINT[0], reset=False)
@@ -545,11 +555,12 @@ def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndar
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_trained_model_in_lockstep_equals_video_predictor(official: None, frames: np.ndarray, reset: bool) -> None:
+def test_trained_model_in_lockstep_equals_video_predictor(frames: np.ndarray, reset: bool) -> None:
     """The demo's own checkpoint, all objects as one batch."""
     checkpoint = DEMO / "checkpoints" / "demo_sam2.pt"
-    model = loaded_sam2(checkpoint)
-    predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
+    model = loaded_sam2(checkpoint, architecture=DEMO / "sam2_demo.yaml")
+    with architectures_in(DEMO):
+        predictor = build_sam2_video_predictor("sam2_demo", str(checkpoint), device="cpu")
     predictor.fill_hole_area = 0
     images = resized(model, frames)
     prompts = [*POINT, *POINTS, *VIDEO_PROMPTS["mask"], *VIDEO_PROMPTS["several_slices"][:2]]

@@ -1,0 +1,107 @@
+"""Snakemake and its jobs in processes of their own that start warm.
+
+Each is forked from one process that has imported the packages, since importing them takes longer than the jobs of a
+small study and several times longer than planning it. The library is not among them: every process imports that of the
+workflow that it runs. The study that most tests look at comes from the command itself (`finished`).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = str(Path(__file__).parents[2])
+# What Snakemake and the library import, as far as it takes time.
+IMPORTED = """
+    snakemake.cli snakemake.report.html_reporter requests pydantic pandas pyarrow.parquet scipy.ndimage scipy.spatial
+    skimage.measure surface_distance nibabel SimpleITK pydicom jinja2 matplotlib.figure matplotlib.backends.backend_svg
+    matplotlib.backends.backend_pdf torch torchvision.transforms.functional segment_anything sam2.modeling.sam2_base
+    hydra.utils
+"""
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(IMPORTED.split())
+
+
+@dataclass
+class Surroundings:
+    """What a process finds when it starts: working directory, environment, module path, output and error files."""
+
+    folder: str
+    environment: dict[str, str]
+    path: list[str]
+    output: str
+    errors: str
+
+    def enter(self) -> None:
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        sys.path[:] = self.path
+        for name, number in ((self.output, 1), (self.errors, 2)):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), number)
+
+
+def run_snakemake(folder: Path, arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run the command `snakemake` in a folder: its exit code, and what it and its jobs printed."""
+    path = [*filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *_module_path()]
+    with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
+        surroundings = Surroundings(str(folder), environment, path, output.name, errors.name)
+        code = _wait(_start(_command, surroundings, list(arguments)))
+        return code, output.read() + errors.read()
+
+
+@functools.cache
+def _module_path() -> list[str]:
+    """Where a new Python looks for modules."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    program = "import json, sys; print(json.dumps(sys.path[1:]))"
+    return json.loads(subprocess.check_output([sys.executable, "-c", program], env=environment))
+
+
+def _start(target: Any, *arguments: Any) -> Any:
+    process = PROCESSES.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def _wait(process: Any) -> int:
+    process.join()
+    return process.exitcode
+
+
+def _command(surroundings: Surroundings, arguments: list[str]) -> None:
+    from snakemake.benchmark import benchmarked
+    from snakemake.cli import main
+    from snakemake.script import PythonScript
+
+    def execute_script(script: Any, path: str, edit: bool = False) -> None:
+        """In place of Snakemake's, which runs `python path`."""
+        threads = {"OMP_NUM_THREADS": str(script.threads)}
+        found = [os.path.dirname(path), *surroundings.path]
+        job = Surroundings(os.getcwd(), os.environ | threads, found, surroundings.output, surroundings.errors)
+        process = _start(_job, job, path)
+        with benchmarked(process.pid, script.bench_record):
+            code = _wait(process)
+        if code:
+            raise subprocess.CalledProcessError(code, [sys.executable, path])
+
+    surroundings.enter()
+    sys.path.append(ROOT)  # a job's process starts with this path, and has to find this module
+    PythonScript.execute_script = execute_script
+    main(arguments)
+
+
+def _job(surroundings: Surroundings, path: str) -> None:
+    surroundings.enter()
+    sys.argv = [path]
+    runpy.run_path(path, run_name="__main__")
