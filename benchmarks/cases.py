@@ -12,7 +12,7 @@ import yaml
 
 from volprompt.models.base import PromptableModel
 from volprompt.models.devices import Device
-from volprompt.models.engine import Volume
+from volprompt.models.engine import LoadedVolume
 from volprompt.models.loading import adapter_of, load_model
 from volprompt.phantom.image import make_phantom
 from volprompt.phantom.study import write_phantom
@@ -65,7 +65,9 @@ class Case:
         """What `segment_shard` and `load_model` are told of the model."""
         return {"name": self.name, "family": self.family, "architecture": self.architecture, "digest": "content:"}
 
-    def load(self, folder: Path, precision: str | None = None) -> tuple[PromptableModel, Volume, dict[str, Scheme]]:
+    def load(
+        self, folder: Path, precision: str | None = None
+    ) -> tuple[PromptableModel, LoadedVolume, dict[str, Scheme]]:
         """The model, the first volume with its prompts, and the schemes; precision: instead of the case's."""
         assert self.checkpoint
         device = Device(self.device, precision or self.precision, self.device)
@@ -77,7 +79,7 @@ class Case:
             name: scheme_prompts(scheme, table[table["volume"] == "knee_900"], list(LABELS), SCORED, len(frames))
             for name, scheme in schemes.items()
         }
-        return model, Volume("knee_900", model.prepare(frames), frames.shape[1:], prompts), schemes
+        return model, LoadedVolume("knee_900", model.prepare(frames), frames.shape[1:], prompts), schemes
 
     def segment(self, folder: Path, masks: Path) -> None:
         """The whole job on the case's volumes: the function behind the rule `segment`."""

@@ -15,7 +15,7 @@ from cases import REPOSITORY
 
 from volprompt.models.base import PromptableModel
 from volprompt.models.devices import Device
-from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.engine import LoadedVolume, segment_volumes
 from volprompt.models.features import SliceFeatures
 from volprompt.models.loading import load_model
 from volprompt.prompts.schemes import ObjectPrompt
@@ -24,7 +24,7 @@ from volprompt.settings.config import Scheme
 SIZE = (384, 384)
 
 
-def volume(name: str, slices: int, objects: int, schemes: int) -> Volume:
+def volume(name: str, slices: int, objects: int, schemes: int) -> LoadedVolume:
     """Noise and points: what they show does not change what they cost."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (slices, *SIZE)).astype(np.uint8)
@@ -36,7 +36,7 @@ def volume(name: str, slices: int, objects: int, schemes: int) -> Volume:
         ]
         for scheme in range(schemes)
     }
-    return Volume(name, frames, SIZE, prompts)
+    return LoadedVolume(name, frames, SIZE, prompts)
 
 
 def measure(model: PromptableModel, slices: int, objects: int, schemes: int, volumes: int) -> str:

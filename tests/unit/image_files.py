@@ -56,6 +56,12 @@ def write_analyze(path: Path, array: np.ndarray, affine: np.ndarray) -> str:
     return str(path)
 
 
+def write_mgh(path: Path, array: np.ndarray, affine: np.ndarray) -> str:
+    """An image of FreeSurfer, compressed if it ends in .mgz."""
+    nib.save(nib.MGHImage(np.ascontiguousarray(array), affine), path)
+    return str(path)
+
+
 def write_itk(path: Path, array: np.ndarray, affine: np.ndarray, compress: bool = False) -> str:
     """NRRD or MetaImage, by the ending; the data file of .mhd and .nhdr lies beside it."""
     lps = TO_LPS @ affine

@@ -29,7 +29,7 @@ from skimage import measure
 from volprompt.models import base, engine, sam2_tracking
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
 from volprompt.models.devices import Device
-from volprompt.models.engine import Volume, segment_volumes
+from volprompt.models.engine import LoadedVolume, segment_volumes
 from volprompt.models.holes import fill_holes
 from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
@@ -200,7 +200,7 @@ def masks_of(
     """A mask, bool (slice, y, x), per object; each is a scheme of its own, and all of them are run together."""
     schemes = {str(n): Scheme(predictor=predictor, point="centroid", multimask=multimask) for n in range(len(prompts))}
     given = {str(number): each if isinstance(each, list) else [each] for number, each in enumerate(prompts)}
-    volume = Volume("knee", model.prepare(frames), frames.shape[1:], given)
+    volume = LoadedVolume("knee", model.prepare(frames), frames.shape[1:], given)
     (segmented,) = segment_volumes(model, [volume], schemes, batch_size, reset, **settings)
     return [
         unpack_bits(segmented.masks[number][of_object[0].structure], frames.shape[2])
@@ -279,7 +279,7 @@ def test_sam2_equals_image_predictor(
 def test_prompts_of_many_slices_come_back_with_their_own_masks(sam2: Sam2Model, frames: np.ndarray) -> None:
     prompts = [prompt(name, i, [(40.0 + i, 20.0 + i)], [1]) for i in (9, 2, 5) for name in ("femur", "tibia")]
     scheme = {"point": Scheme(predictor="image", point="centroid")}
-    (segmented,) = segment_volumes(sam2, [Volume("knee", frames, SIZE, {"point": prompts})], scheme, batch_size=2)
+    (segmented,) = segment_volumes(sam2, [LoadedVolume("knee", frames, SIZE, {"point": prompts})], scheme, batch_size=2)
     masks = {name: unpack_bits(bits, SIZE[1]) for name, bits in segmented.masks["point"].items()}
     for given in prompts:
         (alone,) = decoded(sam2, frames, [given], batch_size=1)
@@ -487,7 +487,7 @@ def test_frames_resized_as_the_video_loader_does(
     ):
         images, height, width = video_utilities.load_video_frames(str(tmp_path), 128, True)
     assert (height, width) == SIZE
-    point = Volume("knee", frames, SIZE, {"video": [POINT[0]], "image": POINT})
+    point = LoadedVolume("knee", frames, SIZE, {"video": [POINT[0]], "image": POINT})
     schemes = {name: Scheme(predictor=name, point="centroid") for name in ("image", "video")}
     (ours,) = segment_volumes(sam2, [point], schemes, 1, video_resize="bicubic")
     (shared,) = segment_volumes(sam2, [point], schemes, 1)
@@ -591,12 +591,12 @@ def test_volumes_of_different_depth_in_lockstep_equal_volumes_alone(
         "other": Scheme(predictor="video", point="centroid", slice="nearest"),
     }
 
-    def volume(name: str, depth: int, width: int, first: int, second: int) -> Volume:
+    def volume(name: str, depth: int, width: int, first: int, second: int) -> LoadedVolume:
         point = [(40.25, 20.5)]
         video = [prompt("femur", first, point, [1]), prompt("tibia", second, [(52.0, 55.75)], [1])]
         image = [prompt("femur", index, point, [1]) for index in range(0, depth, 3)]
         cut = np.ascontiguousarray(frames[:depth, :, :width])
-        return Volume(name, cut, (SIZE[0], width), {"image": image, "video": video, "other": [video[1]]})
+        return LoadedVolume(name, cut, (SIZE[0], width), {"image": image, "video": video, "other": [video[1]]})
 
     volumes = [volume("a", DEPTH, 96, 5, 2), volume("b", 1, 96, 0, 0), volume("c", 9, 80, 8, 0)]
     with ExitStack() as limits:
@@ -677,7 +677,7 @@ def test_trained_models_in_bfloat16_stay_within_a_hundredth(family: str) -> None
     for precision in ("float32", "bfloat16"):
         settings = {"family": family, "architecture": str(DEMO / f"{family}_demo.yaml")}
         model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
-        volume = Volume("knee", model.prepare(frames), frames.shape[1:], given)
+        volume = LoadedVolume("knee", model.prepare(frames), frames.shape[1:], given)
         (segmented,) = segment_volumes(model, [volume], schemes, 4)
         found.append({(name, part): bits for name, masks in segmented.masks.items() for part, bits in masks.items()})
     full, half = found

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from volprompt.models import engine
-from volprompt.models.engine import Segmented, Volume
+from volprompt.models.engine import LoadedVolume, Segmented
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
 from volprompt.segmentation.schedule import Schedule
@@ -77,7 +77,7 @@ def run_all(made: Schedule, folder: Path) -> list[VolumeJob]:
     return list(made.run(read_volume_table(folder / "volumes"), read_prompts(folder / "prompts.parquet")))
 
 
-def empty_masks(volume: Volume) -> Segmented:
+def empty_masks(volume: LoadedVolume) -> Segmented:
     bits = np.zeros((len(volume.frames), volume.size[0], -(-volume.size[1] // 8)), np.uint8)
     return Segmented({name: {"femur": bits} for name in volume.prompts}, 1.0, dict.fromkeys(volume.prompts, 0.5))
 
@@ -88,7 +88,7 @@ def test_volumes_are_taken_together_until_there_are_enough_objects(
 ) -> None:
     seen: list[str] = []
 
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         seen.append("".join(volume.name for volume in volumes))
         return [empty_masks(volume) for volume in volumes]
 
@@ -108,7 +108,7 @@ def test_volumes_are_taken_together_until_there_are_enough_objects(
 def test_a_volume_that_fails_is_found_and_the_others_are_segmented(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         if any(volume.name == "b" for volume in volumes):
             raise ValueError("odd")
         return [empty_masks(volume) for volume in volumes]
@@ -148,7 +148,7 @@ def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
 ) -> None:
     """Alone it ends the job, whose next attempt may have more memory, or another GPU."""
 
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         if len(volumes) > 1:
             raise error
         return [empty_masks(volume) for volume in volumes]
@@ -157,7 +157,7 @@ def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
     runs = run_all(schedule(folder, objects_together=4), folder)
     assert {row["status"] for run in runs for row in run.runs} == {"ok"}
 
-    def fail(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def fail(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         raise error
 
     monkeypatch.setattr(engine, "segment_volumes", fail)
@@ -168,7 +168,7 @@ def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
 def test_a_failed_attempt_leaves_no_tensors_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[weakref.ref] = []
 
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         assert all(tensor() is None for tensor in left)
         features = torch.zeros(3)
         left.append(weakref.ref(features))
@@ -202,7 +202,7 @@ def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_structure_without_prompts_gets_an_empty_mask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image scheme prompts only where the reference has the structure; its mask file exists all the same."""
 
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         return [Segmented({name: {} for name in v.prompts}, 0, dict.fromkeys(v.prompts, 0.0)) for v in volumes]
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
@@ -231,7 +231,7 @@ def test_masks_of_a_scheme_with_presence_are_empty_where_the_reference_is(
 ) -> None:
     """The femur of the fixture is on slices 1 and 2 of 4; the model finds it everywhere."""
 
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         full = np.full((SHAPE[0], SHAPE[2], -(-SHAPE[1] // 8)), 255, np.uint8)
         return [
             Segmented({name: {"femur": full} for name in v.prompts}, 0, dict.fromkeys(v.prompts, 0.0)) for v in volumes
@@ -254,7 +254,7 @@ def test_masks_of_a_scheme_with_presence_are_empty_where_the_reference_is(
 def test_a_mask_scheme_is_given_the_reference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
 
-    def segment(model: Any, volumes: list[Volume], *_: Any) -> list[Segmented]:
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
         seen.extend(prompt.mask for volume in volumes for prompt in volume.prompts["mask"] if prompt.mask is not None)
         return [empty_masks(volume) for volume in volumes]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from tests.unit.image_files import change, compress_rle, pack, write_dicom, write_itk, write_nifti
+from tests.unit.image_files import change, compress_rle, pack, write_dicom, write_itk, write_mgh, write_nifti
 
 from volprompt.study.check import Fault, InvalidVolumes, check_volumes, report_faults
 from volprompt.volumes.convert import convert_volume
@@ -101,8 +101,7 @@ def text_as_nifti(folder: Path) -> Input:
 
 
 def other_format(folder: Path) -> Input:
-    nib.save(nib.MGHImage(grey().astype(np.int32), AFFINE), folder / "image.mgz")
-    return Input(folder / "image.mgz")
+    return Input(nifti(folder).rename(folder / "image.nii.bz2"))
 
 
 def text_as_nrrd(folder: Path) -> Input:
@@ -141,6 +140,14 @@ def two_dimensions(folder: Path) -> Input:
 
 def cut_nifti(folder: Path) -> Input:
     return Input(cut(nifti(folder), 10))
+
+
+def cut_mgh(folder: Path) -> Input:
+    return Input(cut(Path(write_mgh(folder / "image.mgh", grey(), AFFINE)), 50))
+
+
+def cut_compressed_mgh(folder: Path) -> Input:
+    return Input(cut(Path(write_mgh(folder / "image.mgz", grey(), AFFINE)), 100))
 
 
 def cut_compressed_nifti(folder: Path) -> Input:
@@ -390,6 +397,8 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("has N dimensions (...); expected a 3D volume", four_dimensions, True),
     ("has N dimensions (...); expected a 3D volume", two_dimensions, True),
     ("the file is damaged or cut off (N bytes, N expected)", cut_nifti, True),
+    ("the file is damaged or cut off (N bytes, N expected)", cut_mgh, True),
+    ("the file is damaged or cut off (...)", cut_compressed_mgh, True),
     ("the file is damaged or cut off (...)", cut_compressed_nifti, True),
     ("the file is damaged or cut off (CRC check failed ...)", wrong_checksum, False),
     ("the file is damaged or cut off (...)", broken_stream, False),

@@ -12,7 +12,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tests.unit.image_files import oblique, pack, stored_as, write_analyze, write_dicom, write_itk, write_nifti
+from tests.unit.image_files import (
+    oblique,
+    pack,
+    stored_as,
+    write_analyze,
+    write_dicom,
+    write_itk,
+    write_mgh,
+    write_nifti,
+)
 
 from volprompt.phantom.image import make_phantom
 from volprompt.segmentation.masks import read_mask, write_mask
@@ -52,7 +61,8 @@ def writer_of(source_format: Format, ending: str) -> Writer:
     """A writer of sources with this ending."""
     if source_format.is_series:
         return lambda folder, array, affine: pack(Path(in_folder(folder, array, affine)), folder / f"knee{ending}")
-    write = write_nifti if source_format.opener.endswith("open_nifti") else write_itk
+    writers = {"NRRD": write_itk, "MetaImage": write_itk, "MGH": write_mgh}
+    write = writers.get(source_format.name, write_nifti)
     return lambda folder, array, affine: write(folder / f"knee{ending}", array, affine)
 
 
@@ -301,14 +311,15 @@ def test_the_longer_ending_counts() -> None:
     assert (ending_of("image.gz"), format_of("image.txt"), format_of("image")) == ("", None, None)
 
 
-@pytest.mark.parametrize("name", ["image.mgz", "image.par", "image.nii.bz2", "image.png", "image"])
+@pytest.mark.parametrize("name", ["image.mnc", "image.par", "image.nii.bz2", "image.png", "image"])
 def test_what_is_not_in_the_table_is_refused_with_all_that_is_read(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(1000))
     with pytest.raises(VolumeError) as caught, open_image(str(tmp_path / name)):
         pass
     assert str(caught.value) == (
         f"{tmp_path / name}: cannot be read as an image (no format that is read has this ending); expected "
-        "NIfTI (.nii, .nii.gz), NIfTI or Analyze pair (.hdr, .hdr.gz with .img, .img.gz), NRRD (.nrrd, .nhdr), "
+        "NIfTI (.nii, .nii.gz), NIfTI or Analyze pair (.hdr, .hdr.gz with .img, .img.gz), MGH (.mgh, .mgz), "
+        "NRRD (.nrrd, .nhdr), "
         "MetaImage (.mha, .mhd) or DICOM series (folder, .zip, .tar, .tar.gz, .tgz)"
     )
 

@@ -29,7 +29,7 @@ FEATURES_KEPT, FEATURES_KEPT_EACH = 256, 64
 
 
 @dataclass
-class Volume:
+class LoadedVolume:
     """A volume to segment.
 
     frames: as the model's `prepare` returns them, uint8 (slice, y, x); size: height and width of an original frame;
@@ -57,7 +57,7 @@ class Segmented:
 
 def segment_volumes(
     model: PromptableModel,
-    volumes: Sequence[Volume],
+    volumes: Sequence[LoadedVolume],
     schemes: Mapping[str, Scheme],
     batch_size: int,
     reset_between_directions: bool = False,
@@ -108,7 +108,7 @@ class _VolumeWork:
         self,
         *,
         model: PromptableModel,
-        volume: Volume,
+        volume: LoadedVolume,
         schemes: Mapping[str, Scheme],
         clock: _Clock,
         progress: Callable[[str, int, int], None],

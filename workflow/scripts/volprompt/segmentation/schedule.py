@@ -14,14 +14,14 @@ from volprompt.segmentation.background import StoreBehind, load_ahead
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 
 if TYPE_CHECKING:
-    from volprompt.models.engine import Volume
+    from volprompt.models.engine import LoadedVolume
 
 # Volumes whose masks wait to be written, or are being written.
 VOLUMES_TO_WRITE = 2
 # Seconds between two log lines on the progress within volumes.
 PROGRESS_SECONDS = 30
 # Per volume what was read of it, with the seconds that it took, or why it could not be read.
-Loaded = Mapping[str, "tuple[Volume, float] | Exception"]
+Loaded = Mapping[str, "tuple[LoadedVolume, float] | Exception"]
 
 
 class Schedule:
@@ -117,7 +117,7 @@ class Schedule:
 
 def read_group(group: Sequence[VolumeJob]) -> Loaded:
     """Read the volumes of a group that have prompts, or say why they cannot be read."""
-    loaded: dict[str, tuple[Volume, float] | Exception] = {}
+    loaded: dict[str, tuple[LoadedVolume, float] | Exception] = {}
     for job in group:
         if job.prompts:
             try:

@@ -21,7 +21,7 @@ from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
 
 if TYPE_CHECKING:
     from volprompt.models.base import PromptableModel
-    from volprompt.models.engine import Segmented, Volume
+    from volprompt.models.engine import LoadedVolume, Segmented
 
 # What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
 MACHINE_FAULTS = ("can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
@@ -102,15 +102,15 @@ class VolumeJob:
             if self.settings.schemes[name].predictor == "video"
         )
 
-    def read(self) -> tuple[Volume, float]:
+    def read(self) -> tuple[LoadedVolume, float]:
         """Read and prepare the frames; return them with the seconds that it took."""
-        from volprompt.models.engine import Volume
+        from volprompt.models.engine import LoadedVolume
 
         started = time.perf_counter()
         frames = read_frames(self.settings.volumes_folder, self.name)
         self.size = frames.shape[1:]
         self._add_masks()
-        volume = Volume(self.name, self.settings.model.prepare(frames), self.size, self.prompts)
+        volume = LoadedVolume(self.name, self.settings.model.prepare(frames), self.size, self.prompts)
         return volume, time.perf_counter() - started
 
     def _add_masks(self) -> None:

@@ -22,10 +22,10 @@ from volprompt.volumes.references import keep_structures, read_labels
 
 
 def window(voxels: np.ndarray, percentiles: Sequence[float], path: str) -> tuple[np.ndarray, float, float]:
-    """Scale to 8 bit: the two percentiles of the whole volume become 0 and 255, values beyond are clipped.
+    """Scale to 8 bit: the two percentiles of the whole volume become 0 and 255, and values beyond are clipped.
 
-    Rounds to the nearest grey value. Returns the uint8 array and the two intensities. Raises VolumeError for an image
-    without contrast.
+    Grey values are rounded. Returns the uint8 array and the two intensities. path: of the image, for messages. Raises
+    VolumeError for an image without contrast.
     """
     low, high = (float(value) for value in np.percentile(voxels, percentiles))
     if not high > low:
@@ -56,32 +56,36 @@ def jpeg75(frames: np.ndarray) -> np.ndarray:
 def convert_volume(
     row: Mapping[str, str],
     frames: Mapping[str, Any],
-    structures: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[int]],
     folder: Path,
     resample: str | None = None,
 ) -> dict[str, Any]:
-    """Write a volume's frames and reference into `folder`; return its row of the volume table.
+    """Write a volume's frames and reference into `folder`, and return its row of the volume table.
 
-    row: volume, image, reference, and series where the image's DICOM files hold several; frames: axis,
-    intensity_percentiles, coding; structures: name -> labels; resample: `nearest` for references on other grids, which
-    are refused without it. Raises VolumeError.
+    row: volume, image, reference, and series if the image's DICOM files hold several.
+    frames: the settings axis, intensity_percentiles and coding.
+    labels: label numbers by structure.
+    folder: of the shard.
+    resample: `nearest` for references on other grids, which are refused without it.
+
+    Raises VolumeError.
     """
     with open_image(row["image"], row.get("series", "")) as image:
         warnings = list(image.warnings)
         grid = grid_of(image, frames["axis"])
         grey, low, high = window(read_voxels(image), frames["intensity_percentiles"], image.path)
-    shown = grid.to_frames(grey)
+    grey_frames = grid.to_frames(grey)
     if frames["coding"] == "jpeg75":
-        shown = jpeg75(shown)
+        grey_frames = jpeg75(grey_frames)
     reference_sha256 = ""
     if row["reference"]:
         with open_image(row["reference"]) as reference:
-            labels, resampled = read_labels(reference, image, resample)
-        labels, found = keep_structures(labels, structures, row["reference"])
-        warnings += resampled + found
+            label_map, grid_warnings = read_labels(reference, image, resample)
+        label_map, label_warnings = keep_structures(label_map, labels, row["reference"])
+        warnings += grid_warnings + label_warnings
         reference_sha256 = sha256_of_source(row["reference"])
-        save_nifti(grid.to_frames(labels), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
-    save_nifti(shown, grid.frames_affine, folder / f"{row['volume']}_frames.nii")
+        save_nifti(grid.to_frames(label_map), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
+    save_nifti(grey_frames, grid.frames_affine, folder / f"{row['volume']}_frames.nii")
     return {
         "status": "ok",
         "sha256": sha256_of_source(row["image"]),
@@ -124,7 +128,7 @@ VOLUME_COLUMNS = {
 def convert_shard(
     rows: Sequence[Mapping[str, str]],
     frames: Mapping[str, Any],
-    structures: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[int]],
     folder: str | Path,
     resample: str | None = None,
 ) -> None:
@@ -143,7 +147,7 @@ def convert_shard(
             "reference": row["reference"],
         }
         try:
-            made = convert_volume(row, frames, structures, folder, resample)
+            made = convert_volume(row, frames, labels, folder, resample)
             for warning in made["warnings"]:
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"

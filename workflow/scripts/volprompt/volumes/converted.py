@@ -18,7 +18,7 @@ def read_volume_table(folder: str | Path) -> pd.DataFrame:
 
 
 def grid_of_row(row: Any) -> Grid:
-    """The grid of a converted volume, from its row of the volume table."""
+    """Return the grid of a converted volume. row: its row of the volume table."""
     shape = tuple(int(size) for size in row.source_shape)
     return Grid(
         (shape[0], shape[1], shape[2]), np.reshape(row.source_affine, (4, 4)), row.frame_axes, row.source_header
@@ -26,16 +26,16 @@ def grid_of_row(row: Any) -> Grid:
 
 
 def read_frames(folder: str | Path, volume: str) -> np.ndarray:
-    """Read a volume's frames: uint8 (slice, y, x)."""
-    return _stored(Path(folder) / f"{volume}_frames.nii")
+    """Read the frames of a volume: uint8 (slice, y, x)."""
+    return _read_array(Path(folder) / f"{volume}_frames.nii")
 
 
 def read_reference(folder: str | Path, volume: str) -> np.ndarray | None:
-    """Read a volume's reference label map on the grid of its frames, or None where it has none."""
+    """Read the reference label map of a volume on the grid of its frames; None if it has none."""
     path = Path(folder) / f"{volume}_reference.nii.gz"
-    return _stored(path) if path.exists() else None
+    return _read_array(path) if path.exists() else None
 
 
-def _stored(path: Path) -> np.ndarray:
-    image: Any = nib.load(path, mmap=False)  # read now, by whoever asks, and not when the voxels are used
+def _read_array(path: Path) -> np.ndarray:
+    image: Any = nib.load(path, mmap=False)  # read in the thread that asks, and not when the voxels are used
     return np.asarray(image.dataobj)

@@ -1,4 +1,4 @@
-"""Volumes of any supported format become frames, and masks of frames go back onto the volume's own grid.
+"""Volumes of any supported format become frames, and masks of frames go back onto the grid of the source.
 
 A *frame* is a slice as the model sees it. The frames of a volume form an array (slice, y, x): for sagittal slices the
 slice index grows towards the right of the patient, y from superior to inferior and x from anterior to posterior, which
@@ -24,9 +24,10 @@ FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}
 class Grid:
     """The grid of a stored volume, and the way between it and its frames.
 
-    shape: voxels along the stored axes; affine: (4, 4) voxel index -> world, RAS+ millimetres; axes: three letters, the
-    direction in which slice, y and x of the frames grow; header: the geometry of the source as a NIfTI-1 header, for
-    its masks, without free text and extensions.
+    shape: voxels along the stored axes.
+    affine: (4, 4) voxel index -> world, RAS+ millimetres.
+    axes: three letters, the directions in which slice, y and x of the frames grow.
+    header: the geometry of the source as a NIfTI-1 header, for its masks, without free text and extensions.
     """
 
     shape: tuple[int, int, int]
@@ -37,16 +38,16 @@ class Grid:
     @property
     def frames_shape(self) -> tuple[int, int, int]:
         """Voxels along (slice, y, x)."""
-        stored = self._to_frames()[:, 0].astype(int)
+        frames_axes = self._transform_to_frames()[:, 0].astype(int)
         shape = [0, 0, 0]
-        for axis, frames_axis in enumerate(stored):
+        for axis, frames_axis in enumerate(frames_axes):
             shape[frames_axis] = self.shape[axis]
         return shape[0], shape[1], shape[2]
 
     @property
     def frames_affine(self) -> np.ndarray:
         """(4, 4) frame index (slice, y, x) -> world, RAS+ millimetres."""
-        return self.affine @ orientations.inv_ornt_aff(self._to_frames(), self.shape)
+        return self.affine @ orientations.inv_ornt_aff(self._transform_to_frames(), self.shape)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -55,27 +56,28 @@ class Grid:
         return float(slice_mm), float(y_mm), float(x_mm)
 
     def to_frames(self, array: np.ndarray) -> np.ndarray:
-        """View an array on the stored grid as (slice, y, x)."""
-        return orientations.apply_orientation(array, self._to_frames())
+        """Return a view of an array on the stored grid as (slice, y, x)."""
+        return orientations.apply_orientation(array, self._transform_to_frames())
 
     def to_source(self, frames: np.ndarray) -> np.ndarray:
-        """View an array (slice, y, x) on the stored grid."""
-        back = orientations.ornt_transform(_wanted(self.axes), orientations.io_orientation(self.affine))
-        return orientations.apply_orientation(frames, back)
+        """Return a view of an array (slice, y, x) on the stored grid."""
+        from_frames = orientations.ornt_transform(_orientation_of(self.axes), orientations.io_orientation(self.affine))
+        return orientations.apply_orientation(frames, from_frames)
 
-    def _to_frames(self) -> np.ndarray:
-        return orientations.ornt_transform(orientations.io_orientation(self.affine), _wanted(self.axes))
+    def _transform_to_frames(self) -> np.ndarray:
+        return orientations.ornt_transform(orientations.io_orientation(self.affine), _orientation_of(self.axes))
 
 
-def _wanted(axes: str) -> np.ndarray:
+def _orientation_of(axes: str) -> np.ndarray:
+    """Return nibabel's orientation array, (3, 2), of axes that grow in these directions."""
     return orientations.axcodes2ornt(tuple(axes))
 
 
 def grid_of(image: Image, axis: str | int) -> Grid:
-    """Describe the grid of a 3D image. `axis` is a plane's name or the number of a stored axis.
+    """Describe the grid of a 3D image. axis: the name of a plane or the number of a stored axis.
 
-    A stored axis gives the frames of the anatomical plane that it is closest to. Raises VolumeError for an affine that
-    does not span a volume.
+    A stored axis gives the frames of the anatomical plane that it is closest to. Raises VolumeError if the affine does
+    not span a volume.
     """
     require_span(image)
     if isinstance(axis, int):
@@ -91,6 +93,7 @@ def grid_of(image: Image, axis: str | int) -> Grid:
 
 
 def require_span(image: Image) -> None:
+    """Raise VolumeError if the affine of an image does not span a volume."""
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
         finding = f"the affine does not span a volume:\n{image.affine}\n"
         raise VolumeError(image.path, finding, remedy="Set a valid orientation in the header")

@@ -1,4 +1,4 @@
-"""The files of a folder or an archive, each with the name that messages give it."""
+"""The files of a folder or an archive, and the names that messages give them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFE
 
 @dataclass(frozen=True)
 class Member:
-    """A file: what it is called in its folder or archive, and where it can be read."""
+    """A file: its name in the folder or archive, and where it can be read."""
 
     name: str
     path: Path
@@ -33,10 +33,10 @@ class Member:
 
 @contextmanager
 def members_of(path: str) -> Iterator[list[Member]]:
-    """Give the files of a folder as they lie, or those of an archive, unpacked until the block ends.
+    """Give the files of a folder where they are, or those of an archive, unpacked until the block ends.
 
-    Unpacked files are numbered and lie flat in a temporary folder of their own: no name from the archive becomes a
-    path. Links, devices and empty files are left out. Raises VolumeError for an archive that is damaged, encrypted or
+    Unpacked files get numbers for names in a temporary folder: no name from the archive becomes a path. Links, devices
+    and empty files are left out. Raises VolumeError for an archive that is damaged, encrypted or
     larger than MAX_FILES and MAX_BYTES.
     """
     if Path(path).is_dir():
@@ -50,7 +50,8 @@ def members_of(path: str) -> Iterator[list[Member]]:
 
 
 def _unpack(path: str, folder: Path) -> Iterator[Member]:
-    streams = _of_zip(path) if path.lower().endswith(".zip") else _of_tar(path)
+    """Unpack an archive into `folder`, file by file. Raises VolumeError as `members_of` does."""
+    streams = _open_zip_entries(path) if path.lower().endswith(".zip") else _open_tar_entries(path)
     room = MAX_BYTES
     number = 0
     while True:
@@ -79,7 +80,7 @@ def _unpack(path: str, folder: Path) -> Iterator[Member]:
         yield Member(name, target)
 
 
-def _of_zip(path: str) -> Iterator[tuple[str, IO[bytes]]]:
+def _open_zip_entries(path: str) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.is_dir() or not entry.file_size:
@@ -94,7 +95,7 @@ def _of_zip(path: str) -> Iterator[tuple[str, IO[bytes]]]:
                 yield entry.filename, stream
 
 
-def _of_tar(path: str) -> Iterator[tuple[str, IO[bytes]]]:
+def _open_tar_entries(path: str) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(path, "r|*") as archive:
         for entry in archive:
             stream = archive.extractfile(entry) if entry.isreg() and entry.size else None

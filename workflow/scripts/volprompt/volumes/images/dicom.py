@@ -53,10 +53,17 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 @dataclass(frozen=True)
 class Slice:
-    """What the header of one file says; None where it says nothing valid.
+    """What the header of one file says; None for what is missing or invalid.
 
-    axes: (2, 3) directions in which columns and rows are counted, and position: (3,) the first pixel's centre, both in
-    the patient's coordinates L, P, S, millimetres; spacing: between rows and between columns, millimetres.
+    member: the file.
+    series, description, number: the series' UID, its description and its number.
+    echo, echo_time: number of the echo, and its time in milliseconds.
+    rows, columns: pixels along y and x.
+    spacing: between rows and between columns, millimetres.
+    axes: (2, 3) directions in which columns and rows are counted, in the patient's coordinates L, P, S.
+    position: (3,) centre of the first pixel, L, P, S, millimetres.
+    frames: images in the file.
+    grey: whether a pixel is one grey value that grows with brightness.
     """
 
     member: Member
@@ -80,7 +87,7 @@ class Slice:
         return np.cross(self.axes[0], self.axes[1])
 
     def same_stack(self, other: Slice) -> bool:
-        """Whether two slices can belong to one volume."""
+        """Return whether two slices can belong to one volume."""
         if (self.axes is None) != (other.axes is None):
             return False
         if self.axes is not None and np.abs(self.axes - other.axes).max() > SAME_DIRECTION:
@@ -102,17 +109,17 @@ def read_series(members: Sequence[Member], path: str, series: str) -> Image:
     """Describe the one series among `members`, or the one that `series` chooses, as a volume. Reads headers only.
 
     series: a SeriesInstanceUID or its end of at least 6 characters, a series number, or a SeriesDescription (`*` stands
-    for anything, case does not matter); `@2` behind it chooses echo 2. Empty where there is one series only.
-    Raises VolumeError where no single stack of slices with equal distances is left.
+    for anything, case does not matter); `@2` behind it chooses echo 2. Empty if there is only one series.
+    Raises VolumeError unless exactly one stack of slices at equal distances is left.
     """
-    slices = [found for member in members if (found := _read_header(member, path)) is not None]
+    slices = [one for one in (_read_header(member, path) for member in members) if one is not None]
     if not slices:
         kind = "folder" if Path(path).is_dir() else "archive"
         raise unreadable(path, f"the {kind} holds {len(members)} files and no DICOM image")
-    chosen = _choose(_stacks(slices), path, series)
+    chosen = _choose(_group_into_stacks(slices), path, series)
     _require_usable(chosen, path)
     ordered = sorted(chosen, key=lambda one: float(one.position @ chosen[0].normal))
-    step = _step(ordered, path)
+    step = _slice_distance(ordered, path)
     first = ordered[0]
     assert first.axes is not None
     assert first.spacing is not None
@@ -128,7 +135,7 @@ def read_series(members: Sequence[Member], path: str, series: str) -> Image:
 
 
 def _read_header(member: Member, path: str) -> Slice | None:
-    """The header of a file, or None for a file that is no DICOM image (a directory, a report, a text)."""
+    """Read the header of a file; None for a file that is no DICOM image (a directory, a report, a text)."""
     if not is_dicom(member.path):
         return None
     try:
@@ -144,11 +151,11 @@ def _read_header(member: Member, path: str) -> Slice | None:
     expected = rows * columns * samples * frames * bits // 8
     if not compressed and member.path.stat().st_size < expected:
         raise damaged(path, f"{member.name} has less than the {expected} bytes of its pixels")
-    axes = _numbers(header, "ImageOrientationPatient", 6)
-    position = _numbers(header, "ImagePositionPatient", 3)
-    spacing = _numbers(header, "PixelSpacing", 2)
-    number, echo = _numbers(header, "SeriesNumber", 1), _numbers(header, "EchoNumbers", 1)
-    echo_time = _numbers(header, "EchoTime", 1)
+    axes = _read_numbers(header, "ImageOrientationPatient", 6)
+    position = _read_numbers(header, "ImagePositionPatient", 3)
+    spacing = _read_numbers(header, "PixelSpacing", 2)
+    number, echo = _read_numbers(header, "SeriesNumber", 1), _read_numbers(header, "EchoNumbers", 1)
+    echo_time = _read_numbers(header, "EchoTime", 1)
     return Slice(
         member,
         str(header.get("SeriesInstanceUID") or ""),
@@ -159,24 +166,24 @@ def _read_header(member: Member, path: str) -> Slice | None:
         rows,
         columns,
         None if spacing is None else tuple(round(float(value), 6) for value in spacing),
-        None if axes is None else _directions(axes),
+        None if axes is None else _unit_vectors(axes),
         position,
         frames,
         samples == 1 and str(header.get("PhotometricInterpretation") or "MONOCHROME2") == "MONOCHROME2",
     )
 
 
-def _numbers(header: pydicom.Dataset, tag: str, count: int) -> np.ndarray | None:
-    """The numbers of a tag, or None where they are missing, unreadable or of another count."""
+def _read_numbers(header: pydicom.Dataset, tag: str, count: int) -> np.ndarray | None:
+    """Read the numbers of a tag; None if they are missing, unreadable or of another count."""
     try:
-        found = np.atleast_1d(np.asarray(header.get(tag), dtype=float))
+        numbers = np.atleast_1d(np.asarray(header.get(tag), dtype=float))
     except (TypeError, ValueError, AttributeError):
         return None
-    return found if found.shape == (count,) and np.isfinite(found).all() else None
+    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
 
 
-def _directions(cosines: np.ndarray) -> np.ndarray | None:
-    """(2, 3) unit vectors, or None where the cosines are no two directions at right angles."""
+def _unit_vectors(cosines: np.ndarray) -> np.ndarray | None:
+    """Return (2, 3) unit vectors, or None unless the six cosines are two directions at right angles."""
     axes = cosines.reshape(2, 3)
     lengths = np.linalg.norm(axes, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(axes[0] @ axes[1]) > 0.01:
@@ -184,7 +191,8 @@ def _directions(cosines: np.ndarray) -> np.ndarray | None:
     return axes / lengths[:, None]
 
 
-def _stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
+def _group_into_stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Group slices that can belong to one volume, in the order of their first slices."""
     stacks: list[list[Slice]] = []
     for one in slices:
         stack = next((known for known in stacks if known[0].same_stack(one)), None)
@@ -196,14 +204,15 @@ def _stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 
 def _choose(stacks: list[list[Slice]], path: str, series: str) -> list[Slice]:
-    found = [stack for stack in stacks if _is_called(stack[0], series)] if series else stacks
-    if "@" in series and not found:
+    """Return the one stack that `series` names, or the only one. Raises VolumeError if there are none or several."""
+    fitting = [stack for stack in stacks if _is_called(stack[0], series)] if series else stacks
+    if "@" in series and not fitting:
         name, _, echo = series.rpartition("@")
-        found = [stack for stack in stacks if _is_called(stack[0], name) and str(stack[0].echo) == echo]
-    if len(found) == 1:
-        return found[0]
-    listed = "".join(f"\n  - {_describe(stack)}" for stack in found or stacks)
-    if not found:
+        fitting = [stack for stack in stacks if _is_called(stack[0], name) and str(stack[0].echo) == echo]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = "".join(f"\n  - {_describe(stack)}" for stack in fitting or stacks)
+    if not fitting:
         raise VolumeError(
             path,
             f"holds no series '{series}', but{listed}\n ",
@@ -212,7 +221,7 @@ def _choose(stacks: list[list[Slice]], path: str, series: str) -> list[Slice]:
     what = f"'{series}' stands for" if series else "holds"
     raise VolumeError(
         path,
-        f"{what} {len(found)} stacks of slices (series, echoes, orientations or sizes)\n  {listed.strip()}\n ",
+        f"{what} {len(fitting)} stacks of slices (series, echoes, orientations or sizes)\n  {listed.strip()}\n ",
         "one",
         "Choose one in the sample sheet's column `series`: a UID or its end, a series number or a description, with @2 "
         "behind it for echo 2; or put one stack alone into a folder",
@@ -222,8 +231,8 @@ def _choose(stacks: list[list[Slice]], path: str, series: str) -> list[Slice]:
 def _is_called(one: Slice, name: str) -> bool:
     if name in (one.series, str(one.number)) or (len(name) >= 6 and one.series.endswith(name)):
         return True
-    description, wanted = one.description.casefold(), name.strip().casefold()
-    return bool(description) and (description == wanted or fnmatch.fnmatchcase(description, wanted))
+    description, pattern = one.description.casefold(), name.strip().casefold()
+    return bool(description) and (description == pattern or fnmatch.fnmatchcase(description, pattern))
 
 
 def _describe(stack: Sequence[Slice]) -> str:
@@ -237,7 +246,7 @@ def _describe(stack: Sequence[Slice]) -> str:
     count = "1 slice" if len(stack) == 1 else f"{len(stack)} slices"
     return (
         f"series {'-' if one.number is None else one.number} (UID ...{one.series[-8:]}){echo}, {plane}, {count} of "
-        f"{one.rows} x {one.columns} pixels{spacing}, first file {min(each.member.name for each in stack)}"
+        f"{one.rows} x {one.columns} pixels{spacing}, first file {min(other.member.name for other in stack)}"
     )
 
 
@@ -272,8 +281,8 @@ def _require_usable(stack: Sequence[Slice], path: str) -> None:
         raise VolumeError(path, f"the series has a single slice ({stack[0].member.name})", "a 3D volume")
 
 
-def _step(ordered: Sequence[Slice], path: str) -> float:
-    """Millimetres between the sorted slices. Raises VolumeError unless it is one distance, along the normal."""
+def _slice_distance(ordered: Sequence[Slice], path: str) -> float:
+    """Return the millimetres between the sorted slices. Raises VolumeError unless they are at equal distances."""
     names = [one.member.name for one in ordered]
     positions = np.array([one.position for one in ordered])
     normal = ordered[0].normal
@@ -312,7 +321,7 @@ def _step(ordered: Sequence[Slice], path: str) -> float:
 
 
 def _read_voxels(ordered: Sequence[Slice], path: str) -> np.ndarray:
-    """float32 (column, row, slice), with each slice's rescale slope and intercept (GDCM applies them)."""
+    """Read float32 (column, row, slice), with the rescale slope and intercept of every slice (GDCM applies them)."""
     first = ordered[0]
     voxels = np.empty((first.columns, first.rows, len(ordered)), np.float32, order="F")
     for index, one in enumerate(ordered):

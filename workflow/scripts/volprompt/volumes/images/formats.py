@@ -107,6 +107,7 @@ FORMATS = (
         data_files=pair_data_files,
         data_endings=(".img", ".img.gz"),
     ),
+    Format("MGH", (".mgh", ".mgz"), "volprompt.volumes.images.nifti:open_mgh"),
     Format("NRRD", (".nrrd", ".nhdr"), "volprompt.volumes.images.itk:open_nrrd", data_files=nrrd_data_files),
     Format(
         "MetaImage", (".mha", ".mhd"), "volprompt.volumes.images.itk:open_metaimage", data_files=metaimage_data_files

@@ -18,7 +18,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class VolumeError(VolpromptError):
-    """A volume that cannot be used: the file, what was found, what was expected, what to do."""
+    """A volume that cannot be used: the file, the finding, the expectation, the remedy."""
 
     def __init__(self, file: str, finding: str, expected: str = "", remedy: str = "") -> None:
         self.file, self.finding, self.expected, self.remedy = file, finding, expected, remedy
@@ -27,28 +27,28 @@ class VolumeError(VolpromptError):
 
 
 def damaged(path: str, detail: object) -> VolumeError:
-    """A file whose content is not what its header promises."""
+    """Return the error for a file whose content is not what its header promises."""
     return VolumeError(path, f"the file is damaged or cut off ({detail})", remedy="Copy it again")
 
 
 def no_file(path: str) -> VolumeError:
-    """A file that is not there."""
+    """Return the error for a file that does not exist."""
     return VolumeError(path, "no such file", remedy="Correct the path in the sample sheet")
 
 
 def unreadable(path: str, detail: object) -> VolumeError:
-    """A source of no format that is read, or whose header is broken."""
+    """Return the error for a source of a format that is not read, or with a broken header."""
     return VolumeError(path, f"cannot be read as an image ({detail})", formats_in_words())
 
 
 def not_one_number(path: str, content: str) -> VolumeError:
-    """An image with something else than one real number per voxel."""
+    """Return the error for an image with something else than one real number per voxel."""
     remedy = "" if "layers" not in content else "Choose one, or in 3D Slicer export the segmentation as a label map"
     return VolumeError(path, f"holds {content}", "one real number per voxel", remedy)
 
 
 def not_3d(path: str, shape: tuple[int, ...]) -> VolumeError:
-    """An image of fewer or more than three dimensions."""
+    """Return the error for an image of fewer or more than three dimensions."""
     return VolumeError(
         path,
         f"has {len(shape)} dimensions {tuple(shape)}",
@@ -61,9 +61,13 @@ def not_3d(path: str, shape: tuple[int, ...]) -> VolumeError:
 class Image:
     """A 3D image of any format: what its header says, and a way to its voxels.
 
-    shape: voxels along the stored axes; affine: (4, 4) voxel index -> world, RAS+ millimetres; header: a nibabel header
-    that holds the geometry; warnings: what a reader of the results has to know; load: reads the voxels in any numeric
-    type, an array of `shape`; verify: raises VolumeError where the size of the files shows that voxels are missing.
+    path: the source.
+    shape: voxels along the stored axes.
+    affine: (4, 4) voxel index -> world, RAS+ millimetres.
+    header: a nibabel header that holds the geometry.
+    load: reads the voxels in any numeric type, an array of `shape`.
+    verify: raises VolumeError if the sizes of the files show that voxels are missing.
+    warnings: what a reader of the results has to know.
     """
 
     path: str
@@ -76,9 +80,9 @@ class Image:
 
 
 def geometry_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:
-    """A NIfTI-1 header that places a grid in the scanner's space, for sources of other formats.
+    """Make a NIfTI-1 header that places a grid in the scanner's space, for sources of other formats.
 
-    An affine that spans no volume is left out: no mask is ever written on it.
+    An affine that spans no volume is left out, since no mask is ever written on it.
     """
     header = nib.Nifti1Header()
     header.set_data_shape(shape)

@@ -1,4 +1,4 @@
-"""NIfTI in one file or as a pair of header and data file, and Analyze: read by nibabel."""
+"""NIfTI in one file or as a pair of header and data file, Analyze, and MGH: read by nibabel."""
 
 from __future__ import annotations
 
@@ -22,16 +22,30 @@ from volprompt.volumes.images.image import (
 )
 from volprompt.volumes.images.sizes import require_bytes, require_unpacked_bytes, unpacked_size
 
+COMPRESSED_ENDINGS = (".gz", ".mgz")
+
 
 def open_nifti(path: str) -> Image:
     """Open a NIfTI or Analyze image. Raises VolumeError if it is not one 3D volume of real numbers."""
+    return _open(path, nib.analyze.AnalyzeImage)  # the class that all NIfTI images derive from
+
+
+def open_mgh(path: str) -> Image:
+    """Open an image of FreeSurfer. Raises VolumeError if it is not one 3D volume of real numbers."""
+    return _open(path, nib.MGHImage)
+
+
+def _open(path: str, image_class: Any) -> Image:
+    """Open an image with nibabel. image_class: what nibabel has to make of the file."""
     try:
         stored: Any = nib.load(path)
     except MemoryError:
         raise
+    except EOFError as error:
+        raise damaged(path, error) from None
     except Exception as error:  # nibabel raises whatever it stumbles over
         raise unreadable(path, error) from None
-    if not isinstance(stored, nib.analyze.AnalyzeImage):  # the class that all NIfTI images derive from
+    if not isinstance(stored, image_class):
         raise VolumeError(path, f"is no image but {type(stored).__name__}", formats_in_words())
     if stored.get_data_dtype().kind not in "iufb":
         raise not_one_number(path, "colours or complex numbers")
@@ -43,7 +57,7 @@ def open_nifti(path: str) -> Image:
             raise damaged(path, error) from None
     if len(image.shape) != 3:
         raise not_3d(path, image.shape)
-    shape = image.shape[0], image.shape[1], image.shape[2]
+    shape = int(image.shape[0]), int(image.shape[1]), int(image.shape[2])
     affine = np.asarray(image.affine, dtype=np.float64)
     header = image.header if isinstance(image, nib.Nifti1Pair) else geometry_header(shape, affine)
     warnings: tuple[str, ...] = ()
@@ -51,9 +65,9 @@ def open_nifti(path: str) -> Image:
         axes = ", ".join(nib.aff2axcodes(affine))
         warnings = (f"{path}: the header says nothing about orientation; the stored axes are taken as {axes}",)
     data_file = Path(stored.file_map["image"].filename or path)
-    compressed = data_file.name.lower().endswith(".gz")
+    compressed = data_file.name.lower().endswith(COMPRESSED_ENDINGS)
     proxy: Any = stored.dataobj
-    expected_bytes = proxy.offset + math.prod(stored.shape) * stored.get_data_dtype().itemsize
+    expected_bytes = int(proxy.offset) + math.prod(map(int, stored.shape)) * stored.get_data_dtype().itemsize
 
     def load() -> np.ndarray:
         if compressed:
@@ -67,7 +81,9 @@ def open_nifti(path: str) -> Image:
 
 
 def _says_orientation(stored: Any) -> bool:
-    """Return whether an orientation is known: by a code of the header, or for Analyze by SPM's .mat file."""
+    """Return whether an orientation is known: by the header, or for Analyze by SPM's .mat file."""
+    if isinstance(stored, nib.MGHImage):
+        return bool(stored.header["goodRASFlag"])
     if isinstance(stored, nib.Nifti1Pair):
         return bool(stored.header["qform_code"] or stored.header["sform_code"])
     matrix = stored.file_map.get("mat")

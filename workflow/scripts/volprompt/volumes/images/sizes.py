@@ -7,7 +7,7 @@ from typing import Any
 
 from isal import igzip, igzip_lib
 
-from volprompt.volumes.images.image import BROKEN, damaged
+from volprompt.volumes.images.image import BROKEN, VolumeError, damaged
 
 BROKEN_GZIP: Any = (*BROKEN, igzip_lib.IsalError)
 
@@ -51,6 +51,6 @@ def unpacked_size(file: Path, path: str) -> int:
     return size
 
 
-def _cut_off(file: Path, found: str, expected: int, path: str) -> Exception:
+def _cut_off(file: Path, size: str, expected: int, path: str) -> VolumeError:
     prefix = "" if file == Path(path) else f"{file.name} has "
-    return damaged(path, f"{prefix}{found}, {expected} expected")
+    return damaged(path, f"{prefix}{size}, {expected} expected")
