@@ -25,7 +25,8 @@ LOG_LINES = 30  # of a failed job
 # Of Snakemake's messages, these are also said on the console; the others are only in its log file.
 INTERRUPTED = "Terminating processes on user request"
 UNSAID = "Assuming unrestricted shared filesystem usage"  # comes before the run
-SHOWN = ("Nothing to be done", "Trying to restart job", INTERRUPTED, "Will exit after finishing")
+RESTART = "Trying to restart job"
+SHOWN = ("Nothing to be done", RESTART, INTERRUPTED, "Will exit after finishing")
 # Errors that add nothing to what is shown of a failed job. One comes before it: its script ended with an error. The
 # others come after it: there was one.
 BEFORE_FAILURE = "returned non-zero exit status 1."
@@ -51,7 +52,7 @@ class LogHandler(LogHandlerBase):
         self.volumes: Counter[str] = Counter()  # done by the finished jobs of each rule
         self.began: float | None = None
         self.last_line = time.time()
-        self.last_message = ""
+        self.said: set[str] = set()  # messages of Snakemake
         self.interrupted = False  # by Ctrl+C: what jobs then say of their end is no failure
         self.log_file = ""
         self._ended = threading.Event()
@@ -137,12 +138,16 @@ class LogHandler(LogHandlerBase):
         elif record.levelno >= logging.WARNING:
             told = BEFORE_FAILURE in text or (self.progress.failed and any(phrase in text for phrase in AFTER_FAILURE))
             if not told and not self.interrupted:
-                self._as_snakemake(record)
+                self._say_once(record, text)
         elif self.began is None or text.startswith(SHOWN):
-            if text != self.last_message:  # Snakemake says some of them once a second
-                self._as_snakemake(record)
-            self.last_message = text
             self.interrupted |= text.startswith(INTERRUPTED)
+            self._say_once(record, text)
+
+    def _say_once(self, record: logging.LogRecord, text: str) -> None:
+        """Show a message of Snakemake; what it repeats for each job or each second, the first time only."""
+        if text not in self.said or record.levelno >= logging.ERROR or text.startswith(RESTART):
+            self._as_snakemake(record)
+        self.said.add(text)
 
     def _as_snakemake(self, record: logging.LogRecord) -> None:
         text = self.format(record)

@@ -284,7 +284,8 @@ def test_errors_and_warnings_of_snakemake_are_shown(console: Callable[..., Conso
     run.begin(segment=1)
     killed = "RuleException:\nCommand 'python segment.py' died with <Signals.SIGKILL: 9>."
     run.tell(killed, logging.ERROR, event=LogEvent.ERROR, exception="RuleException")
-    run.tell("No space left", logging.WARNING)
+    for _ in range(2):
+        run.tell("No space left", logging.WARNING)
     run.tell("Provided cores: 2", event=LogEvent.RESOURCES_INFO, cores=2)
     assert run.lines[1:] == [*killed.splitlines(), "No space left"]
     run.handler.close()

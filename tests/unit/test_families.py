@@ -134,7 +134,7 @@ def configuration(**model: Any) -> dict[str, Any]:
 
 
 def study_of(config: dict[str, Any], catalogue: Path | None = None) -> Study:
-    return read_study(config, read_catalogue(catalogue) if catalogue else {}, Path("digests.json"))
+    return read_study(config, read_catalogue(catalogue) if catalogue else {})
 
 
 def faults(config: dict[str, Any]) -> list[str]:

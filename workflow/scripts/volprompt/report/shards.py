@@ -32,7 +32,7 @@ class StudyDesign:
     structures: label numbers by structure; scored: the scored ones in order; schemes by name; experiments: their models
     and schemes; groups: the group (subject) of each volume that has one; models: what identifies each (family,
     architecture, digest); preset: its settings (key, preset, used), none without a preset; training_runs: for each glob
-    of checkpoints its models with their training steps.
+    of checkpoints its models with their training steps; configuration: its digest.
     """
 
     structures: Mapping[str, Sequence[int]]
@@ -46,6 +46,7 @@ class StudyDesign:
     scores: Scores = field(default_factory=Scores)
     preset: Sequence[tuple[str, Any, Any]] = ()
     training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    configuration: str = ""
 
     @property
     def colours(self) -> dict[str, str]:

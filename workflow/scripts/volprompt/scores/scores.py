@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
-from volprompt.files import write_table
+from volprompt.files import read_table, write_table
+from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress
 from volprompt.scores.surfaces import Gap, Surface, surface_of
 from volprompt.segmentation.masks import mask_path, read_mask
@@ -180,14 +181,17 @@ def score_shard(
     tolerance_mm: float,
     scores: str | Path,
     slices: str | Path,
+    identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Write the score table and the slice table of one experiment, model and shard.
+    """Write the score table and the slice table of one experiment, model and shard, and their identity.
 
     schemes: their predictors, `image` or `video`; structures: label numbers of the scored ones; tolerance_mm: of the
-    NSD. A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their
-    scores are NaN.
+    NSD; identity: the settings that reach the scores. A volume without masks keeps its rows with status `failed`, one
+    without reference with `no_reference`; their scores are NaN. Raises DamagedResult where masks or volumes are not
+    those that were made.
     """
-    runs = pd.read_parquet(Path(masks) / "run.parquet")
+    made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
+    runs = read_table(Path(masks) / "run.parquet")
     done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
     table = read_volume_table(volumes)
     progress = Progress(len(table))
@@ -216,6 +220,7 @@ def score_shard(
     }
     write_table(_table(scored, COLUMNS), scores, metadata)
     write_table(_table(sliced, SLICE_COLUMNS), slices, metadata)
+    write_identity(scores, identity, made_from, [Path(scores), Path(slices)])
 
 
 def _reference(volumes: str | Path, row: Any, structures: Mapping[str, Sequence[int]]) -> Reference | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
-from volprompt.files import atomic, table_metadata
+from volprompt.files import atomic, read_table, table_metadata
 
+# The schemes of each experiment.
+Experiments = Mapping[str, Sequence[str]]
 NAMES = ("volume", "model", "scheme", "other_model", "other_scheme", "structure")
 
 
@@ -32,18 +34,46 @@ def score_metadata(paths: Sequence[str | Path]) -> dict[str, str]:
     return {key: "; ".join(dict.fromkeys(values)) for key, values in found.items()} | own_metadata()
 
 
-def read_tracked_slices(paths: Sequence[str | Path]) -> pd.DataFrame:
-    """The rows of the slice tables that have a distance to a prompted slice: those of video schemes."""
+def job_name(table: str | Path) -> str:
+    """Experiment, model and shard of a job, from the path of its score table: `sam1/vit_b/003`."""
+    path = Path(table)
+    return str(path.relative_to(path.parents[2]).with_suffix(""))
+
+
+def wanted_rows(table: pd.DataFrame, job: str | Path, experiments: Experiments | None) -> pd.DataFrame:
+    """The rows of a job's table whose scheme its experiment still has, with the schemes of a volume in its order.
+
+    job: the table's file or folder, `.../experiment/model/shard`; experiments: schemes by experiment; None takes all.
+    """
+    if experiments is None:
+        return table
+    place = {scheme: index for index, scheme in enumerate(experiments[Path(job).parent.parent.name])}
+    table = table[table["scheme"].isin(list(place))]
+    volumes = {volume: index for index, volume in enumerate(table["volume"].drop_duplicates())}
+    order = table["volume"].map(volumes) * len(place) + table["scheme"].map(place)
+    return table.loc[order.sort_values(kind="stable").index]
+
+
+def read_scores(paths: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """The score tables of all jobs as one; experiments as in `wanted_rows`."""
+    return pd.concat([wanted_rows(read_table(path), path, experiments) for path in paths], ignore_index=True)
+
+
+def read_tracked_slices(paths: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """The rows of the slice tables that have a distance to a prompted slice: those of video schemes.
+
+    experiments as in `wanted_rows`.
+    """
     columns = ["model", "scheme", "volume", "structure", "distance", "intersection", "predicted", "reference"]
-    parts = [pd.read_parquet(path, columns=columns) for path in paths]
+    parts = [wanted_rows(read_table(path, columns), path, experiments) for path in paths]
     tracked = [part[part["distance"].notna()] for part in parts]
     filled = [part for part in tracked if len(part)] or tracked[:1]
     return pd.concat(filled, ignore_index=True)
 
 
-def read_runs(masks: Sequence[str | Path]) -> pd.DataFrame:
-    """The run tables of all jobs as one; jobs without any volume left out."""
-    parts = [pd.read_parquet(Path(folder) / "run.parquet") for folder in masks]
+def read_runs(masks: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """The run tables of all jobs as one; jobs without any volume left out; experiments as in `wanted_rows`."""
+    parts = [wanted_rows(read_table(Path(folder) / "run.parquet"), folder, experiments) for folder in masks]
     filled = [part for part in parts if len(part)] or parts[:1]
     return pd.concat(filled, ignore_index=True).reindex(columns=_run_columns(filled))
 
