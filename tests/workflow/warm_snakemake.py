@@ -15,8 +15,10 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ IMPORTED = """
 """
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(IMPORTED.split())
+# Starting a process also asks the others for their exit codes. An exit code can be read once: where one thread of
+# Snakemake reads it while another one waits for it, the other one finds none and takes the process for a failed one.
+ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass
@@ -70,12 +75,15 @@ def _module_path() -> list[str]:
 
 def _start(target: Any, *arguments: Any) -> Any:
     process = PROCESSES.Process(target=target, args=arguments)
-    process.start()
+    with ONE_AT_A_TIME:
+        process.start()
     return process
 
 
 def _wait(process: Any) -> int:
-    process.join()
+    connection.wait([process.sentinel])
+    with ONE_AT_A_TIME:
+        process.join()
     return process.exitcode
 
 
