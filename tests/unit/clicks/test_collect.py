@@ -117,7 +117,7 @@ def test_structures_and_slice_can_be_chosen() -> None:
 
 def test_clicks_of_a_volumes_own_table_are_not_asked_for_again() -> None:
     given = [Click("a", "femur", 5, 1, 1), Click("a", "tibia", 4, 1, 1)]
-    assert asked(CONFIG, given=given) == [(5, ("tibia",), False)]
+    assert asked(CONFIG, volume_clicks=given) == [(5, ("tibia",), False)]
 
 
 def test_faults_are_listed_together() -> None:

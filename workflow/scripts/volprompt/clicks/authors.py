@@ -32,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Match:
-    """A volume of the sheet, the series found for it, and by what; or none, and why."""
+    """A volume of the sheet and its series. reason: what the match rests on, or why there is no series."""
 
     volume: str
     series: Series | None
@@ -56,25 +56,25 @@ def read_authors_table(path: str | Path) -> list[Series]:
         clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = point
     if faults:
         raise ClickTableError("\n".join(faults))
-    return [Series(*numbers, found) for numbers, found in clicks.items()]
+    return [Series(*numbers, points) for numbers, points in clicks.items()]
 
 
 def match(volumes: Sequence[SheetRow], table: Sequence[Series]) -> list[Match]:
-    """Find each volume's series by the numbers in its name, group and paths.
+    """Find the series of every volume by the numbers in its name, group and paths.
 
-    The subject has to be there. A date and a series number of eight digits that stand behind the subject, as in the
-    paths of the Osteoarthritis Initiative's archives, have to be those of the table; where they are missing the subject
-    decides, if only one volume and one series of the table have it.
+    The subject has to be among them. A date and a series number of eight digits after the subject, as in the paths of
+    the Osteoarthritis Initiative's archives, have to be those of the table. If they are missing, the subject decides,
+    provided that only one volume and one series of the table have it.
     """
     by_subject: dict[str, list[Series]] = defaultdict(list)
     for series in table:
         by_subject[series.subject].append(series)
-    found = [_match_one(volume, by_subject) for volume in volumes]
+    candidates = [_match_one(volume, by_subject) for volume in volumes]
     claims: dict[Series, list[Match]] = defaultdict(list)
-    for one in found:
+    for one in candidates:
         if one.series:
             claims[one.series].append(one)
-    return [_settled(one, claims[one.series]) if one.series else one for one in found]
+    return [_settle(one, claims[one.series]) if one.series else one for one in candidates]
 
 
 # What a match rests on, the weakest first.
@@ -82,6 +82,7 @@ BY = ("subject", "subject and date", "subject, date and series")
 
 
 def _match_one(volume: SheetRow, by_subject: Mapping[str, Sequence[Series]]) -> Match:
+    """Find a volume's series, whatever the other volumes claim. by_subject: the table's series."""
     texts = (volume.volume, volume.group, volume.image, volume.reference)
     subjects = {number for text in texts for number in re.findall(r"\d+", text)} & set(by_subject)
     if not subjects:
@@ -89,7 +90,7 @@ def _match_one(volume: SheetRow, by_subject: Mapping[str, Sequence[Series]]) -> 
     fitting: list[tuple[int, Series]] = []
     reasons = []
     for subject in sorted(subjects):
-        behind = _numbers_behind(subject, texts)
+        behind = _numbers_after(subject, texts)
         dates = {number for number in behind if _is_date(number)}
         others = behind - dates
         for series in by_subject[subject]:
@@ -108,8 +109,8 @@ def _match_one(volume: SheetRow, by_subject: Mapping[str, Sequence[Series]]) -> 
     return Match(volume.volume, chosen[0], BY[best])
 
 
-def _settled(one: Match, claims: Sequence[Match]) -> Match:
-    """Of several volumes that claim one series, the one with the strongest evidence has it, if it is the only one."""
+def _settle(one: Match, claims: Sequence[Match]) -> Match:
+    """Give a series that several volumes claim to the one with the strongest evidence, if it is the only such one."""
     best = max(BY.index(claim.reason) for claim in claims)
     strongest = [claim for claim in claims if BY.index(claim.reason) == best]
     if [one] == strongest:
@@ -120,26 +121,30 @@ def _settled(one: Match, claims: Sequence[Match]) -> Match:
     return Match(one.volume, None, f"{one.series} fits {others} as well; name date and series in the sheet's paths")
 
 
-def _numbers_behind(subject: str, texts: Iterable[str]) -> set[str]:
-    """Numbers of eight digits that stand behind the subject in the same text."""
-    found: set[str] = set()
+def _numbers_after(subject: str, texts: Iterable[str]) -> set[str]:
+    """Return the numbers of eight digits that follow the subject in the same text."""
+    following: set[str] = set()
     for text in texts:
         numbers = re.findall(r"\d+", text)
         if subject in numbers:
-            found.update(number for number in numbers[numbers.index(subject) + 1 :] if len(number) == 8)
-    return found
+            following.update(number for number in numbers[numbers.index(subject) + 1 :] if len(number) == 8)
+    return following
 
 
 def _is_date(number: str) -> bool:
-    """Whether eight digits are a date of this or the last century, year first."""
+    """Return whether eight digits are a date of this or the last century, year first."""
     return re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", number) is not None
 
 
 def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int = AUTHORS_SLICE) -> str:
-    """Add the authors' clicks on the sheet's volumes to the clicks table `out`; return what matched and what did not.
+    """Add the authors' clicks on the sheet's volumes to a clicks table. Returns what matched and what did not.
 
-    index: the slice that was clicked on. Clicks that `out` already has, by volume, structure and slice, stay as they
-    are. Raises ConfigurationError for a faulty sheet and ClickTableError where no volume matches.
+    table: the authors' table.
+    volumes: the sample sheet.
+    out: the clicks table; the clicks that it has, by volume, structure and slice, stay as they are.
+    index: the slice that was clicked on.
+
+    Raises ConfigurationError for a faulty sheet and ClickTableError if no volume matches.
     """
     faults: list[str] = []
     sheet = read_volumes(volumes, True, faults)
@@ -149,7 +154,7 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
     matches = match(sheet, series)
     if not any(one.series for one in matches):
         raise ClickTableError(
-            f"{volumes}: no volume matches a series of {table}\n{_unmatched(matches)}\n"
+            f"{volumes}: no volume matches a series of {table}\n{_list_unmatched(matches)}\n"
             "A volume is found by its subject's number in the name, group or paths of its row."
         )
     target = ClickTable(out)
@@ -166,7 +171,7 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
     lines = [f"{out}: {added} clicks added" + (f", {kept} were there already and stay as they are" if kept else "")]
     lines += [f"  {sum(one.reason == by for one in matches)} volumes matched by {by}" for by in reversed(BY)]
     if any(one.series is None for one in matches):
-        lines += [f"{sum(one.series is None for one in matches)} volumes without clicks:", _unmatched(matches)]
+        lines += [f"{sum(one.series is None for one in matches)} volumes without clicks:", _list_unmatched(matches)]
     used = {one.series for one in matches}
     if left := [entry for entry in series if entry not in used]:
         shown = "; ".join(map(str, left[:3])) + ("; ..." if len(left) > 3 else "")
@@ -174,6 +179,6 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
     return "\n".join(lines)
 
 
-def _unmatched(matches: Sequence[Match]) -> str:
+def _list_unmatched(matches: Sequence[Match]) -> str:
     lines = [f"  {one.volume}: {one.reason}" for one in matches if one.series is None]
     return "\n".join(lines)

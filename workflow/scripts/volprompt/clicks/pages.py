@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from volprompt.clicks.table import ClickTable
+from volprompt.clicks.table import ClickKey, ClickTable, Point
 from volprompt.errors import VolpromptError
 from volprompt.palette import structure_colours
-from volprompt.prompts.schemes import middle_slice, wanted_clicks
+from volprompt.prompts.schemes import clicks_needed, middle_slice
 from volprompt.settings.config import Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.study.sheets import Click, SheetRow, read_click_table, read_volumes
@@ -36,9 +36,12 @@ class CollectError(VolpromptError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a volume's frames come from: its image, or the folder in which they lie converted; shape (slice, y, x).
+    """Where a volume's frames come from: its image, or the folder of the converted volume.
 
+    row: of the sample sheet.
+    shape: of the frames, (slice, y, x).
     pixel: millimetres between neighbours along (y, x).
+    converted: the folder with the converted volume, or None.
     """
 
     row: SheetRow
@@ -51,7 +54,10 @@ class Source:
 class Page:
     """A slice of a volume, and the structures to be clicked on.
 
-    free: clicks count on every slice, as for schemes that look for a slice by themselves; else on this one alone.
+    source: where the frames come from.
+    slice: the slice that the page shows first.
+    structures: names, in the configuration's order.
+    free: whether clicks count on every slice, as for schemes that choose a slice by themselves, or on this one alone.
     """
 
     source: Source
@@ -64,16 +70,16 @@ class Page:
         """Name of the volume."""
         return self.source.row.volume
 
-    def own(self, clicks: Mapping[tuple[str, int], tuple[float, float]]) -> dict[tuple[str, int], tuple[float, float]]:
-        """Of a volume's clicks those that this page shows and changes."""
+    def select(self, clicks: Mapping[ClickKey, Point]) -> dict[ClickKey, Point]:
+        """Return those of a volume's clicks that this page shows and changes."""
         return {
             (name, index): point
             for (name, index), point in clicks.items()
             if name in self.structures and (self.free or index == self.slice)
         }
 
-    def done(self, clicks: Iterable[tuple[str, int]]) -> bool:
-        """Whether all structures have a click on one slice."""
+    def done(self, clicks: Iterable[ClickKey]) -> bool:
+        """Return whether all structures have a click on one slice."""
         clicked: dict[int, set[str]] = {}
         for name, index in clicks:
             clicked.setdefault(index, set()).add(name)
@@ -83,21 +89,21 @@ class Page:
 
 
 def source_of(row: SheetRow, settings: Settings) -> Source:
-    """Find a volume's frames; reads headers alone. Raises VolumeError where its image cannot be used.
+    """Find a volume's frames; reads headers alone. Raises VolumeError if its image cannot be used.
 
-    Converted frames are taken where they were made from this image as it is now, along this axis.
+    Converted frames are used if they were made along this axis from this image, and the image is not newer.
     """
     folder = Path(settings.results) / "volumes" / shard_of(row.volume, settings.shards)
-    file = folder / f"{row.volume}_frames.nii"
-    if file.exists() and (folder / "volumes.parquet").exists():
+    frames_path = folder / f"{row.volume}_frames.nii"
+    if frames_path.exists() and (folder / "volumes.parquet").exists():
         table = read_volume_table(folder)
-        found = table[(table["volume"] == row.volume) & (table["status"] == "ok") & (table["source"] == row.image)]
+        rows = table[(table["volume"] == row.volume) & (table["status"] == "ok") & (table["source"] == row.image)]
         axes = FRAME_AXES.get(str(settings.frames.axis))
         sources = [source for source in (Path(row.image), *data_files(row.image)) if source.exists()]
-        newer = file.stat().st_mtime >= max((source.stat().st_mtime for source in sources), default=math.inf)
-        if len(found) and newer and axes == found.iloc[0]["frame_axes"]:
-            depth, height, width = (int(size) for size in found.iloc[0]["shape"])
-            _, y_mm, x_mm = (float(size) for size in found.iloc[0]["spacing"])
+        newer = frames_path.stat().st_mtime >= max((source.stat().st_mtime for source in sources), default=math.inf)
+        if len(rows) and newer and axes == rows.iloc[0]["frame_axes"]:
+            depth, height, width = (int(size) for size in rows.iloc[0]["shape"])
+            _, y_mm, x_mm = (float(size) for size in rows.iloc[0]["spacing"])
             return Source(row, (depth, height, width), (y_mm, x_mm), folder)
     with open_image(row.image, row.series) as image:
         grid = grid_of(image, settings.frames.axis)
@@ -105,7 +111,7 @@ def source_of(row: SheetRow, settings: Settings) -> Source:
 
 
 def frames_of(source: Source, settings: Settings) -> np.ndarray:
-    """A volume's frames: uint8 (slice, y, x), as the models see them. Raises VolumeError."""
+    """Read a volume's frames: uint8 (slice, y, x), as the models see them. Raises VolumeError."""
     if source.converted:
         return read_frames(source.converted, source.row.volume)
     with open_image(source.row.image, source.row.series) as image:
@@ -116,21 +122,25 @@ def frames_of(source: Source, settings: Settings) -> np.ndarray:
 def pages_of(
     source: Source,
     settings: Settings,
-    given: Iterable[Click] = (),
+    volume_clicks: Iterable[Click] = (),
     structures: Sequence[str] | None = None,
     slice_: str | None = None,
 ) -> list[Page]:
-    """The pages of a volume: one per slice that schemes prompt with clicks, or one for those that take any slice.
+    """Return a volume's pages: one per slice that schemes prompt with clicks, or one for schemes that take any slice.
 
-    given: clicks of the volume's own table, which count before the study's and are not asked for again; structures:
-    these instead of those that the schemes need; slice_: `middle`, `any` or an index instead of the schemes' slices.
+    source: where the frames come from.
+    settings: the configuration.
+    volume_clicks: of the volume's own table, which override the study's and are not asked for again.
+    structures: names to ask for, instead of those that the schemes need.
+    slice_: `middle`, `any` or an index, instead of the schemes' slices.
+
     Raises CollectError for a slice that the volume does not have.
     """
     depth = source.shape[0]
     fixed: dict[int, set[str]] = {}
     anywhere: set[str] = set()
     for scheme in settings.used_schemes.values():
-        names, index = wanted_clicks(scheme, list(settings.structures), settings.scored_structures, depth)
+        names, index = clicks_needed(scheme, list(settings.structures), settings.scored_structures, depth)
         (anywhere if index is None else fixed.setdefault(index, set())).update(names)
     if structures:
         fixed = {index: set(structures) for index in fixed}
@@ -143,12 +153,12 @@ def pages_of(
         fixed[min(fixed)] |= anywhere
         anywhere = set()
     pages = []
-    for index, wanted in [*sorted(fixed.items()), *([(middle_slice(depth), anywhere)] if anywhere else [])]:
+    for index, needed in [*sorted(fixed.items()), *([(middle_slice(depth), anywhere)] if anywhere else [])]:
         if not 0 <= index < depth:
             raise CollectError(f"{source.row.volume}: slice {index} is asked for; it has {depth} (0 to {depth - 1})")
-        free = wanted is anywhere
-        known = {click.structure for click in given if free or click.slice == index}
-        asked = tuple(name for name in settings.structures if name in wanted - known)
+        free = needed is anywhere
+        clicked = {click.structure for click in volume_clicks if free or click.slice == index}
+        asked = tuple(name for name in settings.structures if name in needed - clicked)
         if asked:
             pages.append(Page(source, index, asked, free))
     return pages
@@ -182,7 +192,7 @@ class Collection:
         self._lock = threading.Lock()
 
     def describe(self) -> dict[str, Any]:
-        """Everything that the page in the browser has to know at its start."""
+        """Return everything that the page in the browser has to know at its start."""
         table = ClickTable(self.path)
         done = [page.done(table.of_volume(page.volume)) for page in self.pages]
         return {
@@ -206,44 +216,45 @@ class Collection:
         }
 
     def clicks(self, page: Page) -> list[dict[str, Any]]:
-        """The clicks of a page as the table holds them now."""
-        own = page.own(ClickTable(self.path).of_volume(page.volume))
-        return [{"structure": name, "slice": index, "x": x, "y": y} for (name, index), (x, y) in own.items()]
+        """Return the clicks of a page as the table holds them now."""
+        clicks = page.select(ClickTable(self.path).of_volume(page.volume))
+        return [{"structure": name, "slice": index, "x": x, "y": y} for (name, index), (x, y) in clicks.items()]
 
     def save(self, page: Page, clicks: object) -> bool:
-        """Make these the clicks of a page and write the table; returns whether the page is done.
+        """Make these the clicks of a page and write the table. Returns whether the page is done.
 
-        The table is read again before, so that what was written to it meanwhile is kept. Raises CollectError for
-        clicks that do not fit the page.
+        The table is read again first, so that rows written meanwhile are kept. Raises CollectError for clicks that do
+        not fit the page.
         """
-        wanted = checked_clicks(page, clicks)
+        new = checked_clicks(page, clicks)
         with self._lock:
             table = ClickTable(self.path)
-            before = page.own(table.of_volume(page.volume))
-            for name, index in before.keys() - wanted.keys():
+            old = page.select(table.of_volume(page.volume))
+            for name, index in old.keys() - new.keys():
                 table.remove(page.volume, name, index)
-            for (name, index), point in wanted.items():
-                if before.get((name, index)) != point:
+            for (name, index), point in new.items():
+                if old.get((name, index)) != point:
                     table.put(page.volume, name, index, *point)
-            if before != wanted:
+            if old != new:
                 table.write()
-        return page.done(wanted)
+        return page.done(new)
 
 
 def first_page(done: Sequence[bool]) -> int:
-    """Where a session goes on: the first page without clicks behind the last one that has them, else the first one.
+    """Return the page at which a session continues; the number of pages if all are done.
 
-    Skipped pages come up once more at the end. The number of pages where all are done.
+    That is the first open page after the last one that is done, or else the first open page, so that skipped pages come
+    up again at the end.
     """
     open_pages = [place for place, finished in enumerate(done) if not finished]
     last = max((place for place, finished in enumerate(done) if finished), default=-1)
     return next((place for place in open_pages if place > last), open_pages[0] if open_pages else len(done))
 
 
-def checked_clicks(page: Page, clicks: object) -> dict[tuple[str, int], tuple[float, float]]:
-    """(structure, slice) -> (x, y) of clicks that the browser sent. Raises CollectError for one of another page."""
+def checked_clicks(page: Page, clicks: object) -> dict[ClickKey, Point]:
+    """Check clicks that the browser sent. Raises CollectError for one that does not belong to the page."""
     depth, height, width = page.source.shape
-    found: dict[tuple[str, int], tuple[float, float]] = {}
+    checked: dict[ClickKey, Point] = {}
     for click in clicks if isinstance(clicks, list) else [clicks]:
         if not isinstance(click, dict):
             raise CollectError("expected a list of clicks")
@@ -256,8 +267,8 @@ def checked_clicks(page: Page, clicks: object) -> dict[tuple[str, int], tuple[fl
             raise CollectError(f"'{name}' is not asked for here; expected one of {', '.join(page.structures)}")
         if not page.free and index != page.slice:
             raise CollectError(f"a click on slice {index}: the schemes prompt slice {page.slice}")
-        found[name, index] = round(float(x), 3), round(float(y), 3)
-    return found
+        checked[name, index] = round(float(x), 3), round(float(y), 3)
+    return checked
 
 
 def collect(
@@ -268,8 +279,11 @@ def collect(
 ) -> tuple[Collection, Settings]:
     """Find out what is to be clicked on in a study.
 
-    table: the clicks table to write, instead of the configuration's; structures, slice_: as for `pages_of`. Raises
-    ConfigurationError with the faults of settings and tables; checkpoints are not looked at.
+    config: the configuration as it was read.
+    table: the clicks table to write, instead of the configuration's.
+    structures, slice_: as in `pages_of`.
+
+    Raises ConfigurationError with the faults of settings and tables; checkpoints are not looked at.
     """
     settings, faults = read_valid_part(config)
     if settings is None:
@@ -280,7 +294,9 @@ def collect(
             faults.append(f"--structures: there is no structure '{name}'{hint(name, settings.structures)}")
     if slice_ and slice_ not in ("middle", "any") and not slice_.isdecimal():
         faults.append(f"--slice: is '{slice_}'; expected a slice number, middle or any")
-    own = {row.volume: read_click_table(row.clicks, settings, row.volume, faults) for row in volumes if row.clicks}
+    volume_clicks = {
+        row.volume: read_click_table(row.clicks, settings, row.volume, faults) for row in volumes if row.clicks
+    }
     if faults:
         raise ConfigurationError(faults)
     if not structures and not any("click" in scheme.origins for scheme in settings.used_schemes.values()):
@@ -292,16 +308,16 @@ def collect(
 
     def pages_or_reason(row: SheetRow) -> list[Page] | str:
         try:
-            return pages_of(source_of(row, settings), settings, own.get(row.volume, ()), structures, slice_)
+            return pages_of(source_of(row, settings), settings, volume_clicks.get(row.volume, ()), structures, slice_)
         except VolpromptError as error:
             return str(error)
 
     with ThreadPoolExecutor(8) as pool:
-        for row, found in zip(volumes, pool.map(pages_or_reason, volumes), strict=True):
-            if isinstance(found, str):
-                unusable[row.volume] = found
+        for row, outcome in zip(volumes, pool.map(pages_or_reason, volumes), strict=True):
+            if isinstance(outcome, str):
+                unusable[row.volume] = outcome
             else:
-                pages += found
+                pages += outcome
     if not pages:
         reasons = "".join(f"\n  {reason}" for reason in unusable.values())
         raise CollectError(f"{settings.volumes}: there is nothing to click on{reasons}")

@@ -57,7 +57,7 @@ class FrameStore:
         self._lock = threading.Lock()
 
     def ask(self, source: Source) -> Future[np.ndarray]:
-        """The frames of a volume, now or later."""
+        """Start to read the frames of a volume, unless they are there, and return them as a future."""
         with self._lock:
             name = source.row.volume
             if name not in self._kept:
@@ -91,7 +91,7 @@ class CollectServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """The address of the page, token included."""
+        """Address of the page, with the token."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
 
@@ -134,19 +134,19 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 300
 
     def do_GET(self) -> None:
-        """The page and its parts, frames, and clicks."""
-        self._answer(self._get)
+        """Answer with the page and its parts, a frame, or clicks."""
+        self._answer(self._answer_get)
 
     def do_POST(self) -> None:
-        """Clicks to be saved."""
-        self._answer(self._post)
+        """Save clicks."""
+        self._answer(self._answer_post)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the address holds the token."""
 
     def _answer(self, make: Any) -> None:
         try:
-            body, kind = make(self._path())
+            body, kind = make(self._read_path())
             self._send(HTTPStatus.OK, body, kind)
         except Refused as refused:
             self.close_connection = True  # a body may be left unread
@@ -165,8 +165,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _path(self) -> list[str]:
-        """The parts of the path behind the token, for a request that may be answered."""
+    def _read_path(self) -> list[str]:
+        """Return the parts of the path after the token. Raises Refused for a request that may not be answered."""
         forbidden = Refused(HTTPStatus.FORBIDDEN, "Open the address that the command has printed.")
         if self.headers.get("Host", "") not in self.server.hosts:
             raise forbidden
@@ -178,18 +178,18 @@ class Handler(BaseHTTPRequestHandler):
             raise forbidden
         return rest.split("/")
 
-    def _get(self, parts: list[str]) -> tuple[bytes, str]:
+    def _answer_get(self, parts: list[str]) -> tuple[bytes, str]:
         if len(parts) == 1 and parts[0] in self.server.static:
             return self.server.static[parts[0]]
         if parts == ["study"]:
-            return self._json(self.server.collection.describe())
+            return self._as_json(self.server.collection.describe())
         if len(parts) == 3 and parts[0] == "page" and parts[2] == "clicks":
-            return self._json({"clicks": self.server.collection.clicks(self._page(parts[1]))})
+            return self._as_json({"clicks": self.server.collection.clicks(self._page_of_number(parts[1]))})
         if len(parts) == 3 and parts[0] == "page":
-            return self._frame(self._page(parts[1]), int(parts[1]), parts[2])
+            return self._frame_as_png(self._page_of_number(parts[1]), int(parts[1]), parts[2])
         raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
-    def _post(self, parts: list[str]) -> tuple[bytes, str]:
+    def _answer_post(self, parts: list[str]) -> tuple[bytes, str]:
         if len(parts) != 3 or parts[0] != "page" or parts[2] != "clicks":
             raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
         length = self.headers.get("Content-Length", "")
@@ -202,16 +202,16 @@ class Handler(BaseHTTPRequestHandler):
             clicks = json.loads(body)
         except ValueError:
             raise Refused(HTTPStatus.BAD_REQUEST, "Expected JSON.") from None
-        return self._json({"done": self.server.collection.save(self._page(parts[1]), clicks)})
+        return self._as_json({"done": self.server.collection.save(self._page_of_number(parts[1]), clicks)})
 
-    def _page(self, number: str) -> Page:
+    def _page_of_number(self, number: str) -> Page:
         pages = self.server.collection.pages
         if not number.isdecimal() or int(number) >= len(pages):
             raise Refused(HTTPStatus.NOT_FOUND, "There is no such page.")
         return pages[int(number)]
 
-    def _frame(self, page: Page, place: int, index: str) -> tuple[bytes, str]:
-        """A frame as PNG; the volumes of the pages behind it are read ahead."""
+    def _frame_as_png(self, page: Page, place: int, index: str) -> tuple[bytes, str]:
+        """Return a frame as PNG; the volumes of the next pages are read ahead."""
         if not index.isdecimal() or int(index) >= page.source.shape[0]:
             raise Refused(HTTPStatus.NOT_FOUND, "There is no such slice.")
         asked = self.server.frames.ask(page.source)
@@ -222,5 +222,5 @@ class Handler(BaseHTTPRequestHandler):
         return stream.getvalue(), "image/png"
 
     @staticmethod
-    def _json(value: object) -> tuple[bytes, str]:
+    def _as_json(value: object) -> tuple[bytes, str]:
         return json.dumps(value).encode(), "application/json"

@@ -13,7 +13,9 @@ from volprompt.study.sheets import read_rows
 
 COLUMNS = ("volume", "structure", "slice", "x", "y")
 
-Key = tuple[str, str, str]  # volume, structure, slice
+Point = tuple[float, float]  # (x, y), pixels of the frame
+ClickKey = tuple[str, int]  # structure, slice
+RowKey = tuple[str, str, str]  # volume, structure, slice, as in the file
 
 
 class ClickTableError(VolpromptError):
@@ -21,10 +23,9 @@ class ClickTableError(VolpromptError):
 
 
 class ClickTable:
-    """A clicks table in a file: rows are put in, replaced and taken out by volume, structure and slice.
+    """A clicks table in a file: rows are added, replaced and removed by volume, structure and slice.
 
-    Rows that are not touched keep their place and their text, whatever they say. Of several rows of one key the last
-    one counts, as everywhere.
+    Other rows keep their place and their text. If there are several rows of one key, the last one counts.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -33,33 +34,33 @@ class ClickTable:
         self.rows: list[dict[str, str]] = []
         faults: list[str] = []
         if self.path.exists():
-            found = read_rows(str(path), separator(path, ","), set(COLUMNS), set(), faults)
-            self.rows = [{name: row[name].strip() for name in COLUMNS} for row in found]
+            rows = read_rows(str(path), separator(path, ","), set(COLUMNS), set(), faults)
+            self.rows = [{name: row[name].strip() for name in COLUMNS} for row in rows]
         if faults:
             raise ClickTableError("\n".join(faults))
 
-    def of_volume(self, volume: str) -> dict[tuple[str, int], tuple[float, float]]:
-        """(structure, slice) -> (x, y) of a volume's clicks."""
-        found = {}
+    def of_volume(self, volume: str) -> dict[ClickKey, Point]:
+        """Return a volume's clicks. Raises ClickTableError for a row without numbers."""
+        clicks = {}
         for row in self.rows:
             if row["volume"] == volume:
                 try:
-                    found[row["structure"], int(row["slice"])] = float(row["x"]), float(row["y"])
+                    clicks[row["structure"], int(row["slice"])] = float(row["x"]), float(row["y"])
                 except ValueError:
                     raise ClickTableError(
                         f"{self.path}: a row of volume '{volume}' holds slice '{row['slice']}', x '{row['x']}', y "
                         f"'{row['y']}'; expected a whole number and two numbers. Correct or remove it."
                     ) from None
-        return found
+        return clicks
 
-    def keys(self) -> set[Key]:
-        """Volume, structure and slice of every row."""
-        return {_key(row) for row in self.rows}
+    def keys(self) -> set[RowKey]:
+        """Return volume, structure and slice of every row."""
+        return {_row_key(row) for row in self.rows}
 
     def put(self, volume: str, structure: str, index: int, x: float, y: float) -> None:
-        """Set a click: pixels of the frame, kept to a thousandth."""
-        row = dict(zip(COLUMNS, (volume, structure, str(index), _number(x), _number(y)), strict=True))
-        places = [place for place, old in enumerate(self.rows) if _key(old) == _key(row)]
+        """Set a click. x, y: pixels of the frame, kept to a thousandth."""
+        row = dict(zip(COLUMNS, (volume, structure, str(index), _as_text(x), _as_text(y)), strict=True))
+        places = [place for place, old in enumerate(self.rows) if _row_key(old) == _row_key(row)]
         if not places:
             self.rows.append(row)
             return
@@ -68,8 +69,8 @@ class ClickTable:
             del self.rows[place]
 
     def remove(self, volume: str, structure: str, index: int) -> None:
-        """Take out a click, if there is one."""
-        self.rows = [row for row in self.rows if _key(row) != (volume, structure, str(index))]
+        """Remove a click, if there is one."""
+        self.rows = [row for row in self.rows if _row_key(row) != (volume, structure, str(index))]
 
     def write(self) -> None:
         """Write the table to its file, atomically."""
@@ -80,9 +81,9 @@ class ClickTable:
         write_text(self.path, text.getvalue())
 
 
-def _key(row: Mapping[str, str]) -> Key:
+def _row_key(row: Mapping[str, str]) -> RowKey:
     return row["volume"], row["structure"], row["slice"]
 
 
-def _number(value: float) -> str:
+def _as_text(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")

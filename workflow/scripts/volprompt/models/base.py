@@ -143,7 +143,7 @@ def batches_of_one_form(
 
     def form(item: Prompted) -> tuple[int, bool, bool]:
         prompt = prompt_of(item)
-        return len(prompt.points), prompt.box is not None, prompt.mask is not None
+        return prompt.form
 
     for _, group in groupby(sorted(items, key=form), key=form):
         yield from in_batches(list(group))

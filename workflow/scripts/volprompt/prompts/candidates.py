@@ -40,16 +40,16 @@ class PromptError(VolpromptError):
 
 
 def centroid(mask: np.ndarray) -> tuple[float, float]:
-    """Centre of mass (x, y) of a 2D mask, as the paper's points; it can lie outside a concave structure."""
+    """Return the centre of mass (x, y) of a 2D mask, as the paper's points; it can lie outside a concave structure."""
     y, x = np.nonzero(mask)
     return float(x.mean()), float(y.mean())
 
 
 def interior_point(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float]:
-    """The pixel (x, y) of a 2D mask that lies deepest inside, by the Euclidean distance transform.
+    """Return the pixel (x, y) of a 2D mask that lies deepest inside, by the Euclidean distance transform.
 
-    spacing: millimetres along (y, x). The frame's border counts as the mask's. Of several deepest pixels the one next
-    to the centroid is taken, then the first in reading order.
+    spacing: millimetres along (y, x). The border of the frame counts as a border of the mask. If several pixels are
+    equally deep, the one nearest the centroid is taken, then the first in reading order.
     """
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1]
     y, x = np.nonzero(np.isclose(depth, depth.max()))
@@ -59,13 +59,13 @@ def interior_point(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) 
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Tight box (x, y, x2, y2) of a 2D mask, maxima inclusive."""
+    """Return the tight box (x, y, x2, y2) of a 2D mask, maxima inclusive."""
     y, x = np.nonzero(mask)
     return int(x.min()), int(y.min()), int(x.max()), int(y.max())
 
 
 def structure_prompts(mask: np.ndarray, spacing: tuple[float, float]) -> list[dict]:
-    """Centroid, interior point and box of every slice in which a structure appears.
+    """Return centroid, interior point and box of every slice that shows a structure.
 
     mask: bool (slice, y, x); spacing: millimetres along (y, x). Rows hold slice, kind, origin, coordinates and area
     (pixels).
@@ -84,9 +84,13 @@ def structure_prompts(mask: np.ndarray, spacing: tuple[float, float]) -> list[di
 
 
 def click_prompts(clicks: Iterable[Mapping], shape: Sequence[int], areas: Mapping[tuple[str, int], int]) -> list[dict]:
-    """The rows of one volume's clicks; areas: pixels of (structure, slice) where a reference is there.
+    """Return the rows of one volume's clicks.
 
-    Raises PromptError for a click outside the volume's frames; shape: (slice, y, x).
+    clicks: rows with structure, slice, x and y.
+    shape: of the volume's frames, (slice, y, x).
+    areas: pixels of the reference by structure and slice.
+
+    Raises PromptError for a click outside the frames.
     """
     rows = []
     for click in clicks:
@@ -108,16 +112,25 @@ def click_prompts(clicks: Iterable[Mapping], shape: Sequence[int], areas: Mappin
 
 def volume_prompts(
     reference: np.ndarray | None,
-    structures: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[int]],
     clicks: Iterable[Mapping],
     shape: Sequence[int],
     spacing: tuple[float, float],
 ) -> pd.DataFrame:
-    """All candidate prompts of one volume, without its name. Raises PromptError."""
+    """Return all candidate prompts of one volume, as a prompt table without the volume's name.
+
+    reference: label map (slice, y, x), or None.
+    labels: label numbers by structure.
+    clicks: the volume's clicks, rows with structure, slice, x and y.
+    shape: of the frames, (slice, y, x).
+    spacing: millimetres along (y, x).
+
+    Raises PromptError for a click outside the frames.
+    """
     rows: list[dict] = []
     if reference is not None:
-        for name, labels in structures.items():
-            mask = structure_mask(reference, labels)
+        for name, numbers in labels.items():
+            mask = structure_mask(reference, numbers)
             rows += [{"structure": name, **row} for row in structure_prompts(mask, spacing)]
     areas = {(row["structure"], row["slice"]): row["area"] for row in rows}
     rows += click_prompts(clicks, shape, areas)
@@ -125,35 +138,40 @@ def volume_prompts(
 
 
 def as_prompt_table(rows: Iterable[Mapping]) -> pd.DataFrame:
-    """A table with the columns and types of the prompt table, empty ones included."""
+    """Make a table with all columns and the types of the prompt table, even without rows."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def extract_shard(
-    volumes: str | Path, structures: Mapping[str, Sequence[int]], clicks: Sequence[Mapping], prompts: str | Path
+    volumes: str | Path, labels: Mapping[str, Sequence[int]], clicks: Sequence[Mapping], prompts: str | Path
 ) -> None:
     """Write the prompt table of a converted shard.
 
-    volumes: the shard's folder; clicks: rows with volume, structure, slice, x, y. The file's metadata holds the
-    schema's version, the digests of what the prompts were taken from, and under `failed` the volumes whose clicks are
-    wrong, with the reason; these have no row.
+    volumes: the shard's folder.
+    labels: label numbers by structure.
+    clicks: rows with volume, structure, slice, x, y.
+    prompts: the table to write.
+
+    The file's metadata holds the schema's version, the digests of the sources, and under `failed` the volumes whose
+    clicks are wrong, with the reason; these have no row.
     """
     table = read_volume_table(volumes)
     converted = table[table["status"] == "ok"]
     progress = Progress(len(converted))
     tables, failed = [], {}
     for row in converted.itertuples():
-        own = [click for click in clicks if click["volume"] == row.volume]
+        volume_clicks = [click for click in clicks if click["volume"] == row.volume]
         spacing = float(row.spacing[1]), float(row.spacing[2])
         reference = read_reference(volumes, row.volume)
         try:
-            found = volume_prompts(reference, structures, own, list(row.shape), spacing)
+            candidates = volume_prompts(reference, labels, volume_clicks, list(row.shape), spacing)
         except PromptError as error:
             failed[row.volume] = f"{row.volume}: {error}"
             logger.error("FAILED: %s", failed[row.volume])
             continue
-        tables.append(found.assign(volume=row.volume))
-        progress.step(row.volume, f"{(found['kind'] == 'point').sum()} points, {(found['kind'] == 'box').sum()} boxes")
+        tables.append(candidates.assign(volume=row.volume))
+        counts = candidates["kind"].value_counts()
+        progress.step(row.volume, f"{counts.get('point', 0)} points, {counts.get('box', 0)} boxes")
     sources = {row.volume: [row.sha256, row.reference_sha256] for row in converted.itertuples()}
     metadata = {
         "schema_version": SCHEMA_VERSION,

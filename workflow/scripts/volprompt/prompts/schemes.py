@@ -1,4 +1,4 @@
-"""A scheme's definition and a volume's prompt table become what a predictor is given, per object and slice."""
+"""A scheme and a volume's prompt table become the prompts of a predictor, per object and slice."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ class MissingPrompt(VolpromptError):
 
 @dataclass(frozen=True)
 class ObjectPrompt:
-    """What a predictor is given for one object on one slice.
+    """The prompt of one object on one slice.
 
-    points: float32 (n, 2), (x, y) in pixels of the frame; labels: int32 (n,), 1 positive, 0 negative;
-    box: float32 (4,), x, y, x2, y2, or None; mask: bool (y, x), or None. A mask is the only prompt on its slice.
+    structure: name of the object.
+    slice: index of the slice.
+    points: float32 (n, 2), (x, y) in pixels of the frame.
+    labels: int32 (n,), 1 for a positive point and 0 for a negative one.
+    box: float32 (4,), x, y, x2, y2 in pixels of the frame, or None.
+    mask: bool (y, x), or None. A mask is the only prompt on its slice.
     """
 
     structure: str
@@ -33,6 +37,16 @@ class ObjectPrompt:
     labels: np.ndarray
     box: np.ndarray | None = None
     mask: np.ndarray | None = None
+
+    @property
+    def form(self) -> tuple[int, bool, bool]:
+        """Number of points, and whether there is a box and a mask. Prompts of one form can share a batch."""
+        return len(self.points), self.box is not None, self.mask is not None
+
+    @property
+    def count(self) -> int:
+        """Number of points, boxes and masks."""
+        return sum(self.form)
 
 
 @dataclass(frozen=True)
@@ -44,24 +58,28 @@ class FrameGrid:
 
 
 def frame_grid(grid: Grid) -> FrameGrid:
-    """That of a volume's frames."""
+    """Return size and spacing of the frames of a volume with this grid."""
     return FrameGrid(grid.frames_shape[1:], grid.spacing[1:])
 
 
 def middle_slice(depth: int) -> int:
-    """The middle slice as the paper counts: index 80 of 160."""
+    """Return the index of the middle slice as the paper counts: 80 of 160."""
     return depth // 2
 
 
 class Candidates:
-    """One volume's candidate prompts, looked up by structure and slice; displaced where a scheme wants noise.
-
-    frame: of the volume, needed for noise.
-    """
+    """The candidate prompts of one volume, by structure and slice; displaced if the scheme has noise."""
 
     def __init__(
         self, table: pd.DataFrame, origins: Sequence[str], noise: Noise | None = None, frame: FrameGrid | None = None
     ) -> None:
+        """Look up the prompts of a volume.
+
+        table: the volume's rows of the prompt table.
+        origins: of points, the first available one of which is used.
+        noise: how far prompts are displaced, if at all.
+        frame: size and spacing of the volume's frames, needed for noise.
+        """
         self.points: dict[tuple[str, int], tuple[float, float]] = {}
         points = table[table["kind"] == "point"]
         for origin in reversed(origins):
@@ -85,10 +103,10 @@ class Candidates:
             self.boxes = {key: displaced_box(box, noise, frame, volume, *key) for key, box in self.boxes.items()}
 
 
-def _draws(noise: Noise, volume: str, structure: str, index: int) -> np.ndarray:
-    """Six standard normal numbers: x and y of a point, then the four sides of a box.
+def _draw_numbers(noise: Noise, volume: str, structure: str, index: int) -> np.ndarray:
+    """Draw six standard normal numbers: for x and y of a point, then for the four sides of a box.
 
-    They depend on seed, volume, structure and slice alone, so all models, and schemes of one seed, get the same.
+    They depend only on seed, volume, structure and slice, so they are the same for all models and schemes of one seed.
     """
     key = [noise.seed, zlib.crc32(volume.encode()), zlib.crc32(structure.encode()), index]
     return np.random.default_rng(key).standard_normal(6)
@@ -97,8 +115,8 @@ def _draws(noise: Noise, volume: str, structure: str, index: int) -> np.ndarray:
 def displaced_point(
     point: tuple[float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
 ) -> tuple[float, float]:
-    """A point (x, y) moved by a normal displacement along each axis, in millimetres, and kept in the frame."""
-    moved_x, moved_y = _draws(noise, volume, structure, index)[:2] * noise.points_mm
+    """Move a point (x, y) by a normal displacement in millimetres along both axes, and keep it in the frame."""
+    moved_x, moved_y = _draw_numbers(noise, volume, structure, index)[:2] * noise.points_mm
     x = np.clip(point[0] + moved_x / frame.spacing[1], 0, frame.size[1] - 1)
     y = np.clip(point[1] + moved_y / frame.spacing[0], 0, frame.size[0] - 1)
     return float(x), float(y)
@@ -107,8 +125,11 @@ def displaced_point(
 def displaced_box(
     box: tuple[float, float, float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
 ) -> tuple[float, float, float, float]:
-    """A box (x, y, x2, y2) with each side moved by itself and kept in the frame; sides that pass each other swap."""
-    sides = _draws(noise, volume, structure, index)[2:] * noise.boxes_mm
+    """Move the four sides of a box (x, y, x2, y2) independently, and keep them in the frame.
+
+    Sides that pass each other swap.
+    """
+    sides = _draw_numbers(noise, volume, structure, index)[2:] * noise.boxes_mm
     moved = np.array(box) + sides / np.tile(frame.spacing[::-1], 2)
     x, x2 = sorted(np.clip(moved[::2], 0, frame.size[1] - 1))
     y, y2 = sorted(np.clip(moved[1::2], 0, frame.size[0] - 1))
@@ -118,17 +139,22 @@ def displaced_box(
 def scheme_prompts(
     scheme: Scheme,
     table: pd.DataFrame,
-    structures: Sequence[str],
+    configured: Sequence[str],
     scored: Sequence[str],
     depth: int,
     frame: FrameGrid | None = None,
 ) -> list[ObjectPrompt]:
-    """The prompts that `scheme` gives for one volume: per object every slice (image), or one or some slices (video).
+    """Return a scheme's prompts for one volume: per object on every slice (image), or on one or some slices (video).
 
-    table: the volume's rows of the prompt table; structures: all configured ones in order; scored: the objects unless
-    the scheme names its own; depth: number of slices; frame: needed by a scheme with noise. The prompts of a scheme
-    with `mask` say where a mask is the prompt; `with_masks` gives it. Raises MissingPrompt, for an image scheme only
-    where no slice at all has a prompt.
+    scheme: the scheme.
+    table: the volume's rows of the prompt table.
+    configured: names of all structures, in the configuration's order.
+    scored: names of the scored structures, which are the objects unless the scheme names others.
+    depth: number of slices.
+    frame: size and spacing of the frames, needed by a scheme with noise.
+
+    A prompt of a scheme with `mask` has no mask yet; `with_masks` adds it. Raises MissingPrompt; for an image scheme
+    only if no slice at all has a prompt.
     """
     objects = list(scheme.structures or scored)
     candidates = Candidates(table, scheme.origins, scheme.noise, frame)
@@ -139,73 +165,73 @@ def scheme_prompts(
             prompt
             for index in range(depth)
             for name in objects
-            if (prompt := _on_slice(scheme, candidates, name, index, structures)) is not None
+            if (prompt := _prompt_on_slice(scheme, candidates, name, index, configured)) is not None
         ]
         if not prompts:
-            raise MissingPrompt(f"no slice has a {_kind(scheme)} for {_listed(objects)}; check the reference's labels")
+            raise MissingPrompt(f"no slice has a {_kinds(scheme)} for {_quoted(objects)}; check the reference's labels")
         return prompts
-    slices = _prompted_slices(scheme, candidates, objects, structures, depth)
-    found = [_on_slice(scheme, candidates, name, index, structures) for name in objects for index in slices[name]]
-    return [prompt for prompt in found if prompt is not None]
+    slices = _prompted_slices(scheme, candidates, objects, configured, depth)
+    pairs = [(name, index) for name in objects for index in slices[name]]
+    on_slices = (_prompt_on_slice(scheme, candidates, name, index, configured) for name, index in pairs)
+    return [prompt for prompt in on_slices if prompt is not None]
 
 
-def wanted_clicks(
-    scheme: Scheme, structures: Sequence[str], scored: Sequence[str], depth: int
+def clicks_needed(
+    scheme: Scheme, configured: Sequence[str], scored: Sequence[str], depth: int
 ) -> tuple[list[str], int | None]:
-    """The structures that a scheme takes clicks on, in order, and the slice on which; None where it can be any.
+    """Return the structures that a scheme takes clicks on, in order, and the slice; None if it can be any slice.
 
-    structures, scored, depth: as for `scheme_prompts`. No structure for a scheme that takes no clicks.
+    The other arguments are those of `scheme_prompts`. A scheme that takes no clicks gives no structure.
     """
     if "click" not in scheme.origins:
         return [], None
-    pointed = set(structures) if scheme.negatives == "others" else set(scheme.structures or scored)
+    pointed = set(configured) if scheme.negatives == "others" else set(scheme.structures or scored)
     first, *more = scheme.slices
     free = scheme.predictor == "image" or bool(more) or first in ("nearest", "largest")
     index = None if free else _fixed_slice(first, depth)
-    return [name for name in structures if name in pointed], index
+    return [name for name in configured if name in pointed], index
 
 
 def with_masks(
-    prompts: Sequence[ObjectPrompt], reference: np.ndarray, structures: Mapping[str, Sequence[int]]
+    prompts: Sequence[ObjectPrompt], reference: np.ndarray, labels: Mapping[str, Sequence[int]]
 ) -> list[ObjectPrompt]:
-    """Prompts of a scheme with `mask`, each with the reference mask of its slice.
+    """Add the reference mask of its slice to every prompt of a scheme with `mask`.
 
-    reference: label map (slice, y, x); structures: label numbers by name.
+    reference: label map (slice, y, x); labels: label numbers by structure.
     """
     return [
-        replace(prompt, mask=structure_mask(reference[prompt.slice], structures[prompt.structure]))
-        for prompt in prompts
+        replace(prompt, mask=structure_mask(reference[prompt.slice], labels[prompt.structure])) for prompt in prompts
     ]
 
 
 def present_slices(table: pd.DataFrame, structure: str, depth: int) -> np.ndarray:
-    """The slices on which the reference shows a structure: bool (slice,). table: as for `scheme_prompts`."""
+    """Return on which slices the reference shows a structure: bool (slice,). table: as in `scheme_prompts`."""
     present = np.zeros(depth, bool)
     present[table.loc[(table["kind"] == "box") & (table["structure"] == structure), "slice"]] = True
     return present
 
 
-def _on_slice(
-    scheme: Scheme, candidates: Candidates, name: str, index: int, structures: Sequence[str]
+def _prompt_on_slice(
+    scheme: Scheme, candidates: Candidates, name: str, index: int, configured: Sequence[str]
 ) -> ObjectPrompt | None:
-    """The prompt of one object on one slice, or None where its own point, box or mask is missing."""
+    """Return the prompt of the object `name` on slice `index`, or None if its point, box or mask is missing."""
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     box = None
     if scheme.mask and (name, index) not in candidates.boxes:
         return None
     if scheme.origins:
-        own = candidates.points.get((name, index))
-        if own is None:
+        positive = candidates.points.get((name, index))
+        if positive is None:
             return None
-        points, labels = [own], [1]
+        points, labels = [positive], [1]
     if scheme.box:
         corners = candidates.boxes.get((name, index))
         if corners is None:
             return None
         box = np.array(corners, dtype=np.float32)
     if scheme.negatives == "others":
-        for other in structures:
+        for other in configured:
             point = candidates.points.get((other, index))
             if other != name and point is not None:
                 points.append(point)
@@ -216,72 +242,75 @@ def _on_slice(
 
 
 def _prompted_slices(
-    scheme: Scheme, candidates: Candidates, objects: Sequence[str], structures: Sequence[str], depth: int
+    scheme: Scheme, candidates: Candidates, objects: Sequence[str], configured: Sequence[str], depth: int
 ) -> dict[str, list[int]]:
-    """The slices on which each object of a video scheme is prompted, the first one first. Raises MissingPrompt."""
-    chosen = [_chosen_slice(wanted, scheme, candidates, objects, structures, depth) for wanted in scheme.slices]
-    return {name: sorted({choice[name] for choice in chosen}) for name in objects}
+    """Return the slices, sorted, on which every object of a video scheme is prompted. Raises MissingPrompt."""
+    chosen = [_choose_slice(choice, scheme, candidates, objects, configured, depth) for choice in scheme.slices]
+    return {name: sorted({slices[name] for slices in chosen}) for name in objects}
 
 
-def _chosen_slice(
-    wanted: SliceChoice,
+def _choose_slice(
+    choice: SliceChoice,
     scheme: Scheme,
     candidates: Candidates,
     objects: Sequence[str],
-    structures: Sequence[str],
+    configured: Sequence[str],
     depth: int,
 ) -> dict[str, int]:
-    """The slice of each object that one choice stands for. Raises MissingPrompt."""
-    needed = list(structures) if scheme.negatives == "others" else list(objects)
-    lacking = {index: _lacking(scheme, candidates, objects, needed, index) for index in range(depth)}
+    """Return the slice of every object that one value of the scheme's `slice` means. Raises MissingPrompt."""
+    needed = list(configured) if scheme.negatives == "others" else list(objects)
+    lacking = {index: _structures_without_prompt(scheme, candidates, objects, needed, index) for index in range(depth)}
     complete = [index for index in range(depth) if not lacking[index]]
-    if wanted in ("nearest", "largest"):
+    if choice in ("nearest", "largest"):
         if not complete:
             raise MissingPrompt(
-                f"there is no slice on which {_listed(needed)} all have a {_kind(scheme)}; add clicks on one slice"
+                f"there is no slice on which {_quoted(needed)} all have a {_kinds(scheme)}; add clicks on one slice"
             )
-        if wanted == "nearest":
+        if choice == "nearest":
             nearest = min(complete, key=lambda index: (abs(index - middle_slice(depth)), index))
             return dict.fromkeys(objects, nearest)
-        return {name: _largest(candidates, name, complete) for name in objects}
-    index = _fixed_slice(wanted, depth)
+        return {name: _largest_slice(candidates, name, complete) for name in objects}
+    index = _fixed_slice(choice, depth)
     if not 0 <= index < depth:
         raise MissingPrompt(f"the scheme prompts slice {index}; the volume has {depth} slices (0 to {depth - 1})")
     if lacking[index]:
         raise MissingPrompt(
-            f"slice {index} has no {_kind(scheme)} for {_listed(lacking[index])}; add clicks there, or prompt another "
+            f"slice {index} has no {_kinds(scheme)} for {_quoted(lacking[index])}; add clicks there, or prompt another "
             "slice (slice: nearest)"
         )
     return dict.fromkeys(objects, index)
 
 
-def _largest(candidates: Candidates, name: str, slices: Sequence[int]) -> int:
-    """Of some slices the one with the object's largest area, the first of equals."""
+def _largest_slice(candidates: Candidates, name: str, slices: Sequence[int]) -> int:
+    """Return the slice with the object's largest area; the first one if there are several."""
     return max(slices, key=lambda index: (candidates.areas.get((name, index), 0), -index))
 
 
-def _fixed_slice(wanted: SliceChoice, depth: int) -> int:
-    if isinstance(wanted, SliceAt):
-        return wanted.index if wanted.index is not None else int((wanted.fraction or 0.0) * (depth - 1) + 0.5)
+def _fixed_slice(choice: SliceChoice, depth: int) -> int:
+    """Return the slice of a choice that does not depend on the prompts: an index, a fraction or the middle."""
+    if isinstance(choice, SliceAt):
+        return choice.index if choice.index is not None else int((choice.fraction or 0.0) * (depth - 1) + 0.5)
     return middle_slice(depth)
 
 
-def _lacking(
+def _structures_without_prompt(
     scheme: Scheme, candidates: Candidates, objects: Sequence[str], needed: Sequence[str], index: int
 ) -> list[str]:
-    """The structures whose prompt is missing on a slice: points of all that are needed, boxes and masks of the
-    objects (both are there wherever the reference shows a structure)."""
+    """Return the structures whose prompt is missing on slice `index`.
+
+    Points are needed of all in `needed`; boxes and masks only of the objects.
+    """
     lacking = [name for name in needed if scheme.origins and (name, index) not in candidates.points]
     lacking += [name for name in objects if (scheme.box or scheme.mask) and (name, index) not in candidates.boxes]
     return list(dict.fromkeys(lacking))
 
 
-def _kind(scheme: Scheme) -> str:
+def _kinds(scheme: Scheme) -> str:
     kinds = [f"point ({' or '.join(scheme.origins)})"] if scheme.origins else []
     kinds += ["box"] if scheme.box else []
     kinds += ["mask"] if scheme.mask else []
     return " or ".join(kinds)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)

@@ -67,7 +67,7 @@ def run_row(
         "stage": "segment",
         "reason": "",
         "slices": depth,
-        "prompts": sum(len(prompt.points) + (prompt.box is not None) + (prompt.mask is not None) for prompt in prompts),
+        "prompts": sum(prompt.count for prompt in prompts),
         "prompted_slices": json.dumps(_prompted_slices(prompts)),
         **{f"seconds_{phase}": value for phase, value in seconds.items()},
         "seconds": total,
