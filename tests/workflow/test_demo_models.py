@@ -83,7 +83,7 @@ def combined(shard: Path, model: str, schemes: list[str], prompts: Path, made: P
         experiment="demo",
         model=model,
         schemes={name: DEMO["schemes"][name]["predictor"] for name in schemes},
-        structures={name: LABELS[name] for name in SCORED},
+        labels={name: LABELS[name] for name in SCORED},
         tolerance_mm=1.0,
         scores=made / "scores.parquet",
         slices=made / "slices.parquet",

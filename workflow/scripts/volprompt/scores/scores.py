@@ -1,6 +1,6 @@
 """Scores of predicted against reference masks, per volume, structure and slice, in millimetres.
 
-What each score is where masks are empty:
+The scores of empty masks:
 
 | masks | Dice, NSD | HD95, ASSD | volume error |
 |---|---|---|---|
@@ -15,7 +15,7 @@ NaN means undefined: left out of medians and counted. An infinite distance count
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
+from volprompt.columns import SCORED_TOGETHER
 from volprompt.files import write_table
 from volprompt.logs import Progress
 from volprompt.scores.surfaces import Gap, Surface, surface_of
@@ -66,7 +67,7 @@ UNION = "union"
 
 
 class Reference:
-    """A volume's reference masks, and their surfaces, which all models and schemes are compared with.
+    """The reference masks of a volume and their surfaces, computed once for all models and schemes.
 
     masks: bool (slice, y, x) by structure; spacing: millimetres along these axes.
     """
@@ -77,25 +78,29 @@ class Reference:
 
     @cached_property
     def union(self) -> np.ndarray:
-        """All structures as one mask."""
+        """All structures as one mask: bool (slice, y, x)."""
         return np.logical_or.reduce(list(self.masks.values()))
 
     @cached_property
     def surfaces(self) -> dict[str, Surface]:
-        """By structure, and of the union."""
+        """Surfaces by structure, and that of the union."""
         return {name: surface_of(mask, self.spacing) for name, mask in [*self.masks.items(), (UNION, self.union)]}
 
 
 def dice(intersection: float, predicted: float, reference: float) -> float:
-    """Dice coefficient of two masks from their sizes (Dice 1945); see the module's table for empty masks."""
+    """Return the Dice coefficient of two masks from their sizes (Dice 1945), NaN for two empty masks."""
     total = predicted + reference
     return 2 * intersection / total if total else float("nan")
 
 
 def slice_counts(predicted: np.ndarray, reference: np.ndarray, prompted: Sequence[int] = ()) -> pd.DataFrame:
-    """Pixels of each slice: intersection, predicted, reference. Masks: bool (slice, y, x).
+    """Count the pixels of every slice.
 
-    distance: slices from the nearest of the prompted ones, negative before it; missing where `prompted` is empty.
+    predicted, reference: bool (slice, y, x).
+    prompted: indices of the prompted slices.
+
+    Returns one row per slice: slice, distance, intersection, predicted, reference. `distance` is the number of slices
+    from the nearest prompted one, negative before it, and missing if no slice is prompted.
     """
     index = np.arange(len(predicted))
     distance = pd.array([pd.NA] * len(predicted), dtype="Int32")
@@ -111,31 +116,34 @@ def slice_counts(predicted: np.ndarray, reference: np.ndarray, prompted: Sequenc
 
 
 def overlap(counts: pd.DataFrame, voxel_mm3: float) -> dict[str, float]:
-    """Scores from the pixel counts of slices; over several structures, of all their slices taken together.
+    """Return the scores that follow from the pixel counts of slices.
 
-    over_propagation: predicted voxels on slices without reference, as a share of the reference's voxels;
-    dice_where_present: Dice of the slices with reference alone; dice_prompted: that of the prompted slices alone.
+    counts: rows of `slice_counts`, of one structure or of several.
+    voxel_mm3: volume of a voxel, cubic millimetres.
+
+    `over_propagation` is the number of predicted voxels on slices without reference, as a share of the reference's
+    voxels; `dice_where_present` is the Dice over the slices with reference, and `dice_prompted` over the prompted ones.
     """
     predicted, reference = int(counts["predicted"].sum()), int(counts["reference"].sum())
     present = counts["reference"] > 0
     astray = int(counts.loc[~present, "predicted"].sum())
     return {
-        "dice": _dice_of(counts),
+        "dice": _dice_of_counts(counts),
         "volume_mm3": predicted * voxel_mm3,
         "reference_mm3": reference * voxel_mm3,
         "volume_error": predicted / reference - 1 if reference else float("nan"),
         "over_propagation": astray / reference if reference else float("nan"),
-        "dice_where_present": _dice_of(counts[present]),
-        "dice_prompted": _dice_of(counts[(counts["distance"] == 0).fillna(False)]),
+        "dice_where_present": _dice_of_counts(counts[present]),
+        "dice_prompted": _dice_of_counts(counts[(counts["distance"] == 0).fillna(False)]),
     }
 
 
-def _dice_of(counts: pd.DataFrame) -> float:
+def _dice_of_counts(counts: pd.DataFrame) -> float:
     return dice(*(int(counts[key].sum()) for key in ("intersection", "predicted", "reference")))
 
 
 def surface_scores(gap: Gap, tolerance_mm: float) -> dict[str, float]:
-    """NSD at a tolerance, HD95 and ASSD."""
+    """Return NSD at a tolerance in millimetres, HD95 and ASSD."""
     return {"nsd": gap.nsd(tolerance_mm), "hd95_mm": gap.hausdorff_mm(0.95), "assd_mm": gap.assd_mm()}
 
 
@@ -145,12 +153,16 @@ def score_volume(
     tolerance_mm: float,
     prompted: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score one volume's masks, bool (slice, y, x) by structure.
+    """Score the masks of one volume.
 
-    tolerance_mm: of the NSD; prompted: the slices on which a video scheme prompted each structure, None for an image
-    scheme. Returns one row per structure and for `combined` (all structures' voxels and surfaces taken together, each
-    compared with its own structure's), `union` (the masks merged before) and `mean` (of the defined values of the
-    structures), and the rows of every structure's slices.
+    predicted: bool (slice, y, x) by structure.
+    reference: the reference masks.
+    tolerance_mm: of the NSD.
+    prompted: indices of the slices on which a video scheme prompted each structure; None for an image scheme.
+
+    Returns the scores and the pixel counts of every structure's slices. The scores have one row per structure, and one
+    each for `combined` (the voxels and surfaces of all structures pooled, a structure's compared with the same
+    structure's), `union` (all structures merged into one mask) and `mean` (of the structures' defined values).
     """
     voxel_mm3 = float(np.prod(reference.spacing))
     slices, gaps, rows = [], {}, {}
@@ -159,14 +171,14 @@ def score_volume(
         slices.append(counts.assign(structure=name))
         gaps[name] = Gap.between(surface_of(predicted[name], reference.spacing), reference.surfaces[name])
         rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[name], tolerance_mm)
-    single = pd.DataFrame(rows.values())
-    whole = pd.concat(slices, ignore_index=True)
-    rows["combined"] = overlap(whole, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
+    of_structures = pd.DataFrame(rows.values())
+    all_slices = pd.concat(slices, ignore_index=True)
+    rows["combined"] = overlap(all_slices, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
     merged = np.logical_or.reduce([predicted[name] for name in reference.masks])
     gap = Gap.between(surface_of(merged, reference.spacing), reference.surfaces[UNION])
     rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores(gap, tolerance_mm)
-    rows["mean"] = {name: float(single[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
-    return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), whole
+    rows["mean"] = {name: float(of_structures[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
+    return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), all_slices
 
 
 def score_shard(
@@ -176,16 +188,23 @@ def score_shard(
     experiment: str,
     model: str,
     schemes: Mapping[str, str],
-    structures: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[int]],
     tolerance_mm: float,
     scores: str | Path,
     slices: str | Path,
 ) -> None:
     """Write the score table and the slice table of one experiment, model and shard.
 
-    schemes: their predictors, `image` or `video`; structures: label numbers of the scored ones; tolerance_mm: of the
-    NSD. A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their
-    scores are NaN.
+    volumes: folder of the converted shard.
+    masks: folder of the masks and their run table.
+    experiment, model: names, for the tables.
+    schemes: the predictor of each scheme, `image` or `video`.
+    labels: label numbers by scored structure.
+    tolerance_mm: of the NSD.
+    scores, slices: the tables to write.
+
+    A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their scores
+    are NaN.
     """
     runs = pd.read_parquet(Path(masks) / "run.parquet")
     done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
@@ -193,19 +212,19 @@ def score_shard(
     progress = Progress(len(table))
     scored, sliced = [], []
     for row in table.itertuples():
-        reference = _reference(volumes, row, structures)
+        reference = _read_reference_masks(volumes, row, labels)
         for scheme, predictor in schemes.items():
             named = {"experiment": experiment, "model": model, "scheme": scheme, "volume": row.volume}
             run = done.get((row.volume, scheme))
             if run is None or reference is None:
                 status = "failed" if run is None else "no_reference"
-                scored.append(_without_score(structures).assign(**named, status=status))
+                scored.append(_rows_without_score(labels).assign(**named, status=status))
                 continue
             grid = grid_of_row(row)
-            predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in structures}
+            predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in labels}
             prompted = json.loads(run.prompted_slices) if predictor == "video" else None
-            found, counts = score_volume(predicted, reference, tolerance_mm, prompted)
-            scored.append(found.assign(**named, status="ok"))
+            volume_scores, counts = score_volume(predicted, reference, tolerance_mm, prompted)
+            scored.append(volume_scores.assign(**named, status="ok"))
             sliced.append(counts.assign(**named))
         progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
     metadata = {
@@ -214,24 +233,25 @@ def score_shard(
         "surface_areas": f"surface-distance {version('surface-distance')}",
         "surface_tolerance_mm": str(tolerance_mm),
     }
-    write_table(_table(scored, COLUMNS), scores, metadata)
-    write_table(_table(sliced, SLICE_COLUMNS), slices, metadata)
+    write_table(_join_tables(scored, COLUMNS), scores, metadata)
+    write_table(_join_tables(sliced, SLICE_COLUMNS), slices, metadata)
 
 
-def _reference(volumes: str | Path, row: Any, structures: Mapping[str, Sequence[int]]) -> Reference | None:
-    labels = read_reference(volumes, row.volume) if row.status == "ok" else None
-    if labels is None:
+def _read_reference_masks(volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]]) -> Reference | None:
+    """Read the reference of a volume; None if it has none or was not converted. row: of the volume table."""
+    label_map = read_reference(volumes, row.volume) if row.status == "ok" else None
+    if label_map is None:
         return None
-    masks = {name: structure_mask(labels, numbers) for name, numbers in structures.items()}
+    masks = {name: structure_mask(label_map, numbers) for name, numbers in labels.items()}
     return Reference(masks, grid_of_row(row).spacing)
 
 
-def _without_score(structures: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame({"structure": [*structures, "combined", UNION, "mean"]})
+def _rows_without_score(structures: Iterable[str]) -> pd.DataFrame:
+    return pd.DataFrame({"structure": [*structures, *SCORED_TOGETHER]})
 
 
-def _table(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
-    """One table with exactly these columns and types."""
+def _join_tables(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Join tables into one with exactly these columns and types."""
     empty = pd.DataFrame(columns=list(columns)).astype(dict(columns))
     whole = pd.concat([empty, *parts]) if parts else empty
     return whole.reindex(columns=list(columns)).astype(dict(columns))

@@ -19,18 +19,25 @@ from surface_distance.lookup_tables import create_table_neighbour_code_to_surfac
 
 @dataclass(frozen=True)
 class Surface:
-    """points: float64 (n, 3), millimetres along (slice, y, x); areas: float64 (n,), square millimetres of each."""
+    """The surface of a mask, as points with areas.
+
+    points: float64 (n, 3), millimetres along (slice, y, x).
+    areas: float64 (n,), the area that belongs to each point, square millimetres.
+    """
 
     points: np.ndarray
     areas: np.ndarray
 
     @cached_property
     def tree(self) -> cKDTree:
-        """For nearest neighbours; unbalanced, which is built faster and asked as fast."""
+        """A k-d tree of the points. An unbalanced one is built faster, and queries take as long."""
         return cKDTree(self.points, balanced_tree=False, compact_nodes=False)
 
     def distances_to(self, other: Surface) -> np.ndarray:
-        """Millimetres from each point to the nearest one of the other surface, float64 (n,); infinite without one."""
+        """Return the millimetres from every point to the nearest point of the other surface: float64 (n,).
+
+        The distances are infinite if the other surface has no points.
+        """
         if not len(other.points):
             return np.full(len(self.points), np.inf)
         # Rounding far below any voxel makes a distance of five voxels of 0.4 mm exactly the tolerance of 2 mm.
@@ -38,7 +45,10 @@ class Surface:
 
 
 def surface_of(mask: np.ndarray, spacing: Sequence[float]) -> Surface:
-    """The surface of a mask, bool (slice, y, x); spacing in millimetres. The volume's border counts as outside."""
+    """Return the surface of a mask. The voxels around the volume count as outside.
+
+    mask: bool (slice, y, x); spacing: millimetres along these axes.
+    """
     inside = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not len(inside[0]):
         return Surface(np.zeros((0, 3)), np.zeros(0))
@@ -50,21 +60,22 @@ def surface_of(mask: np.ndarray, spacing: Sequence[float]) -> Surface:
         part = tuple(slice(start, start + length) for start, length in zip(offset, corners, strict=True))
         codes |= padded[part] << np.uint8(7 - bit)
     at = np.nonzero((codes != 0) & (codes != 255))
-    origin = np.array([each.start for each in box]) - 0.5
-    return Surface((np.stack(at, axis=1) + origin) * np.asarray(spacing), _areas(tuple(spacing))[codes[at]])
+    origin = np.array([side.start for side in box]) - 0.5
+    return Surface((np.stack(at, axis=1) + origin) * np.asarray(spacing), _corner_areas(tuple(spacing))[codes[at]])
 
 
 @cache
-def _areas(spacing: tuple[float, ...]) -> np.ndarray:
-    """Square millimetres of the surface in each of the 256 neighbourhoods."""
+def _corner_areas(spacing: tuple[float, ...]) -> np.ndarray:
+    """Return the area of the surface in each of the 256 neighbourhoods, square millimetres: float64 (256,)."""
     return np.asarray(create_table_neighbour_code_to_surface_area(spacing), dtype=float)
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The distances between two surfaces, there and back.
+    """The distances between two surfaces, in both directions.
 
-    Each side holds distances in millimetres and areas in square millimetres, float64 (n,).
+    predicted, reference: for the points of this surface the distances to the other one, millimetres, and the areas,
+        square millimetres; float64 (n,).
     """
 
     predicted: tuple[np.ndarray, np.ndarray]
@@ -79,8 +90,8 @@ class Gap:
 
     @classmethod
     def of_all(cls, gaps: Sequence[Gap]) -> Gap:
-        """Those of several structures taken together: each surface is compared with its own structure's."""
-        return cls(_joined([gap.predicted for gap in gaps]), _joined([gap.reference for gap in gaps]))
+        """Pool the distances of several structures, each measured between surfaces of the same structure."""
+        return cls(_join_sides([gap.predicted for gap in gaps]), _join_sides([gap.reference for gap in gaps]))
 
     @property
     def empty(self) -> bool:
@@ -88,7 +99,7 @@ class Gap:
         return not len(self.predicted[0]) and not len(self.reference[0])
 
     def nsd(self, tolerance_mm: float) -> float:
-        """Normalized surface Dice: the share of both surfaces' area that is within the tolerance of the other."""
+        """Return the normalized surface Dice: the share of both areas that is within the tolerance of the other."""
         if self.empty:
             return float("nan")
         sides = (self.predicted, self.reference)
@@ -96,14 +107,20 @@ class Gap:
         return near / sum(float(areas.sum()) for _, areas in sides)
 
     def hausdorff_mm(self, share: float) -> float:
-        """Robust Hausdorff distance: the larger of the distances within which `share` of each surface's area lies."""
+        """Return the robust Hausdorff distance in millimetres.
+
+        That is the larger of the two distances within which `share` of a surface's area lies.
+        """
         if self.empty:
             return float("nan")
         sides = [side for side in (self.predicted, self.reference) if len(side[0])]
-        return max(_quantile(distances, areas, share) for distances, areas in sides)
+        return max(_quantile_by_area(distances, areas, share) for distances, areas in sides)
 
     def assd_mm(self) -> float:
-        """Average symmetric surface distance, by area, of both surfaces taken together (Metrics Reloaded, ASSD)."""
+        """Return the average symmetric surface distance in millimetres: the mean by area over both surfaces.
+
+        Source: ASSD in Metrics Reloaded.
+        """
         if self.empty:
             return float("nan")
         sides = (self.predicted, self.reference)
@@ -111,12 +128,12 @@ class Gap:
         return sum(float((distances * areas).sum()) for distances, areas in sides) / total
 
 
-def _joined(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _join_sides(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([distances for distances, _ in sides]), np.concatenate([areas for _, areas in sides])
 
 
-def _quantile(distances: np.ndarray, areas: np.ndarray, share: float) -> float:
-    """The distance up to which `share` of the area lies."""
+def _quantile_by_area(distances: np.ndarray, areas: np.ndarray, share: float) -> float:
+    """Return the distance up to which `share` of the area lies."""
     order = np.argsort(distances)
     reached = np.cumsum(areas[order]) / areas.sum()
     return float(distances[order[min(int(np.searchsorted(reached, share)), len(order) - 1)]])
