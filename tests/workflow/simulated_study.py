@@ -81,7 +81,7 @@ class Simulated:
             slices=[self.folder.joinpath("scores", e, m, f"{s}_slices.parquet") for e, m, s in self.jobs],
             masks=[self.folder.joinpath("masks", *job) for job in self.jobs],
             volumes=[self.folder / "volumes" / shard for shard in self.shards],
-            structures=self.design.scored,
+            scored=self.design.scored,
             image_schemes=self.image_schemes,
             groups=self.design.groups,
             tables=self.folder / "tables",

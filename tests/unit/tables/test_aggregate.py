@@ -290,7 +290,7 @@ def aggregate_shards(
         slices=[folder / f"scores_{shard}_slices.parquet" for shard in jobs],
         masks=[folder / "masks" / shard for shard in jobs],
         volumes=[folder / "volumes" / shard for shard in jobs],
-        structures=["femur", "tibia"],
+        scored=["femur", "tibia"],
         image_schemes=["box"],
         groups=groups,
         tables=folder / "tables",

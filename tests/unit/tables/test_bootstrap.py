@@ -11,11 +11,11 @@ from scipy import stats
 from volprompt.tables.bootstrap import (
     RESAMPLES,
     SEED,
-    are_grouped,
     bootstrap_interval,
-    draws,
-    labels_of,
+    has_repeated_subjects,
     resampled_medians,
+    subject_draws,
+    subjects_of,
     volume_draws,
 )
 
@@ -44,7 +44,7 @@ def test_median_of_a_resample(counts: list[int], median: float) -> None:
 
 
 def test_every_resample_draws_as_many_groups_as_there_are() -> None:
-    counts = draws(9)
+    counts = subject_draws(9)
     assert counts.shape == (RESAMPLES, 9)
     assert (counts.sum(axis=1) == 9).all()
     # Each group is drawn once on average; the mean of 2000 binomial counts has a standard error of 0.02.
@@ -59,10 +59,10 @@ def test_the_volumes_of_a_group_are_drawn_together() -> None:
 
 def test_a_volume_without_group_is_one_of_its_own() -> None:
     groups = {"a": "subject", "b": "", "c": "subject"}
-    assert labels_of(["a", "b", "c", "d"], groups) == ["subject", "b", "subject", "d"]
-    assert labels_of(["a", "b"], None) == ["a", "b"]
-    assert are_grouped(["subject", "b", "subject"])
-    assert not are_grouped(["a", "b", "c"])
+    assert subjects_of(["a", "b", "c", "d"], groups) == ["subject", "b", "subject", "d"]
+    assert subjects_of(["a", "b"], None) == ["a", "b"]
+    assert has_repeated_subjects(["subject", "b", "subject"])
+    assert not has_repeated_subjects(["a", "b", "c"])
 
 
 def test_constant_values_have_an_interval_of_no_width() -> None:

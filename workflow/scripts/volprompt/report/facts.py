@@ -16,7 +16,7 @@ import yaml
 from volprompt import METHOD_VERSION, __version__
 from volprompt.report.deviations import prompts_in_words
 from volprompt.report.shards import StudyDesign
-from volprompt.tables.bootstrap import labels_of
+from volprompt.tables.bootstrap import subjects_of
 
 REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
 
@@ -27,7 +27,7 @@ def study_facts(
     """What was run, as pairs of a word and its meaning here."""
     converted = volumes[volumes["status"] == "ok"]
     scored = scores.loc[scores["status"] == "ok", "volume"].nunique()
-    groups = len(set(labels_of(list(converted["volume"]), design.groups)))
+    groups = len(set(subjects_of(list(converted["volume"]), design.groups)))
     subjects = f" of {groups} subjects" if groups < len(converted) else ""
     structures = [
         f"{name} ({label_text(labels)}{'' if name in design.scored else ', not scored'})"

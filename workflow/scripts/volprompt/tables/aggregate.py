@@ -1,4 +1,4 @@
-"""The study's tables: everything that the jobs wrote, gathered."""
+"""The tables of the whole study, made from what the jobs wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from volprompt.tables.failures import failures
 from volprompt.tables.medians import medians
 from volprompt.tables.propagation import propagation
 from volprompt.tables.ranks import ranks
-from volprompt.tables.stored import own_metadata, read_runs, read_tracked_slices, score_metadata, write_csv
+from volprompt.tables.stored import read_runs, read_tracked_slices, score_metadata, table_origin, write_csv
 from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
 from volprompt.volumes.converted import read_volume_table
 
@@ -27,38 +27,43 @@ def aggregate(
     slices: Sequence[str | Path],
     masks: Sequence[str | Path],
     volumes: Sequence[str | Path],
-    structures: Sequence[str],
+    scored: Sequence[str],
     image_schemes: Collection[str],
     groups: Mapping[str, str],
     tables: str | Path,
 ) -> None:
-    """Write the study's tables into `tables`.
+    """Write the study's tables into the folder `tables`.
 
-    scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
+    scores: the score tables, in the order in which models and schemes are to appear.
+    slices: the slice tables.
+    masks: folders with a run.parquet.
+    volumes: folders of converted shards.
+    scored: names of the scored structures.
+    image_schemes: names of the schemes that are prompted on every slice.
+    groups: the group (subject) of each volume that has one.
+    tables: the folder to write to.
+
+    Writes scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
     propagation.csv, cost.csv and failures.csv.
-
-    scores: score tables in the order in which models and schemes are to appear; slices: the slice tables; masks:
-    folders with a run.parquet; volumes: folders of converted shards; structures: the scored ones; image_schemes: names
-    of the schemes that are prompted on every slice; groups: the group (subject) of each volume that has one.
     """
     tables = Path(tables)
-    whole = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
+    score_table = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
     runs = read_runs(masks)
     converted = pd.concat([read_volume_table(folder) for folder in volumes], ignore_index=True)
-    median_table = medians(whole, runs, structures, groups)
-    compared = comparisons(whole, groups)
-    write_table(whole, tables / "scores.parquet", score_metadata(scores))
+    median_table = medians(score_table, runs, scored, groups)
+    compared = comparisons(score_table, groups)
+    write_table(score_table, tables / "scores.parquet", score_metadata(scores))
     for name, table in (("medians", median_table), ("comparisons", compared)):
         write_csv(table, tables / f"{name}.csv")
-        write_table(table, tables / f"{name}.parquet", own_metadata())
-    write_text(tables / "medians.md", markdown(median_table, structures))
-    write_text(tables / "medians.tex", latex(median_table, structures))
+        write_table(table, tables / f"{name}.parquet", table_origin())
+    write_text(tables / "medians.md", markdown(median_table, scored))
+    write_text(tables / "medians.tex", latex(median_table, scored))
     write_text(tables / "comparisons.md", comparisons_markdown(compared))
     write_text(tables / "comparisons.tex", comparisons_latex(compared))
-    write_csv(ranks(whole, groups), tables / "ranks.csv")
+    write_csv(ranks(score_table, groups), tables / "ranks.csv")
     write_csv(decay(read_tracked_slices(slices), groups), tables / "decay.csv")
-    write_csv(propagation(whole, structures, image_schemes), tables / "propagation.csv")
-    write_csv(cost(runs, whole), tables / "cost.csv")
+    write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
+    write_csv(cost(runs, score_table), tables / "cost.csv")
     write_csv(failures(converted, runs), tables / "failures.csv")
-    shown = markdown(median_table, structures)
-    logger.info("%d volumes, %d configurations\n%s", len(converted), len(median_table), shown)
+    printed = markdown(median_table, scored)
+    logger.info("%d volumes, %d configurations\n%s", len(converted), len(median_table), printed)

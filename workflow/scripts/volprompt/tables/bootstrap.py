@@ -1,8 +1,8 @@
-"""Percentile bootstrap over the volumes of a study, by subject where a subject has several volumes.
+"""Percentile bootstrap over the volumes of a study, by subject if a subject has several volumes.
 
 A resample draws as many subjects as there are, with replacement, each with all its volumes (the cluster bootstrap:
 Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The draws depend on nothing but the
-number of subjects, so an interval is the same on every run, and samples of the same volumes are resampled alike.
+number of subjects, so an interval is the same on every run, and the same volumes are always resampled alike.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ SEED = 0
 FEWEST = 6
 
 
-def labels_of(volumes: Sequence[str], groups: Mapping[str, str] | None) -> list[str]:
-    """The group of each volume; a volume without one is a group of its own."""
+def subjects_of(volumes: Sequence[str], groups: Mapping[str, str] | None) -> list[str]:
+    """Return the subject of every volume: its group, or the volume itself if it has none."""
     return [(groups or {}).get(volume) or volume for volume in volumes]
 
 
-def are_grouped(labels: Sequence[str]) -> bool:
-    """Whether a group has more than one volume."""
-    return len(set(labels)) < len(labels)
+def has_repeated_subjects(subjects: Sequence[str]) -> bool:
+    """Return whether a subject has more than one volume. subjects: of every volume."""
+    return len(set(subjects)) < len(subjects)
 
 
 @lru_cache(maxsize=4)
-def draws(groups: int) -> np.ndarray:
-    """How often each group is drawn in each resample: int16 (RESAMPLES, groups), rows summing to `groups`.
+def subject_draws(count: int) -> np.ndarray:
+    """Draw `count` subjects: how often each is in each resample, int16 (RESAMPLES, count), rows summing to `count`.
 
-    Not to be written to: the array is kept for the next call.
+    The array is read-only, since it is kept for the next call.
     """
-    chosen = np.random.default_rng(SEED).integers(0, groups, (RESAMPLES, groups))
-    places = chosen + np.arange(RESAMPLES)[:, None] * groups
-    counts = np.bincount(places.ravel(), minlength=RESAMPLES * groups).astype(np.int16).reshape(RESAMPLES, groups)
+    chosen = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
+    places = chosen + np.arange(RESAMPLES)[:, None] * count
+    counts = np.bincount(places.ravel(), minlength=RESAMPLES * count).astype(np.int16).reshape(RESAMPLES, count)
     counts.flags.writeable = False
     return counts
 
 
-def volume_draws(labels: Sequence[str]) -> np.ndarray:
-    """How often each volume is in each resample: int16 (RESAMPLES, volumes); labels: the group of each volume."""
+def volume_draws(subjects: Sequence[str]) -> np.ndarray:
+    """Return how often each volume is in each resample: int16 (RESAMPLES, volumes). subjects: of every volume."""
     places: dict[str, int] = {}
-    index = [places.setdefault(label, len(places)) for label in labels]
-    counts = draws(len(places))
+    index = [places.setdefault(subject, len(places)) for subject in subjects]
+    counts = subject_draws(len(places))
     return counts if len(places) == len(index) else counts[:, index]
 
 
 def resampled_medians(values: Sequence[float] | np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Median of each resample: float64 (resamples,).
+    """Return the median of every resample: float64 (resamples,).
 
     values: (volumes,), none of them NaN; counts: how often each is in each resample, (resamples, volumes).
     """
-    given = np.asarray(values, dtype=float)
-    order = np.argsort(given)
-    ordered = given[order]
+    sample = np.asarray(values, dtype=float)
+    order = np.argsort(sample)
+    ordered = sample[order]
     reached = counts[:, order].cumsum(axis=1, dtype=np.int32)
     total = reached[:, -1:]
     lower = (reached < (total + 1) // 2).sum(axis=1)
@@ -66,13 +66,13 @@ def resampled_medians(values: Sequence[float] | np.ndarray, counts: np.ndarray) 
     return (ordered[lower] + ordered[upper]) / 2
 
 
-def bootstrap_interval(values: Sequence[float] | np.ndarray, labels: Sequence[str]) -> tuple[float, float]:
-    """95 % percentile-bootstrap interval of a median (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 13); (NaN, NaN) for fewer than FEWEST groups.
+def bootstrap_interval(values: Sequence[float] | np.ndarray, subjects: Sequence[str]) -> tuple[float, float]:
+    """Return the 95 % percentile-bootstrap interval of a median; (NaN, NaN) for fewer than FEWEST subjects.
 
-    values: (volumes,), none of them NaN; labels: the group of each volume.
+    values: (volumes,), none of them NaN; subjects: of every volume. Source: Efron and Tibshirani, An Introduction to
+    the Bootstrap, 1993, chapter 13.
     """
-    if len(set(labels)) < FEWEST:
+    if len(set(subjects)) < FEWEST:
         return float("nan"), float("nan")
-    low, high = np.percentile(resampled_medians(values, volume_draws(labels)), [2.5, 97.5])
+    low, high = np.percentile(resampled_medians(values, volume_draws(subjects)), [2.5, 97.5])
     return float(low), float(high)

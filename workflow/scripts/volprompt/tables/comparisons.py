@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from volprompt.tables.bootstrap import FEWEST, are_grouped, bootstrap_interval, labels_of
+from volprompt.tables.bootstrap import FEWEST, bootstrap_interval, has_repeated_subjects, subjects_of
 from volprompt.tables.configurations import configurations, dice_table
 from volprompt.tables.medians import median_interval
 
@@ -20,13 +20,18 @@ COMPARISON_COLUMNS += ["median_difference", "low", "high", "interval", "p", "p_h
 def comparisons(
     scores: pd.DataFrame, groups: Mapping[str, str] | None = None, structure: str = "combined"
 ) -> pd.DataFrame:
-    """Paired comparisons of Dice. `kind`: `schemes` within a model, or `models` under one scheme.
+    """Compare the Dice of pairs of configurations over the same volumes.
 
-    groups: the group (subject) of each volume. For each pair: `n`, the volumes that both have, and their groups; the
-    median difference (other minus first) with its 95 % interval, which is the bootstrap's by group where a group has
-    several of the volumes, else the exact one (`interval` says which); the two-sided p-value of the Wilcoxon
-    signed-rank test, that value after Holm's correction over all pairs of the table, and the effect size. Test and
-    effect size take the mean difference of each group, since volumes of one subject are no independent evidence.
+    scores: the score table.
+    groups: the group (subject) of each volume.
+    structure: whose Dice is compared.
+
+    The rows are pairs of schemes within a model (`kind` is `schemes`), and of models under one scheme (`models`), with:
+    `n` and `groups`, the numbers of volumes that both have and of their subjects; the median difference (other minus
+    first) and its 95 % interval, which is the bootstrap's if a subject has several of the volumes, else the exact one
+    (`interval` says which); the two-sided p-value of the Wilcoxon signed-rank test, the same after Holm's correction
+    over all pairs of the table, and the effect size. Test and effect size use the mean difference of each subject,
+    since two volumes of one subject are not independent.
     """
     dice = dice_table(scores, structure)
     with_scores = [pair for pair in configurations(scores) if dice[pair].notna().any()]
@@ -35,9 +40,9 @@ def comparisons(
         if first[0] != second[0] and first[1] != second[1]:
             continue
         difference = (dice[second] - dice[first]).dropna()
-        labels = labels_of(list(difference.index), groups)
-        independent = difference.groupby(labels).mean()
-        low, high, interval = _interval_of_difference(difference, labels)
+        subjects = subjects_of(list(difference.index), groups)
+        independent = difference.groupby(subjects).mean()
+        low, high, interval = _interval_of_difference(difference, subjects)
         rows.append(
             {
                 "model": first[0],
@@ -60,18 +65,18 @@ def comparisons(
     return table.assign(p_holm=holm(table["p"]))[COMPARISON_COLUMNS]
 
 
-def _interval_of_difference(difference: Sequence[float], labels: Sequence[str]) -> tuple[float, float, str]:
-    if len(set(labels)) < FEWEST:
+def _interval_of_difference(difference: Sequence[float], subjects: Sequence[str]) -> tuple[float, float, str]:
+    if len(set(subjects)) < FEWEST:
         return float("nan"), float("nan"), "none"
-    if are_grouped(labels):
-        return *bootstrap_interval(difference, labels), "bootstrap by group"
+    if has_repeated_subjects(subjects):
+        return *bootstrap_interval(difference, subjects), "bootstrap by group"
     return *median_interval(difference), "order statistics"
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the Wilcoxon signed-rank test, zeros discarded (Wilcoxon 1945), as SciPy computes it.
+    """Return the two-sided p-value of the Wilcoxon signed-rank test (Wilcoxon 1945), zeros discarded, as in SciPy.
 
-    NaN for fewer than FEWEST differences other than zero: whatever they are, the test could not fall below 0.05.
+    NaN for fewer than FEWEST differences other than zero, since the value could not fall below 0.05.
     """
     values = np.asarray(differences, dtype=float)
     if np.count_nonzero(values) < FEWEST:
@@ -80,11 +85,10 @@ def signed_rank(differences: Sequence[float]) -> float:
 
 
 def rank_biserial(differences: Sequence[float]) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby 2014): of the ranks' sum, the share of positive differences minus
-    that of negative ones.
+    """Return the matched-pairs rank-biserial correlation (Kerby 2014), from -1 (all negative) to 1 (all positive).
 
-    Differences are ranked by size, equal ones with their mean rank; zeros are discarded, as in the signed-rank test.
-    From -1 (all negative) to 1 (all positive); NaN where all are zero.
+    That is (sum of positive ranks - sum of negative ranks) / sum of all ranks. Differences are ranked by size, equal
+    ones with their mean rank; zeros are discarded, as in the signed-rank test. NaN if all are zero.
     """
     values = np.asarray(differences, dtype=float)
     values = values[values != 0]
@@ -95,7 +99,7 @@ def rank_biserial(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction (Holm 1979); NaN stays NaN and does not count."""
+    """Correct p-values by Holm's step-down method (Holm 1979); NaN stays NaN and does not count."""
     values = np.asarray(p_values, dtype=float)
     corrected = np.full(len(values), np.nan)
     order = [index for index in np.argsort(values) if not np.isnan(values[index])]

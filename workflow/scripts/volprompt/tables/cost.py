@@ -8,9 +8,9 @@ from volprompt.tables.configurations import configurations, dice_table
 
 
 def cost(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """What each configuration costs: medians over its volumes, and the peak memory of its jobs; and what it gives.
+    """Return what each configuration costs: medians over its volumes, and the peak memory of its jobs.
 
-    `dice` is the median combined Dice.
+    runs: the run tables of all jobs; scores: the score table. `dice` is the median combined Dice.
     """
     done = runs[runs["status"] == "ok"]
     grouped = done.groupby(["model", "scheme"], sort=False)

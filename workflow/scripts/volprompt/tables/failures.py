@@ -18,7 +18,10 @@ class FailedVolumes(VolpromptError):
 
 
 def failures(converted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """What failed and why: a volume as a whole in conversion, or under one model and scheme."""
+    """Return what failed and why: a volume as a whole in conversion, or under one model and scheme.
+
+    converted: the volume tables of all shards; runs: the run tables of all jobs.
+    """
     columns = ["volume", "stage", "model", "scheme", "reason"]
     of_volumes = converted[converted["status"] == "failed"].assign(stage="convert", model="", scheme="")
     of_runs = runs[runs["status"] == "failed"]
@@ -28,8 +31,12 @@ def failures(converted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_invalid: bool = False) -> str:
     """Return one line on how the study went.
 
-    allowed: share of the pairs of volume and configuration that may have failed; skip_invalid: whether volumes that
-    could not be converted are left out of the count. Raises FailedVolumes above the share, or where no volume is left.
+    scores: the study's score table.
+    failed: the study's table of failures.
+    allowed: share of the pairs of volume and configuration that may have failed.
+    skip_invalid: whether volumes that could not be converted are left out of the count.
+
+    Raises FailedVolumes if more failed, or if no volume is left.
     """
     pairs = pd.read_parquet(scores)[["model", "scheme", "volume", "status"]].drop_duplicates()
     reasons = read_csv(failed)

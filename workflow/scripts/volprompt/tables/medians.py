@@ -10,15 +10,16 @@ import pandas as pd
 from scipy import stats
 
 from volprompt.columns import SURFACE_COLUMNS, column_of, median_columns
-from volprompt.tables.bootstrap import bootstrap_interval, labels_of
+from volprompt.tables.bootstrap import bootstrap_interval, subjects_of
 from volprompt.tables.configurations import configurations, rows_of
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Exact, distribution-free interval of a median: the order statistics that enclose it with at least `level`.
+    """Return the exact, distribution-free interval of a median: the order statistics that enclose it with `level`.
 
-    The number of values below the median is binomial with n and 1/2 (Conover, Practical Nonparametric Statistics,
-    section 3.2), so from n = 6 on there is a 95 % interval, and none for fewer: (NaN, NaN).
+    values: none of them NaN; level: the least probability of enclosing the median. The number of values below the
+    median is binomial with n and 1/2 (Conover, Practical Nonparametric Statistics, section 3.2), so a 95 % interval
+    exists from n = 6 on; (NaN, NaN) for fewer.
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)
@@ -28,18 +29,18 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     return float(ordered[rank - 1]), float(ordered[n - rank])
 
 
-def summarize(values: Iterable[float], labels: Sequence[str] | None = None) -> dict[str, float]:
+def summarize(values: Iterable[float], subjects: Sequence[str] | None = None) -> dict[str, float]:
     """Return the values of `STRUCTURE_COLUMNS`, by name, over the volumes of a structure.
 
     values: the Dice of each volume, NaN if it is undefined.
-    labels: the group of each volume, for the bootstrap interval; without them each volume counts by itself.
+    subjects: of every volume, for the bootstrap interval; by default every volume is a subject of its own.
     """
     dice = np.asarray(list(values), dtype=float)
     present = ~np.isnan(dice)
     defined = dice[present]
-    group_labels = np.asarray(range(len(dice)) if labels is None else labels).astype(str)
+    subject_names = np.asarray(range(len(dice)) if subjects is None else subjects).astype(str)
     low, high = median_interval(defined)
-    bootstrap_low, bootstrap_high = bootstrap_interval(defined, list(group_labels[present]))
+    bootstrap_low, bootstrap_high = bootstrap_interval(defined, list(subject_names[present]))
     quartiles = np.percentile(defined, [25, 75]) if len(defined) else [np.nan, np.nan]
     return {
         "median": float(np.median(defined)) if len(defined) else float("nan"),
@@ -77,7 +78,7 @@ def medians(
         }
         for name in [*scored, "combined"]:
             of_structure = done[done["structure"] == name]
-            summary = summarize(of_structure["dice"], labels_of(list(of_structure["volume"]), groups))
+            summary = summarize(of_structure["dice"], subjects_of(list(of_structure["volume"]), groups))
             row |= {column_of(name, column): value for column, value in summary.items()}
         combined = done[done["structure"] == "combined"]
         for column in SURFACE_COLUMNS:

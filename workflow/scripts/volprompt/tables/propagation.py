@@ -9,17 +9,21 @@ import pandas as pd
 from volprompt.tables.configurations import configurations
 
 
-def propagation(scores: pd.DataFrame, structures: Sequence[str], image_schemes: Collection[str]) -> pd.DataFrame:
-    """One row per model, scheme and structure (the scored ones and `combined`): medians over the volumes with scores.
+def propagation(scores: pd.DataFrame, scored: Sequence[str], image_schemes: Collection[str]) -> pd.DataFrame:
+    """Return medians over the volumes with scores, one row per model, scheme and structure, `combined` included.
 
-    `over_propagation_worst` is the largest. `knows_extent`: the scheme is one of `image_schemes`, whose prompts tell on
-    every slice whether the structure is there, so that it cannot predict where it is not.
+    scores: the score table.
+    scored: names of the scored structures.
+    image_schemes: names of the schemes that are prompted on every slice that shows the structure.
+
+    `over_propagation_worst` is the largest over-propagation. `knows_extent` says whether the scheme is an image scheme:
+    its prompts tell on which slices the structure is, so it cannot predict it elsewhere.
     """
     done = scores[scores["status"] == "ok"]
     rows = []
     for model, scheme in configurations(scores):
         here = done[(done["model"] == model) & (done["scheme"] == scheme)]
-        for structure in [*structures, "combined"]:
+        for structure in [*scored, "combined"]:
             chosen = here[here["structure"] == structure]
             rows.append(
                 {

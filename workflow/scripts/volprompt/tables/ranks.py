@@ -8,17 +8,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from volprompt.tables.bootstrap import FEWEST, labels_of, resampled_medians, volume_draws
+from volprompt.tables.bootstrap import FEWEST, resampled_medians, subjects_of, volume_draws
 from volprompt.tables.configurations import configurations, dice_table
 
 
 def ranks(scores: pd.DataFrame, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Rank of each configuration by median combined Dice, 1 the best, and how stable it is under the bootstrap.
+    """Return the rank of each configuration by median combined Dice, 1 for the best, and its stability.
 
-    Medians are over the `n` volumes that all configurations have; a configuration without any score has no rank and
-    does not shorten the others' list. Every resample draws the same volumes for all. `rank_low, rank_high`: the ranks
-    at 2.5 and 97.5 % of the resamples; `first_share`: the share of resamples in which it is first. Equal medians share
-    their mean rank, and those that are first together a resample between them. NaN for fewer than FEWEST groups.
+    scores: the score table.
+    groups: the group (subject) of each volume.
+
+    Medians are over the `n` volumes that all configurations have. A configuration without any score has no rank, and
+    its missing volumes do not count. Every resample draws the same volumes for all configurations. `rank_low` and
+    `rank_high` are the ranks at 2.5 and 97.5 % of the resamples, `first_share` the share of resamples in which the
+    configuration is first; NaN for fewer than FEWEST subjects. Equal medians share their mean rank, and configurations
+    that are first together share the resample.
     """
     dice = dice_table(scores, "combined")
     ranked = [pair for pair in dice.columns if dice[pair].notna().any()]
@@ -30,10 +34,10 @@ def ranks(scores: pd.DataFrame, groups: Mapping[str, str] | None = None) -> pd.D
         return table
     places = [index for index, pair in enumerate(dice.columns) if pair in set(ranked)]
     table.loc[places, "rank"] = stats.rankdata(-shared.median().to_numpy())
-    labels = labels_of(list(shared.index), groups)
-    if len(set(labels)) < FEWEST:
+    subjects = subjects_of(list(shared.index), groups)
+    if len(set(subjects)) < FEWEST:
         return table
-    counts = volume_draws(labels)
+    counts = volume_draws(subjects)
     resampled = np.column_stack([resampled_medians(shared[pair].to_numpy(), counts) for pair in ranked])
     resampled_ranks = stats.rankdata(-resampled, axis=1)
     low, high = np.percentile(resampled_ranks, [2.5, 97.5], axis=0, method="inverted_cdf")  # ranks that occurred

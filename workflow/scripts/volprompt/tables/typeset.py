@@ -1,4 +1,4 @@
-"""The tables of medians and comparisons in Markdown and LaTeX, in the layout of the paper's table."""
+"""The tables of medians and comparisons in Markdown and LaTeX, arranged like the paper's table."""
 
 from __future__ import annotations
 
@@ -26,33 +26,36 @@ COMPARISONS_NOTE = (
 )
 
 
-def markdown(medians: pd.DataFrame, structures: Sequence[str]) -> str:
-    """The paper's table in Markdown: configurations in rows, median Dice in columns, the best of each column bold."""
-    head, body = layout(medians, structures, lambda text: f"**{text}**")
-    notes = [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(structures)]
+def markdown(medians: pd.DataFrame, scored: Sequence[str]) -> str:
+    """Return the medians in Markdown: configurations in rows, median Dice in columns, the best of each column bold.
+
+    medians: the median table; scored: names of the scored structures.
+    """
+    head, body = median_cells(medians, scored, lambda text: f"**{text}**")
+    notes = [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(scored)]
     return _markdown_table(head, body, 2) + "\n".join(["", MEDIANS_NOTE, *notes]) + "\n"
 
 
-def latex(medians: pd.DataFrame, structures: Sequence[str]) -> str:
-    """The paper's table in LaTeX (package booktabs)."""
-    head, body = layout(medians, structures, lambda text: rf"\textbf{{{text}}}")
-    notes = [f"% {PUBLISHED_NOTE}: {name} {value} ({what})" for name, value, what in published(structures)]
+def latex(medians: pd.DataFrame, scored: Sequence[str]) -> str:
+    """Return the medians in LaTeX (package booktabs); arguments as in `markdown`."""
+    head, body = median_cells(medians, scored, lambda text: rf"\textbf{{{text}}}")
+    notes = [f"% {PUBLISHED_NOTE}: {name} {value} ({what})" for name, value, what in published(scored)]
     return "".join(f"{note}\n" for note in notes) + _latex_table(head, body, 2)
 
 
 def comparisons_markdown(compared: pd.DataFrame) -> str:
-    """The paired comparisons in Markdown; differences whose corrected p-value is below 0.05 are bold."""
-    head, body = comparisons_layout(compared, lambda text: f"**{text}**")
+    """Return the paired comparisons in Markdown; differences with a corrected p-value below 0.05 are bold."""
+    head, body = comparison_cells(compared, lambda text: f"**{text}**")
     return _markdown_table(head, body, 4) + f"\n{COMPARISONS_NOTE}\n"
 
 
 def comparisons_latex(compared: pd.DataFrame) -> str:
-    """The paired comparisons in LaTeX (package booktabs)."""
-    return _latex_table(*comparisons_layout(compared, lambda text: rf"\textbf{{{text}}}"), 4)
+    """Return the paired comparisons in LaTeX (package booktabs)."""
+    return _latex_table(*comparison_cells(compared, lambda text: rf"\textbf{{{text}}}"), 4)
 
 
-def comparisons_layout(compared: pd.DataFrame, emphasize: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """The comparisons as text cells: head and rows."""
+def comparison_cells(compared: pd.DataFrame, emphasize: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    """Return the comparisons as text: the head and the rows. emphasize: makes a text bold."""
     head = [
         "Model",
         "Prompts",
@@ -75,35 +78,35 @@ def comparisons_layout(compared: pd.DataFrame, emphasize: Callable[[str], str]) 
 
 
 def p_text(p: float) -> str:
-    """`0.031`, or `< 0.001`; `-` where there is none."""
+    """Return `0.031`, or `< 0.001`; `-` if there is none."""
     if pd.isna(p):
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], names: int) -> str:
-    """A table whose first `names` columns are text and the others numbers."""
+    """Return a table whose first `names` columns are text and the others numbers."""
     rule = [*["---"] * names, *["---:"] * (len(head) - names)]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in [head, rule, *body])
 
 
 def _latex_table(head: Sequence[str], body: Sequence[Sequence[str]], names: int) -> str:
-    rows = [" & ".join(_escaped(cell) for cell in cells) + r" \\" for cells in [head, *body]]
+    rows = [" & ".join(_escape(cell) for cell in cells) + r" \\" for cells in [head, *body]]
     begin = rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(head) - names)}}}"
     return "\n".join([begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
-def layout(
-    medians: pd.DataFrame, structures: Sequence[str], emphasize: Callable[[str], str]
+def median_cells(
+    medians: pd.DataFrame, scored: Sequence[str], emphasize: Callable[[str], str]
 ) -> tuple[list[str], list[list[str]]]:
-    """The paper's table as text cells: head and rows."""
-    columns = [*structures, "combined"]
+    """Return the medians as text: the head and the rows. emphasize: makes a text bold."""
+    columns = [*scored, "combined"]
     model, scheme, parameters, n = (column.heading for column in CONFIGURATION_COLUMNS)
     head = [model, scheme, parameters, *(name.replace("_", " ").capitalize() for name in columns), n]
     best = {name: medians[name].max() for name in columns}
     body = []
     for _, row in medians.iterrows():
-        cells = [str(row["model"]), str(row["scheme"]), _millions(row["parameters"])]
+        cells = [str(row["model"]), str(row["scheme"]), _as_millions(row["parameters"])]
         for name in columns:
             text = median_text(row[name], row[f"{name}_low"], row[f"{name}_high"])
             cells.append(emphasize(text) if row[name] == best[name] else text)
@@ -112,21 +115,21 @@ def layout(
 
 
 def median_text(median: float, low: float, high: float) -> str:
-    """`0.912 [0.900, 0.920]`, without interval where there is none."""
+    """Return `0.912 [0.900, 0.920]`, without the interval if there is none."""
     if pd.isna(median):
         return "-"
     return f"{median:.3f}" if pd.isna(low) else f"{median:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def published(structures: Sequence[str]) -> list[tuple[str, float, str]]:
-    """The published figures, where the study scores the paper's two bones."""
-    return list(PUBLISHED) if {"femur", "tibia"} <= set(structures) else []
+def published(scored: Sequence[str]) -> list[tuple[str, float, str]]:
+    """Return the published figures (structure, Dice, what it is) if the study scores the paper's two bones."""
+    return list(PUBLISHED) if {"femur", "tibia"} <= set(scored) else []
 
 
-def _millions(parameters: object) -> str:
+def _as_millions(parameters: object) -> str:
     return "-" if pd.isna(parameters) else f"{int(str(parameters)) / 1e6:.1f} M"
 
 
-def _escaped(cell: str) -> str:
+def _escape(cell: str) -> str:
     escaped = cell.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
     return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped.replace("<", "$<$"))
