@@ -179,7 +179,7 @@ def test_a_made_up_family_goes_from_the_configuration_to_the_report(
         assert (mask == reference).all(), scheme
 
     design = StudyDesign(
-        structures=LABELS,
+        labels=LABELS,
         scored=["femur"],
         schemes=study.settings.schemes,
         experiments={"all": (["own"], list(SCHEMES))},

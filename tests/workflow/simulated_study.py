@@ -136,7 +136,7 @@ def design_of(settings: Settings, groups: dict[str, str]) -> StudyDesign:
     """What the report has to know of the paper's configuration."""
     structures = settings.structures.items()
     return StudyDesign(
-        structures={name: structure.labels for name, structure in structures},
+        labels={name: structure.labels for name, structure in structures},
         scored=[name for name, structure in structures if structure.scored],
         schemes=settings.schemes,
         experiments={name: (parts.models, parts.schemes) for name, parts in settings.experiments.items()},

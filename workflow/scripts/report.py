@@ -14,7 +14,7 @@ with logging_to(snakemake.log[0], "report"):
         aggregated=Path(snakemake.input.tables[0]).parent,
         shards=group_by_shard(snakemake.input.volumes, snakemake.input.prompts, snakemake.input.masks),
         design=StudyDesign(
-            structures=params.structures,
+            labels=params.structures,
             scored=params.scored,
             schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
             experiments=params.experiments,

@@ -12,7 +12,7 @@ from volprompt.settings.config import Frames, Inference, Scheme
 def found(schemes: dict[str, Scheme], precision: str = "bfloat16", **changes: Any) -> dict[str, tuple[str, str]]:
     design = StudyDesign(
         **{
-            "structures": {"femur": [1], "tibia": [3]},
+            "labels": {"femur": [1], "tibia": [3]},
             "scored": ["femur", "tibia"],
             "schemes": schemes,
             "experiments": {"e": (["m"], list(schemes))},
@@ -65,7 +65,7 @@ def test_video_schemes_depart_by_resize_and_holes() -> None:
 def test_schemes_that_depart_alike_share_a_row() -> None:
     one = Scheme(predictor="video", point=["click", "centroid"], slice="nearest")
     more = Scheme(predictor="video", point=["click", "centroid"], slice="nearest", negatives="others")
-    rows = found({"one": one, "more": more}, structures={"femur": [1], "tibia": [3], "patella": []})
+    rows = found({"one": one, "more": more}, labels={"femur": [1], "tibia": [3], "patella": []})
     assert rows["Points of one, more"][1] == "click, else centroid"
     assert rows["Prompted slice of one, more"][1] == "the slice nearest the middle with every needed prompt"
     assert rows["Tracked objects of one, more"][1] == "femur, tibia; not patella"

@@ -71,8 +71,8 @@ def test_failures_of_one_volume_and_reason_are_one_row() -> None:
         (rendering.millions(93_735_472), "93.7 M"),
         (rendering.rank(3.0), "3"),
         (rendering.rank(2.5), "2.5"),
-        (facts.label_text([1, 2]), "labels 1, 2"),
-        (facts.label_text([]), "no label"),
+        (facts.labels_in_words([1, 2]), "labels 1, 2"),
+        (facts.labels_in_words([]), "no label"),
     ],
 )
 def test_numbers_as_text(text: str, expected: str) -> None:

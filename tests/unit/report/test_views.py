@@ -19,7 +19,7 @@ from tests.viewed_study import FEMUR, SHAPE, SPACING, TIBIA, Study
 from volprompt.palette import structure_colours
 from volprompt.report import views
 from volprompt.report.meshes import surface
-from volprompt.report.packing import coded_mask, coded_surface, frames_sheet, shrunk
+from volprompt.report.packing import encode_mask, encode_surface, frames_sheet, shrink
 from volprompt.report.pictures import Region, mirrored, shown_size, shown_slices, slice_dices
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.views import characters, chosen_volumes, volume_views
@@ -33,7 +33,7 @@ def scores(*rows: tuple[str, float, str]) -> pd.DataFrame:
 
 
 def decoded_mask(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Undo `coded_mask`, one run after the other."""
+    """Undo `encode_mask`, one run after the other."""
     content = zlib.decompress(base64.b64decode(text))
     planes = np.frombuffer(content, np.uint8).reshape(4, -1).astype(int)
     runs = planes[0] + 256 * planes[1] + 256**2 * planes[2] + 256**3 * planes[3]
@@ -88,7 +88,7 @@ def test_cropping_and_shrinking_keep_a_prompt_on_its_structure() -> None:
     mask = np.zeros((1, 40, 60), dtype=bool)
     mask[0, 12:20, 30:42] = True  # centre of mass at x 35.5, y 15.5
     region = Region((0, 1), rows=(8, 32), columns=(20, 56))  # 24 x 36 pixels, shown as 12 x 18
-    small = shrunk(region.crop(mask), (12, 18))
+    small = shrink(region.crop(mask), (12, 18))
     y, x = np.nonzero(small[0])
     place_x, place_y = region.place(35.5, 15.5)
     assert x.mean() == place_x * 18 - 0.5
@@ -100,8 +100,8 @@ def test_a_pixel_is_set_where_half_of_it_is() -> None:
     mask[0, :, 0] = True  # half of the first
     mask[0, 0, 2] = True  # a quarter of the second
     mask[0, :, 4:] = True  # all of the third
-    assert shrunk(mask, (1, 3)).tolist() == [[[True, False, True]]]
-    assert shrunk(mask, (2, 6)).tolist() == mask.tolist()
+    assert shrink(mask, (1, 3)).tolist() == [[[True, False, True]]]
+    assert shrink(mask, (2, 6)).tolist() == mask.tolist()
 
 
 def test_shown_pixels_are_square_unless_the_frame_has_no_more() -> None:
@@ -140,13 +140,13 @@ def test_frames_lie_side_by_side() -> None:
     ],
 )
 def test_masks_as_run_lengths(mask: np.ndarray) -> None:
-    np.testing.assert_array_equal(decoded_mask(coded_mask(mask), mask.shape), mask)
+    np.testing.assert_array_equal(decoded_mask(encode_mask(mask), mask.shape), mask)
 
 
 def test_long_runs() -> None:
     mask = np.zeros((2, 300, 300), dtype=bool)
     mask[1, 299, 299] = True
-    content = zlib.decompress(base64.b64decode(coded_mask(mask)))
+    content = zlib.decompress(base64.b64decode(encode_mask(mask)))
     # 179999 zeros and a one: 179999 = 2 * 65536 + 191 * 256 + 31.
     assert list(content) == [31, 1, 191, 0, 2, 0, 0, 0]
 
@@ -169,7 +169,7 @@ def test_surface_for_the_page() -> None:
     mask[1:5, 2:8, 3:9] = True
     whole = surface(mask, (2.0, 1.0, 1.0), cell_mm=1.0)
     assert whole is not None
-    coded = coded_surface(whole, whole, origin=[1.0, 0.5, 0.0], cell=0.5)
+    coded = encode_surface(whole, whole, origin=[1.0, 0.5, 0.0], cell=0.5)
     assert coded is not None
     content = zlib.decompress(base64.b64decode(coded["data"]))
     n, m = coded["vertices"], coded["triangles"]
@@ -207,7 +207,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_colours_follow_the_configurations_order_and_not_what_is_scored(study: Study) -> None:
-    design = replace(study.design, structures={"patella": [5], **study.design.structures})
+    design = replace(study.design, labels={"patella": [5], **study.design.labels})
     made = volume_views(study.scores[study.scores["scheme"] == "box"], study.shards, design)
     assert made is not None
     colours = structure_colours(["patella", "femur", "tibia"])
@@ -310,7 +310,7 @@ def test_without_reference(tmp_path: Path) -> None:
     study = Study(tmp_path, volumes=[], bare=["x"])
     scores = study.scores[study.scores["scheme"] == "clicks"]
     study.design = StudyDesign(
-        study.design.structures,
+        study.design.labels,
         study.design.scored,
         {"clicks": Scheme(predictor="video", slice="nearest", point=["click"])},
         {"e": (["m"], ["clicks"])},

@@ -1,4 +1,4 @@
-"""Where a study departs from the paper: its authors' code beside the settings that made these masks.
+"""Where a study differs from the paper: its authors' code, and the settings that made these masks.
 
 Paper: Yu et al., arXiv 2408.04762; the authors' code is their public fork of SAM 2 (asy51/sam2, commit d9aa4d1).
 docs/methods.md has the whole comparison.
@@ -16,7 +16,7 @@ from volprompt.settings.config import Frames, Inference, Noise, Scheme, SliceAt
 
 @dataclass(frozen=True)
 class Deviation:
-    """One setting: what the authors' code does, what was done here, and what is known of its effect."""
+    """One setting: what the authors' code does, what was done here, and what is known about the effect."""
 
     setting: str
     paper: str
@@ -25,38 +25,38 @@ class Deviation:
 
 
 def deviations(design: StudyDesign, volumes: int, precisions: Sequence[str]) -> list[Deviation]:
-    """The deviations of a study. volumes: how many it has; precisions: those of its runs."""
+    """List the deviations of a study. volumes: number of its volumes; precisions: those of its runs."""
     used = {name for _, schemes in design.experiments.values() for name in schemes}
     schemes = {name: scheme for name, scheme in design.schemes.items() if name in used}
-    found = [
+    rows = [
         Deviation(
             "Volumes", "488 knees of the Osteoarthritis Initiative with OAI-ZIB masks", f"{volumes} of this study"
         )
     ]
-    found += _of_frames(design.frames)
+    rows += _frame_deviations(design.frames)
     for name, scheme in schemes.items():
-        found += _of_scheme(name, scheme, design)
+        rows += _scheme_deviations(name, scheme, design)
     if any(scheme.predictor == "video" for scheme in schemes.values()):
-        found += _of_tracking(design.inference)
+        rows += _tracking_deviations(design.inference)
     other = [precision for precision in precisions if precision != "bfloat16"]
     if other:
-        found.append(Deviation("Precision", "bfloat16 autocast and TF32", ", ".join(dict.fromkeys(other))))
-    return merged([*found, *_of_models(design)])
+        rows.append(Deviation("Precision", "bfloat16 autocast and TF32", ", ".join(dict.fromkeys(other))))
+    return merge([*rows, *_model_deviations(design)])
 
 
-def merged(found: Sequence[Deviation]) -> list[Deviation]:
-    """Rows that differ only in the scheme or the model become one that names them all."""
+def merge(rows: Sequence[Deviation]) -> list[Deviation]:
+    """Merge rows that differ only in the scheme or the model into one row that names them all."""
     names: dict[tuple[str, str, str, str], list[str]] = {}
-    for row in found:
+    for row in rows:
         what, _, name = row.setting.partition(" of ")
         names.setdefault((what, row.paper, row.here, row.effect), []).append(name)
     return [
-        Deviation(f"{what} of {', '.join(given)}" if given[0] else what, paper, here, effect)
-        for (what, paper, here, effect), given in names.items()
+        Deviation(f"{what} of {', '.join(of)}" if of[0] else what, paper, here, effect)
+        for (what, paper, here, effect), of in names.items()
     ]
 
 
-def _of_frames(frames: Frames) -> Iterator[Deviation]:
+def _frame_deviations(frames: Frames) -> Iterator[Deviation]:
     if frames.coding == "lossless":
         yield Deviation("Frame coding", "JPEG at quality 75", "lossless")
     if frames.axis != "sagittal":
@@ -66,7 +66,7 @@ def _of_frames(frames: Frames) -> Iterator[Deviation]:
         yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
 
 
-def _of_scheme(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Deviation]:
+def _scheme_deviations(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Deviation]:
     if scheme.multimask:
         yield Deviation(f"Masks of {name}", "one mask", "the best of three by predicted IoU")
     if scheme.predictor == "image":
@@ -84,14 +84,14 @@ def _of_scheme(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Devia
     if scheme.slices not in (("middle",), (SliceAt(index=80),)):
         yield Deviation(f"Prompted slice of {name}", "index 80 of 160, the middle", prompted_slice(scheme))
     objects = scheme.structures or design.scored
-    untracked = [structure for structure in design.structures if structure not in objects]
+    untracked = [structure for structure in design.labels if structure not in objects]
     if untracked:
         here = f"{', '.join(objects)}; not {', '.join(untracked)}"
         effect = "none: objects have separate memories and do not change each other's masks"
         yield Deviation(f"Tracked objects of {name}", "every structure, the patella included", here, effect)
 
 
-def _of_tracking(inference: Inference) -> Iterator[Deviation]:
+def _tracking_deviations(inference: Inference) -> Iterator[Deviation]:
     if inference.video_resize != "bicubic":
         measured = "measured on one real knee: Dice against the reference moves by less than 0.001"
         here = "bilinear with antialias, as in the image predictor"
@@ -105,7 +105,7 @@ def _of_tracking(inference: Inference) -> Iterator[Deviation]:
         yield Deviation("Directions", "the reverse pass remembers the forward pass", "independent of each other")
 
 
-def _of_models(design: StudyDesign) -> Iterator[Deviation]:
+def _model_deviations(design: StudyDesign) -> Iterator[Deviation]:
     kinds = [(family.name, kind) for family in FAMILIES.values() for kind in family.checkpoint_kinds if kind.paper]
     paper = {(family, architecture) for family, kind in kinds for architecture in kind.published.values()}
     for name, model in design.models.items():
@@ -116,36 +116,36 @@ def _of_models(design: StudyDesign) -> Iterator[Deviation]:
 
 
 def prompted_slice(scheme: Scheme) -> str:
-    """The prompted slice or slices of a video scheme in words."""
+    """Say in words which slices a video scheme prompts."""
     words = {
         "middle": "the middle slice",
         "nearest": "the slice nearest the middle with every needed prompt",
         "largest": "each structure's slice of largest area",
     }
-    given = []
+    slices = []
     for choice in scheme.slices:
         if not isinstance(choice, SliceAt):
-            given.append(words[choice])
+            slices.append(words[choice])
         elif choice.index is not None:
-            given.append(f"index {choice.index}")
+            slices.append(f"index {choice.index}")
         else:
-            given.append(f"{choice.fraction:g} of the way through")
-    return ", ".join(given)
+            slices.append(f"{choice.fraction:g} of the way through")
+    return ", ".join(slices)
 
 
 def noise_in_words(noise: Noise) -> str:
-    """How far a scheme's prompts are displaced."""
-    given = {"points": noise.points_mm, "boxes": noise.boxes_mm}
-    return ", ".join(f"{kind} {mm:g} mm" for kind, mm in given.items() if mm) + f", seed {noise.seed}"
+    """Say in words how far the prompts of a scheme are displaced."""
+    distances = {"points": noise.points_mm, "boxes": noise.boxes_mm}
+    return ", ".join(f"{kind} {mm:g} mm" for kind, mm in distances.items() if mm) + f", seed {noise.seed}"
 
 
 def prompts_in_words(scheme: Scheme) -> str:
-    """What a scheme gives a model, and where."""
-    given = [f"one positive point ({', else '.join(scheme.origins)})"] if scheme.origins else []
-    given += ["a tight box of the reference"] if scheme.box else []
-    given += ["the reference mask"] if scheme.mask else []
+    """Say in words what a scheme prompts a model with, and on which slices."""
+    prompts = [f"one positive point ({', else '.join(scheme.origins)})"] if scheme.origins else []
+    prompts += ["a tight box of the reference"] if scheme.box else []
+    prompts += ["the reference mask"] if scheme.mask else []
     if scheme.negatives == "others":
-        given.append("the other structures' points as negatives")
+        prompts.append("the other structures' points as negatives")
     where = (
         "on every slice that shows the structure in the reference; each slice by itself"
         if scheme.predictor == "image"
@@ -153,4 +153,4 @@ def prompts_in_words(scheme: Scheme) -> str:
     )
     displaced = f" Displaced at random: {noise_in_words(scheme.noise)}." if scheme.noise else ""
     emptied = " Masks are emptied where the reference lacks the structure." if scheme.presence else ""
-    return f"Per structure {', '.join(given)}, {where}.{displaced}{emptied}"
+    return f"Per structure {', '.join(prompts)}, {where}.{displaced}{emptied}"

@@ -1,4 +1,4 @@
-"""Figures: prompts and masks drawn on a frame, as in the paper's Figure 2."""
+"""Prompts and masks drawn on a frame, as in the paper's Figure 2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ PANEL_INCHES = 3.3
 
 @dataclass(frozen=True)
 class Panel:
-    """One slice of one configuration: masks bool (y, x) by structure, and the prompts given on it."""
+    """One slice of one configuration.
+
+    title: shown above the panel.
+    predicted: masks, bool (y, x) by structure.
+    prompts: on this slice.
+    """
 
     title: str
     predicted: Mapping[str, np.ndarray]
@@ -69,7 +74,7 @@ def draw_panel(
     colours: Mapping[str, str],
     pixel_aspect: float,
 ) -> None:
-    """Draw one panel into `axes`."""
+    """Draw one panel into `axes`; the other arguments as in `overlay`."""
     axes.imshow(frame, cmap="gray", vmin=0, vmax=255, aspect=pixel_aspect)
     axes.set_title(panel.title, fontsize=8)
     for name, mask in panel.predicted.items():
@@ -83,11 +88,11 @@ def draw_panel(
 
 
 def draw_prompts(axes: Axes, prompts: Sequence[ObjectPrompt], colours: Mapping[str, str]) -> None:
-    """Mark the prompts of one slice, each in its object's colour."""
+    """Mark the prompts of one slice in the colours of their objects."""
     for prompt in prompts:
         draw_box(axes, prompt, colours.get(prompt.structure, "white"))
-    # One object's negative point lies on another's positive one, and on other negatives: all negatives first, each
-    # object's smaller than the last one's, then the positive points, so that every mark is seen.
+    # A negative point of one object is the positive point of another, and a negative point of others. So that all marks
+    # can be seen, negative points are drawn first, smaller from object to object, and positive points last.
     for order, prompt in enumerate(prompts):
         draw_points(axes, prompt, colours.get(prompt.structure, "white"), positive=False, size=260 / (1 + order))
     for prompt in prompts:
@@ -111,7 +116,7 @@ def draw_points(axes: Axes, prompt: ObjectPrompt, colour: str, *, positive: bool
 
 
 def draw_box(axes: Axes, prompt: ObjectPrompt, colour: str) -> None:
-    """Outline the box, if there is one: around its outermost pixels, which are part of it."""
+    """Outline the box, if there is one, around its outermost pixels, which belong to it."""
     if prompt.box is None:
         return
     left, top, right, bottom = prompt.box
@@ -123,7 +128,7 @@ def draw_box(axes: Axes, prompt: ObjectPrompt, colour: str) -> None:
 
 
 def png(figure: Figure, dots_per_inch: int = 130) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as the bytes of a PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dots_per_inch)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""What the page says of the study: what was run, on what, with which software, and what went wrong."""
+"""What the page says about the study: what was run, on what, with which software, and what went wrong."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
 def study_facts(
     scores: pd.DataFrame, volumes: pd.DataFrame, runs: pd.DataFrame, design: StudyDesign
 ) -> list[tuple[str, str]]:
-    """What was run, as pairs of a word and its meaning here."""
+    """Return what was run, as pairs of a word and its value.
+
+    scores: the study's score table.
+    volumes: the volume tables of all shards.
+    runs: the run tables of all jobs.
+    design: what the report needs of the configuration.
+    """
     converted = volumes[volumes["status"] == "ok"]
     scored = scores.loc[scores["status"] == "ok", "volume"].nunique()
     groups = len(set(subjects_of(list(converted["volume"]), design.groups)))
     subjects = f" of {groups} subjects" if groups < len(converted) else ""
     structures = [
-        f"{name} ({label_text(labels)}{'' if name in design.scored else ', not scored'})"
-        for name, labels in design.structures.items()
+        f"{name} ({labels_in_words(numbers)}{'' if name in design.scored else ', not scored'})"
+        for name, numbers in design.labels.items()
     ]
     devices = runs[["device", "precision"]].dropna().drop_duplicates()
     return [
@@ -49,14 +55,14 @@ def study_facts(
     ]
 
 
-def label_text(labels: Sequence[int]) -> str:
-    """`label 1`, `labels 1, 2`, or `no label` for a structure that is only clicked on."""
-    kind = "no label" if not labels else "label" if len(labels) == 1 else "labels"
-    return f"{kind} {', '.join(map(str, labels))}".strip()
+def labels_in_words(numbers: Sequence[int]) -> str:
+    """Return `label 1`, `labels 1, 2`, or `no label` for a structure that is only clicked on."""
+    kind = "no label" if not numbers else "label" if len(numbers) == 1 else "labels"
+    return f"{kind} {', '.join(map(str, numbers))}".strip()
 
 
 def common_folder(sources: pd.Series) -> str:
-    """The folder that all images have in common."""
+    """Return the folder that all images have in common."""
     folders = [os.path.dirname(str(path)) for path in sources]
     try:
         return os.path.commonpath(folders) or "."
@@ -65,7 +71,7 @@ def common_folder(sources: pd.Series) -> str:
 
 
 def grids(converted: pd.DataFrame) -> list[str]:
-    """The grids of the volumes, the commonest first: voxels, spacing in mm, and how many volumes have it."""
+    """Describe the grids of the volumes, the commonest first: voxels, spacing in mm, and the number of volumes."""
     if not len(converted):
         return []
     texts = [
@@ -81,26 +87,26 @@ def grids(converted: pd.DataFrame) -> list[str]:
 
 
 def model_rows(runs: pd.DataFrame, design: StudyDesign) -> list[dict[str, Any]]:
-    """One row per model: what it is, and the SHA-256 of the checkpoint that made the masks."""
+    """Return one row per model: what it is, and the SHA-256 of the checkpoint that made the masks."""
     rows = []
     for name in dict.fromkeys(model for models, _ in design.experiments.values() for model in models):
-        own = runs[runs["model"] == name]
+        model_runs = runs[runs["model"] == name]
         identity = design.models.get(name, {})
-        parameters = own["parameters"].dropna()
+        parameters = model_runs["parameters"].dropna()
         rows.append(
             {
                 "model": name,
                 "family": identity.get("family", ""),
                 "architecture": identity.get("architecture", ""),
                 "parameters": int(parameters.iloc[0]) if len(parameters) else None,
-                "checkpoints": list(own["checkpoint_sha256"].dropna().unique()),
+                "checkpoints": list(model_runs["checkpoint_sha256"].dropna().unique()),
             }
         )
     return rows
 
 
 def scheme_rows(design: StudyDesign) -> list[dict[str, Any]]:
-    """One row per scheme that an experiment uses: in words, as configured, and with which models."""
+    """Return one row per scheme that an experiment uses: in words, as configured, and with which models."""
     rows = []
     for name, scheme in design.schemes.items():
         models = [model for models, names in design.experiments.values() if name in names for model in models]
@@ -111,20 +117,23 @@ def scheme_rows(design: StudyDesign) -> list[dict[str, Any]]:
 
 
 def flow(value: object) -> str:
-    """A setting as it would stand in the configuration, on one line."""
+    """Write a setting as in the configuration, on one line."""
     text = str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000))
     return text.strip().removesuffix("\n...")  # YAML's end of a document that is a single word
 
 
 def software(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """The distinct sets of package versions that made the masks, and those that made this page."""
-    made = [", ".join(f"{k} {n}" for k, n in json.loads(text).items()) for text in runs["versions"].dropna().unique()]
+    """Return the distinct sets of package versions that made the masks, and those that made this page."""
+    of_masks = [json.loads(text) for text in runs["versions"].dropna().unique()]
     here = ", ".join(f"{name} {version(name)}" for name in REPORT_PACKAGES)
-    return [("Masks", text) for text in made] + [("Statistics and page", f"Python {platform.python_version()}, {here}")]
+    return [
+        *(("Masks", ", ".join(f"{name} {number}" for name, number in versions.items())) for versions in of_masks),
+        ("Statistics and page", f"Python {platform.python_version()}, {here}"),
+    ]
 
 
 def grouped_failures(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Failures of one volume, stage and reason as one row, with the configurations that they concern."""
+    """Return one row per volume, stage and reason, with the configurations that failed for it."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for row in table.fillna("").itertuples():
         pair = f"{row.model} {row.scheme}".strip()
@@ -136,7 +145,7 @@ def grouped_failures(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def volume_warnings(volumes: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was remarked on volumes that were converted all the same."""
+    """Return the warnings about volumes that were converted nevertheless, as pairs of volume and text."""
     return [
         (str(row.volume), str(text))
         for row in volumes.itertuples()

@@ -27,7 +27,13 @@ class Gallery:
         self.elements: dict[str, Markup] = {}
 
     def add(self, name: str, figure: Any, label: str, raster: bool = False) -> None:
-        """Write a figure and keep it for the page; label: what it shows, read out by screen readers."""
+        """Write a figure and keep it for the page.
+
+        name: of its files.
+        figure: a matplotlib figure.
+        label: what it shows, for screen readers.
+        raster: whether the page gets pixels in place of an SVG element.
+        """
         drawn = write_figure(figure, self.folder, name, self.stamp)
         if raster:
             picture = base64.b64encode(drawing.png(figure)).decode()
@@ -40,39 +46,39 @@ class Gallery:
         return name in self.elements
 
     def starting(self, prefix: str) -> list[str]:
-        """The figures whose names start like this, in the order in which they were added."""
+        """Return the names of figures with this prefix, in the order in which they were added."""
         return [name for name in self.elements if name.startswith(prefix)]
 
 
-def draw_plots(gallery: Gallery, found: StudyTables, design: StudyDesign) -> None:
-    """Every plot whose table has rows."""
-    order = configurations_of(found.medians)
+def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> None:
+    """Draw every plot whose table has rows."""
+    order = configurations_of(tables.medians)
     schemes = Look(list(dict.fromkeys(scheme for _, scheme in order)))
-    done = found.scores[found.scores["status"] == "ok"]
+    done = tables.scores[tables.scores["status"] == "ok"]
     for name in ["combined", *design.scored] if len(done) else []:
         figure = plots.distributions(done, name, order, schemes)
         gallery.add(f"distributions_{name}", figure, f"Dice of every volume by configuration, {name}")
-    for kind in found.comparisons["kind"].unique() if len(found.comparisons) else []:
+    for kind in tables.comparisons["kind"].unique() if len(tables.comparisons) else []:
         label = f"Median paired differences of combined Dice between {kind}, with intervals"
-        gallery.add(f"differences_{kind}", plots.differences(found.comparisons, kind), label)
-    if len(found.decay):
+        gallery.add(f"differences_{kind}", plots.differences(tables.comparisons, kind), label)
+    if len(tables.decay):
         label = "Pooled Dice by distance from the prompted slice, by structure, scheme and model"
-        gallery.add("decay", plots.decay(found.decay, design.scored), label)
-    if len(found.propagation):
+        gallery.add("decay", plots.decay(tables.decay, design.scored), label)
+    if len(tables.propagation):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
-        gallery.add("propagation", plots.propagation(found.propagation, order), label)
-    if len(found.ranks) and found.ranks["rank"].notna().any():
-        gallery.add("ranks", plots.ranks(found.ranks, schemes), "Ranks of the configurations with bootstrap intervals")
-    if "dice" in found.cost and found.cost[["dice", "seconds_per_volume"]].notna().all(axis=1).any():
-        gallery.add("cost", plots.cost(found.cost, schemes), "Median combined Dice against seconds per volume")
+        gallery.add("propagation", plots.propagation(tables.propagation, order), label)
+    if len(tables.ranks) and tables.ranks["rank"].notna().any():
+        gallery.add("ranks", plots.ranks(tables.ranks, schemes), "Ranks of the configurations with bootstrap intervals")
+    if "dice" in tables.cost and tables.cost[["dice", "seconds_per_volume"]].notna().all(axis=1).any():
+        gallery.add("cost", plots.cost(tables.cost, schemes), "Median combined Dice against seconds per volume")
     for run, steps in design.training_runs.items():
-        if found.medians.loc[found.medians["model"].isin(list(steps)), "combined"].notna().any():
-            figure = plots.training(found.medians, steps, schemes)
+        if tables.medians.loc[tables.medians["model"].isin(list(steps)), "combined"].notna().any():
+            figure = plots.training(tables.medians, steps, schemes)
             gallery.add(f"training_{run}", figure, f"Median combined Dice against training step, {run}")
 
 
 def draw_overlays(gallery: Gallery, volume: str | None, shards: Sequence[ShardFiles], design: StudyDesign) -> None:
-    """Prompts and masks of each experiment on a slice of `volume`."""
+    """Draw prompts and masks of each experiment on a slice of `volume`; nothing without a volume."""
     for overlay in overlays(volume, shards, design) if volume else []:
         label = f"Masks of experiment {overlay.experiment} on slice {overlay.slice} of volume {volume}"
         gallery.add(f"overlay_{overlay.experiment}", overlay.figure, label, raster=True)

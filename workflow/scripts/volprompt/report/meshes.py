@@ -14,17 +14,20 @@ from scipy.spatial import cKDTree
 
 @dataclass(frozen=True)
 class Mesh:
-    """A closed surface: vertices float64 (n, 3) in millimetres; triangles int64 (m, 3), counter-clockwise from outside
-    in a right-handed system of (slice, y, x)."""
+    """A closed surface.
+
+    vertices: float64 (n, 3), (slice, y, x) in millimetres.
+    triangles: int64 (m, 3), indices of vertices, counter-clockwise from outside if (slice, y, x) is right-handed.
+    """
 
     vertices: np.ndarray
     triangles: np.ndarray
 
 
 def block_means(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
-    """Share of set voxels in blocks of `factors` voxels along (slice, y, x): float32.
+    """Return the share of set voxels in blocks: float32 (slice, y, x).
 
-    The last block of an axis counts what lies beyond the mask as not set.
+    mask: bool (slice, y, x); factors: voxels of a block along these axes. What lies beyond the mask is not set.
     """
     total = np.pad(mask, [(0, -size % factor) for size, factor in zip(mask.shape, factors, strict=True)])
     total = total.astype(np.uint16)
@@ -42,11 +45,14 @@ def block_means(mask: np.ndarray, factors: Sequence[int]) -> np.ndarray:
 
 
 def surface(mask: np.ndarray, spacing: Sequence[float], cell_mm: float) -> Mesh | None:
-    """The surface of a mask, bool (slice, y, x), by marching cubes (Lewiner 2003, scikit-image).
+    """Return the surface of a mask by marching cubes (Lewiner 2003, scikit-image).
 
-    spacing: millimetres along (slice, y, x). Voxels are first averaged in blocks of about `cell_mm`, so that the
-    surface follows what share of a block is filled, not its corners. None for an empty mask, and for one that is too
-    thin to fill half of any block.
+    mask: bool (slice, y, x).
+    spacing: millimetres along these axes.
+    cell_mm: size of the blocks in which voxels are averaged first, so that the surface follows the filled share of a
+        block and not its corners.
+
+    None for an empty mask, and for one that is too thin to fill half of any block.
     """
     from skimage.measure import marching_cubes
 
@@ -58,7 +64,7 @@ def surface(mask: np.ndarray, spacing: Sequence[float], cell_mm: float) -> Mesh 
     corners, triangles, _, _ = marching_cubes(filled, 0.5)
     # Block k holds the voxels k f to k f + f - 1, so its centre is k f + (f - 1) / 2; the padding shifts it by one.
     vertices = ((corners.astype(np.float64) - 1) * factors + (factors - 1) / 2) * size
-    return _outwards(Mesh(vertices, triangles.astype(np.int64)))
+    return _face_outwards(Mesh(vertices, triangles.astype(np.int64)))
 
 
 def simplify(whole: Mesh, cell_mm: float) -> Mesh:
@@ -84,7 +90,7 @@ def simplify(whole: Mesh, cell_mm: float) -> Mesh:
 
 
 def normals(whole: Mesh) -> np.ndarray:
-    """Outward unit normals of the vertices, float64 (n, 3): the mean of their triangles' weighted by area."""
+    """Return outward unit normals of the vertices, float64 (n, 3): means over their triangles, weighted by area."""
     a, b, c = (whole.vertices[whole.triangles[:, corner]] for corner in range(3))
     facing = np.cross(b - a, c - a)
     total = np.stack(
@@ -96,18 +102,19 @@ def normals(whole: Mesh) -> np.ndarray:
 
 
 def signed_distances(points: np.ndarray, other: Mesh, near_mm: float) -> np.ndarray:
-    """Distances of points, (n, 3) in millimetres, to a surface: positive outside, negative inside.
+    """Return the distances of points to a surface, float64 (n,): positive outside, negative inside.
 
-    Up to `near_mm` from the surface's next vertex it is the distance to the plane through that vertex, which does not
-    depend on how densely the vertices lie; further away the distance to the vertex.
+    points: (n, 3) in millimetres; other: the surface. Up to `near_mm` from the nearest vertex, the distance is that to
+    the plane through the vertex, which does not depend on the density of the vertices; further away it is that to the
+    vertex.
     """
     apart, nearest = cKDTree(other.vertices).query(points)
     along = np.einsum("ij,ij->i", points - other.vertices[nearest], normals(other)[nearest])
     return np.where(apart <= near_mm, along, np.copysign(apart, along))
 
 
-def _outwards(whole: Mesh) -> Mesh:
-    """The same surface with triangles counter-clockwise from outside: its enclosed volume is positive."""
+def _face_outwards(whole: Mesh) -> Mesh:
+    """Turn the triangles counter-clockwise as seen from outside, so that the enclosed volume is positive."""
     a, b, c = (whole.vertices[whole.triangles[:, corner]] for corner in range(3))
     if np.einsum("ij,ij->", a, np.cross(b, c)) < 0:
         return Mesh(whole.vertices, whole.triangles[:, ::-1])

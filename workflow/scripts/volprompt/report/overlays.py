@@ -22,7 +22,7 @@ from volprompt.volumes.references import structure_mask
 
 @dataclass(frozen=True)
 class Overlay:
-    """The figure of an experiment: models in rows, schemes in columns, all on one slice."""
+    """The figure of an experiment: models in rows, schemes in columns, all on slice `slice`."""
 
     experiment: str
     slice: int
@@ -30,22 +30,22 @@ class Overlay:
 
 
 def median_volume(scores: pd.DataFrame) -> str | None:
-    """The volume in the middle of the ranking by combined Dice, averaged over the configurations."""
+    """Return the volume in the middle of the ranking by combined Dice, averaged over the configurations."""
     combined = scores[(scores["structure"] == "combined") & (scores["status"] == "ok")]
     ranked = combined.groupby("volume")["dice"].mean().dropna().sort_values(kind="stable")
     return str(ranked.index[(len(ranked) - 1) // 2]) if len(ranked) else None
 
 
 def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> Iterator[Overlay]:
-    """For each experiment a figure of one slice of `volume`; none where the volume was not converted."""
+    """Draw a slice of `volume`, a figure per experiment; none if the volume was not converted."""
     for shard in shards:
         row = converted_rows(shard).get(volume)
         if row is not None:
-            yield from _overlays(Example(row, shard, design), design)
+            yield from _draw_overlays(Example(row, shard, design), design)
             return
 
 
-def _overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
+def _draw_overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
     for experiment, (models, schemes) in design.experiments.items():
         panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
         drawn = drawing.overlay(example.frame, example.reference, panels, design.colours, example.pixel_aspect)
@@ -56,7 +56,7 @@ class Example:
     """The slice of a volume that is shown, with its reference and each configuration's prompts and masks."""
 
     def __init__(self, row: Any, shard: ShardFiles, design: StudyDesign) -> None:
-        """row: the volume's, of the shard's volume table."""
+        """Read the slice. row: the volume's row of the shard's volume table."""
         self.volume = volume = row.volume
         self.shard = shard
         self.design = design
@@ -64,10 +64,10 @@ class Example:
         self.depth = int(row.shape[0])
         table = read_prompts(shard.prompts)
         self.table = table[table["volume"] == volume]
-        self.given = {name: self._prompts(name) for name in design.schemes}
-        labels = read_reference(shard.volumes, volume)
-        masks = {} if labels is None else {n: structure_mask(labels, design.structures[n]) for n in design.scored}
-        self.slice = self._shown_slice(masks)
+        self.prompts = {name: self._scheme_prompts(name) for name in design.schemes}
+        label_map = read_reference(shard.volumes, volume)
+        masks = {} if label_map is None else {n: structure_mask(label_map, design.labels[n]) for n in design.scored}
+        self.slice = self._choose_slice(masks)
         self.frame = read_frames(shard.volumes, volume)[self.slice]
         empty = np.zeros(self.frame.shape, dtype=bool)
         self.reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
@@ -75,28 +75,28 @@ class Example:
         self.pixel_aspect = height / width
 
     def panel(self, experiment: str, model: str, scheme: str) -> drawing.Panel:
-        """The panel of one configuration; without masks where the volume failed there."""
+        """Return the panel of a configuration; without masks if the volume failed under it."""
         folder = self.shard.masks[experiment, model]
         predicted = {}
         for name in self.design.scored:
             path = mask_path(folder, scheme, self.volume, name)
             if path.exists():
                 predicted[name] = read_mask(path, self.grid)[self.slice]
-        prompts = [prompt for prompt in self.given[scheme] if prompt.slice == self.slice]
+        prompts = [prompt for prompt in self.prompts[scheme] if prompt.slice == self.slice]
         return drawing.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
 
-    def _prompts(self, scheme: str) -> list[ObjectPrompt]:
+    def _scheme_prompts(self, scheme: str) -> list[ObjectPrompt]:
         try:
             return self.design.prompts(scheme, self.table, self.grid)
         except MissingPrompt as error:  # the volume failed under this scheme; the panel says so
             logger.info("%s: %s", self.volume, error)
             return []
 
-    def _shown_slice(self, masks: Mapping[str, np.ndarray]) -> int:
-        """The prompted slice of a video scheme, else the slice nearest the middle that shows every structure."""
+    def _choose_slice(self, masks: Mapping[str, np.ndarray]) -> int:
+        """Return the prompted slice of a video scheme, or else the slice nearest the middle with all structures."""
         for name, scheme in self.design.schemes.items():
-            if scheme.predictor == "video" and self.given[name]:
-                return self.given[name][0].slice
-        shown = [i for i in range(self.depth) if masks and all(mask[i].any() for mask in masks.values())]
+            if scheme.predictor == "video" and self.prompts[name]:
+                return self.prompts[name][0].slice
+        complete = [i for i in range(self.depth) if masks and all(mask[i].any() for mask in masks.values())]
         middle = middle_slice(self.depth)
-        return min(shown, key=lambda index: abs(index - middle), default=middle)
+        return min(complete, key=lambda index: abs(index - middle), default=middle)

@@ -1,4 +1,4 @@
-"""Frames, masks and surfaces as short texts that a page's script takes apart again (templates/viewer.js)."""
+"""Frames, masks and surfaces as short texts, which the script of the viewer decodes (templates/viewer.js)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ STEP_MM = 0.1
 
 @dataclass(frozen=True)
 class Sheet:
-    """Frames as one picture: each has `size` pixels (y, x), `columns` lie side by side; data: WebP in base64."""
+    """Frames side by side as one picture.
+
+    size: pixels of a frame (y, x).
+    columns: number of frames side by side.
+    data: WebP in base64.
+    """
 
     size: tuple[int, int]
     columns: int
@@ -27,7 +32,10 @@ class Sheet:
 
 
 def frames_sheet(frames: np.ndarray, size: tuple[int, int], quality: int) -> Sheet:
-    """Put frames, uint8 (slice, y, x), into one about square picture, each in `size` pixels (y, x)."""
+    """Put frames into one picture that is about square.
+
+    frames: uint8 (slice, y, x); size: pixels of a frame in the picture (y, x); quality: of WebP.
+    """
     from PIL import Image
 
     height, width = size
@@ -44,32 +52,37 @@ def frames_sheet(frames: np.ndarray, size: tuple[int, int], quality: int) -> She
     return Sheet(size, columns, base64.b64encode(stream.getvalue()).decode())
 
 
-def shrunk(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask, bool (slice, y, x), in fewer pixels: set where at least half of a pixel's area is set."""
+def shrink(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Reduce a mask, bool (slice, y, x), to `size` pixels (y, x): set if at least half of a pixel's area is set."""
     from PIL import Image
 
     if mask.shape[1:] == tuple(size):
         return mask
     small = np.empty((len(mask), *size), dtype=bool)
-    for place, own in enumerate(mask):
-        picture = Image.fromarray(own.astype(np.uint8) * 255)
+    for place, on_slice in enumerate(mask):
+        picture = Image.fromarray(on_slice.astype(np.uint8) * 255)
         small[place] = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX)) >= 128
     return small
 
 
-def coded_mask(mask: np.ndarray) -> str:
-    """A mask, bool of any shape, as run lengths: zeros, ones, zeros and so on in reading order.
+def encode_mask(mask: np.ndarray) -> str:
+    """Encode a mask, bool of any shape, as run lengths of zeros, ones, zeros and so on in reading order.
 
-    uint32, the lowest bytes of all first, then the next; deflated (zlib), in base64.
+    The lengths are uint32: the lowest bytes of all, then the next ones, and so on; deflated (zlib), in base64.
     """
     flat = mask.ravel().view(np.int8)
     changes = np.flatnonzero(np.diff(flat, prepend=np.int8(0)))
     runs = np.diff(np.append(changes, flat.size), prepend=0).astype(np.uint32)
-    return _deflated(_planes(runs))
+    return _deflate(_byte_planes(runs))
 
 
-def coded_surface(whole: Mesh, reference: Mesh | None, origin: Sequence[float], cell: float) -> dict[str, Any] | None:
-    """A surface for the page: the number of vertices and triangles, and one deflated block of data in base64.
+def encode_surface(whole: Mesh, reference: Mesh | None, origin: Sequence[float], cell: float) -> dict[str, Any] | None:
+    """Encode a surface for the page: the numbers of vertices and triangles, and a deflated block in base64.
+
+    whole: the surface.
+    reference: the surface to which distances are measured, or None.
+    origin: of the coordinates, (slice, y, x) in millimetres.
+    cell: millimetres within which vertices are merged.
 
     The block holds three planes of uint16 vertex coordinates in steps of STEP_MM from `origin` (slice, y, x; mm), each
     as differences from the vertex before; the triangles' first corners as differences, then their second and third
@@ -86,7 +99,7 @@ def coded_surface(whole: Mesh, reference: Mesh | None, origin: Sequence[float], 
         small.triangles[:, 1] - first,
         small.triangles[:, 2] - first,
     ]
-    content = b"".join(_planes(values.astype(np.uint16)) for values in numbers)
+    content = b"".join(_byte_planes(values.astype(np.uint16)) for values in numbers)
     if reference is not None:
         apart = signed_distances(small.vertices, reference, near_mm=1.5 * cell)
         content += np.clip(np.rint(apart / STEP_MM), -127, 127).astype(np.int8).tobytes()
@@ -94,15 +107,15 @@ def coded_surface(whole: Mesh, reference: Mesh | None, origin: Sequence[float], 
         "vertices": len(small.vertices),
         "triangles": len(small.triangles),
         "distances": reference is not None,
-        "data": _deflated(content),
+        "data": _deflate(content),
     }
 
 
-def _planes(values: np.ndarray) -> bytes:
-    """The lowest bytes of all values, then the next ones: alike bytes side by side deflate best."""
+def _byte_planes(values: np.ndarray) -> bytes:
+    """Return the lowest bytes of all values, then the next ones, since similar bytes side by side deflate best."""
     little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
     return little.view(np.uint8).reshape(values.size, -1).T.tobytes()
 
 
-def _deflated(content: bytes) -> str:
+def _deflate(content: bytes) -> str:
     return base64.b64encode(zlib.compress(content, 9)).decode()

@@ -44,24 +44,33 @@ def write_report(
 ) -> None:
     """Write the page, and its figures as SVG and PDF.
 
-    aggregated: folder of the study's tables; example: the volume of the overlay figures, or None for the volume whose
-    combined Dice, averaged over the configurations, is the median; description: a paragraph below the title;
-    figures_folder: where the figures go (default: `figures` beside the page); show_volumes: whether there are frames
-    and masks to show; stamp: a word on every page and figure, such as SIMULATED; today: the date on the page. A table
-    that is missing or empty leaves one sentence in its section.
+    aggregated: folder of the study's tables.
+    shards: the study's files.
+    design: what the report needs of the configuration.
+    title: of the page.
+    example: the volume of the overlay figures; None for the volume whose combined Dice, averaged over the
+        configurations, is the median.
+    page: the file to write.
+    description: a paragraph below the title.
+    figures_folder: where the figures go; by default `figures` beside the page.
+    show_volumes: whether there are frames and masks to show.
+    stamp: a word across page and figures, such as SIMULATED.
+    today: the date on the page.
+
+    A table that is missing or empty leaves one sentence in its section.
     """
-    found = StudyTables(Path(aggregated))
+    tables = StudyTables(Path(aggregated))
     page = Path(page)
     folder = Path(figures_folder) if figures_folder else page.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     runs = read_runs([path for shard in shards for path in shard.masks.values()])
     volumes = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
-    chosen = (example or median_volume(found.scores)) if show_volumes else None
-    drawn = Gallery(folder, page.parent, stamp)
-    draw_plots(drawn, found, design)
-    draw_overlays(drawn, chosen, shards, design)
-    failures, warnings = grouped_failures(found.failures), volume_warnings(volumes)
-    views = volume_views(found.scores, shards, design) if show_volumes else None
+    example_volume = (example or median_volume(tables.scores)) if show_volumes else None
+    gallery = Gallery(folder, page.parent, stamp)
+    draw_plots(gallery, tables, design)
+    draw_overlays(gallery, example_volume, shards, design)
+    failures, warnings = grouped_failures(tables.failures), volume_warnings(volumes)
+    views = volume_views(tables.scores, shards, design) if show_volumes else None
     html = (
         page_environment()
         .get_template("page.html.j2")
@@ -75,31 +84,31 @@ def write_report(
             configuration_heads=[column.heading for column in CONFIGURATION_COLUMNS],
             spread_columns=shown_together(STRUCTURE_COLUMNS),
             surface_columns=shown_together(SURFACE_COLUMNS),
-            facts=study_facts(found.scores, volumes, runs, design),
+            facts=study_facts(tables.scores, volumes, runs, design),
             models=model_rows(runs, design),
             schemes=scheme_rows(design),
             deviations=deviations(design, len(volumes), sorted(runs["precision"].dropna().unique())),
             preset=design.preset,
             software=software(runs),
-            medians=records(found.medians),
-            best={name: found.medians[name].max() for name in [*design.scored, "combined"]},
+            medians=records(tables.medians),
+            best={name: tables.medians[name].max() for name in [*design.scored, "combined"]},
             published=published(design.scored),
             published_note=PUBLISHED_NOTE,
-            comparisons=records(found.comparisons),
-            decay=records(decay_milestones(found.decay)),
-            propagation=records(found.propagation),
-            ranks=records(found.ranks),
-            costs=records(found.cost),
-            gallery=drawn,
-            example=chosen,
+            comparisons=records(tables.comparisons),
+            decay=records(decay_milestones(tables.decay)),
+            propagation=records(tables.propagation),
+            ranks=records(tables.ranks),
+            costs=records(tables.cost),
+            gallery=gallery,
+            example=example_volume,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",
-            volume_table=volume_table(found.scores, design.scored),
+            volume_table=volume_table(tables.scores, design.scored),
             failures=failures[:SHOWN_ROWS],
             failures_total=len(failures),
-            unscored=sorted(found.scores.loc[found.scores["status"] == "no_reference", "volume"].unique()),
+            unscored=sorted(tables.scores.loc[tables.scores["status"] == "no_reference", "volume"].unique()),
             warnings=warnings[:SHOWN_ROWS],
             warnings_total=len(warnings),
-            files=[os.path.relpath(path, page.parent) for path in found.files],
+            files=[os.path.relpath(path, page.parent) for path in tables.files],
             views=views,
         )
     )

@@ -1,6 +1,6 @@
-"""A volume as the viewer gets it: what of it is shown, how finely, and all that as values for JSON.
+"""A volume as the viewer gets it: which part is shown and how finely, as values for JSON.
 
-Places on the shown crop are given as shares of its width and height, from its upper left corner: pixel x of the frame,
+Places on the shown crop are shares of its width and height, from its upper left corner: pixel x of the frame,
 whose centre is at x, covers x - 0.5 to x + 0.5, so its centre lies at (x + 0.5 - left) / width.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.report.meshes import Mesh, surface
-from volprompt.report.packing import Sheet, coded_mask, coded_surface, shrunk
+from volprompt.report.packing import Sheet, encode_mask, encode_surface, shrink
 from volprompt.scores.scores import dice
 from volprompt.segmentation.masks import unpack_bits
 from volprompt.volumes.grid import Grid
@@ -26,8 +26,13 @@ Configuration = tuple[str, str, str]  # experiment, model, scheme
 
 @dataclass(frozen=True)
 class Level:
-    """How finely a volume is shown: pixels along the longer side, slices at most, WebP's quality, and surface cells
-    along the longest side (0: no surfaces)."""
+    """How finely a volume is volume.
+
+    pixels: along the longer side of a frame.
+    slices: largest number of slices.
+    quality: of WebP.
+    cells: of surfaces, along the longest side; 0 for no surfaces.
+    """
 
     pixels: int
     slices: int
@@ -44,23 +49,28 @@ class Region:
     columns: tuple[int, int]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """A place (x, y) in pixels of the frame, pixel centres at whole numbers, as shares of the region's sides."""
+        """Return a place as shares of the region's sides. x, y: pixels of the frame, centres at whole numbers."""
         left, right = self.columns
         top, bottom = self.rows
         return (x + 0.5 - left) / (right - left), (y + 0.5 - top) / (bottom - top)
 
     def crop(self, frames: np.ndarray) -> np.ndarray:
-        """The region's rows and columns of (slice, y, x)."""
+        """Return the region's rows and columns of (slice, y, x)."""
         return frames[:, slice(*self.rows), slice(*self.columns)]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A volume at full resolution, with all that its configurations show of it.
+class ShownVolume:
+    """A volume at full resolution, with everything that its configurations show.
 
-    frames: uint8 (slice, y, x); reference and each configuration's predicted masks by structure as bits, uint8
-    (slice, y, ceil(x / 8)), the reference's only where it has labels; prompts by scheme; video: the schemes that prompt
-    an object on one slice only; scored: the scored structures.
+    name: of the volume.
+    grid: of the source.
+    frames: uint8 (slice, y, x).
+    reference: masks by structure as bits, uint8 (slice, y, ceil(x / 8)); only structures with labels.
+    predicted: masks like those of the reference, by configuration.
+    prompts: by scheme.
+    video: names of the video schemes.
+    scored: names of the scored structures.
     """
 
     name: str
@@ -73,37 +83,45 @@ class Shown:
     scored: tuple[str, ...]
 
 
-def shown_region(shown: Shown) -> Region:
-    """The box around all masks and prompts with a margin, within the volume; the whole volume where all are empty."""
-    depth, height, width = shown.frames.shape
-    found = np.zeros((depth, height, (width + 7) // 8), dtype=np.uint8)
-    for masks in (shown.reference, *shown.predicted.values()):
+def shown_region(volume: ShownVolume) -> Region:
+    """Return the box around all masks and prompts, with a margin; the whole volume if there are none."""
+    depth, height, width = volume.frames.shape
+    occupied = np.zeros((depth, height, (width + 7) // 8), dtype=np.uint8)
+    for masks in (volume.reference, *volume.predicted.values()):
         for bits in masks.values():
-            found |= bits
-    slices = np.flatnonzero(found.any(axis=(1, 2))).tolist()
-    rows = np.flatnonzero(found.any(axis=(0, 2))).tolist()
-    columns = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(found, axis=(0, 1)), count=width)).tolist()
-    for prompt in (prompt for prompts in shown.prompts.values() for prompt in prompts):
+            occupied |= bits
+    slices = np.flatnonzero(occupied.any(axis=(1, 2))).tolist()
+    rows = np.flatnonzero(occupied.any(axis=(0, 2))).tolist()
+    columns = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(occupied, axis=(0, 1)), count=width)).tolist()
+    for prompt in (prompt for prompts in volume.prompts.values() for prompt in prompts):
         slices.append(prompt.slice)
         corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
         for x, y in [*prompt.points, *corners]:
             columns.append(min(max(round(float(x)), 0), width - 1))
             rows.append(min(max(round(float(y)), 0), height - 1))
     margin = round(MARGIN * max(max(side) - min(side) + 1 for side in (rows, columns))) if rows and columns else 0
-    return Region(_around(slices, MARGIN_SLICES, depth), _around(rows, margin, height), _around(columns, margin, width))
+    return Region(
+        _around(slices, MARGIN_SLICES, depth),
+        _around(rows, margin, height),
+        _around(columns, margin, width),
+    )
 
 
 def _around(indices: Sequence[int], margin: int, size: int) -> tuple[int, int]:
+    """Return first and one past the last index of the range with a margin; the whole axis without any index."""
     if not indices:
         return 0, size
     return max(0, min(indices) - margin), min(size, max(indices) + 1 + margin)
 
 
 def shown_size(height: int, width: int, spacing: Sequence[float], pixels: int) -> tuple[int, int]:
-    """Rows and columns of the shown pictures: the longer side, in millimetres, has at most `pixels`.
+    """Return rows and columns of the shown pictures.
 
-    height, width: pixels of the crop; spacing: millimetres along (y, x). Pixels become square where they are coarser
-    than the frame's, and no axis gets more pixels than the frame has.
+    height, width: pixels of the crop.
+    spacing: millimetres along (y, x).
+    pixels: of the longer side (in millimetres), at most.
+
+    Pixels are square if they are coarser than the frame's. No axis gets more pixels than the frame has.
     """
     size_mm = height * spacing[0], width * spacing[1]
     pixel_mm = max(size_mm) / pixels
@@ -112,15 +130,16 @@ def shown_size(height: int, width: int, spacing: Sequence[float], pixels: int) -
     return rows, columns
 
 
-def prompted_slices(shown: Shown) -> list[int]:
-    """The slices that video schemes prompt: they are always among those shown."""
-    return sorted({prompt.slice for scheme in shown.video for prompt in shown.prompts[scheme]})
+def prompted_slices(volume: ShownVolume) -> list[int]:
+    """Return the slices that video schemes prompt, which are always volume."""
+    return sorted({prompt.slice for scheme in volume.video for prompt in volume.prompts[scheme]})
 
 
 def shown_slices(extent: tuple[int, int], needed: Sequence[int], most: int) -> list[int]:
-    """At most `most` slices from first to one past the last, evenly spaced, and all that are needed among them.
+    """Choose evenly spaced slices, and the needed ones.
 
-    Where the even ones are too many with the needed, they are fewer.
+    extent: first and one past the last slice; needed: slices that have to be among them; most: their largest number,
+    for which there are fewer evenly spaced ones if necessary.
     """
     first, stop = extent
     if stop - first <= most:
@@ -129,26 +148,34 @@ def shown_slices(extent: tuple[int, int], needed: Sequence[int], most: int) -> l
     return sorted({*even.tolist(), *needed})
 
 
-def encoded(
-    shown: Shown,
+def encode_volume(
+    volume: ShownVolume,
     names: Sequence[str],
     region: Region,
     slices: Sequence[int],
     sheet: Sheet,
     level: Level,
 ) -> tuple[dict[str, Any], dict[Configuration, dict[str, Any]]]:
-    """The picture of a volume and what each configuration adds to it."""
-    spacing = shown.grid.spacing
+    """Return the picture of a volume, and what each configuration adds to it, as values for JSON.
+
+    volume: at full resolution.
+    names: of the shown structures, in the order of all lists by structure.
+    region: the part that is volume.
+    slices: the slices that are volume.
+    sheet: their frames as one picture.
+    level: how finely the volume is volume.
+    """
+    spacing = volume.grid.spacing
     longest = max(np.ptp(side) * mm for side, mm in zip(_sides(region), spacing, strict=True))
     cell = longest / level.cells if level.cells else 0.0
     origin = [side[0] * mm for side, mm in zip(_sides(region), spacing, strict=True)]
-    solid = {name: _solid(bits, spacing, cell) for name, bits in shown.reference.items()} if cell else {}
+    reference = {name: _surface_of(bits, spacing, cell) for name, bits in volume.reference.items()} if cell else {}
     size = sheet.size
     picture = {
-        "name": shown.name,
-        "depth": len(shown.frames),
-        "axes": shown.grid.axes,
-        "mirrored": mirrored(shown.grid.axes),
+        "name": volume.name,
+        "depth": len(volume.frames),
+        "axes": volume.grid.axes,
+        "mirrored": mirrored(volume.grid.axes),
         "slices": list(slices),
         "size": list(size),
         "width_mm": round((region.columns[1] - region.columns[0]) * spacing[2], 3),
@@ -158,21 +185,23 @@ def encoded(
         "extent_mm": [round(float(np.ptp(side) * mm), 3) for side, mm in zip(_sides(region), spacing, strict=True)],
         "columns": sheet.columns,
         "frames": sheet.data,
-        "reference": _coded_masks(shown.reference, names, slices, region, size),
-        "present": _present(shown.reference, names, slices),
-        "surfaces": _coded_surfaces(solid, {}, names, origin, cell),
+        "reference": _encode_masks(volume.reference, names, slices, region, size),
+        "present": _present_structures(volume.reference, names, slices),
+        "surfaces": _encode_surfaces(reference, {}, names, origin, cell),
     }
     views = {}
-    for configuration, masks in shown.predicted.items():
-        own = {name: _solid(bits, spacing, cell) for name, bits in masks.items()} if cell else {}
-        prompts = [p for p in shown.prompts[configuration[2]] if p.slice in slices]
+    for configuration, masks in volume.predicted.items():
+        predicted = {name: _surface_of(bits, spacing, cell) for name, bits in masks.items()} if cell else {}
+        prompts = [p for p in volume.prompts[configuration[2]] if p.slice in slices]
         views[configuration] = {
-            "masks": _coded_masks(masks, names, slices, region, size),
-            "present": _present(masks, names, slices),
-            "surfaces": _coded_surfaces(own, solid, names, origin, cell),
-            "slice_dice": slice_dices(masks, shown.reference, names, shown.scored, slices),
-            "prompts": [_prompt(prompt, names, region) for prompt in prompts],
-            "start": _start(prompts if configuration[2] in shown.video else [], shown.reference or masks, slices),
+            "masks": _encode_masks(masks, names, slices, region, size),
+            "present": _present_structures(masks, names, slices),
+            "surfaces": _encode_surfaces(predicted, reference, names, origin, cell),
+            "slice_dice": slice_dices(masks, volume.reference, names, volume.scored, slices),
+            "prompts": [_encode_prompt(prompt, names, region) for prompt in prompts],
+            "start": _first_shown(
+                prompts if configuration[2] in volume.video else [], volume.reference or masks, slices
+            ),
         }
     return picture, views
 
@@ -181,9 +210,11 @@ def _sides(region: Region) -> tuple[tuple[int, int], tuple[int, int], tuple[int,
     return region.slices, region.rows, region.columns
 
 
-def _start(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:
-    """Place among the shown slices to begin with: the first prompted one (of a video scheme), else the middle one of
-    those that show most of the structures."""
+def _first_shown(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:
+    """Return the index in `slices` with which the viewer begins.
+
+    That is the first prompted slice (of a video scheme), or else the middle one of those with the most structures.
+    """
     prompted = sorted({prompt.slice for prompt in prompts})
     if prompted:
         return list(slices).index(prompted[0])
@@ -199,9 +230,14 @@ def slice_dices(
     scored: Sequence[str],
     slices: Sequence[int],
 ) -> list[list[float | None]]:
-    """Dice of each shown slice at full resolution: combined over the scored structures, then of each of `names`.
+    """Return the Dice of every shown slice at full resolution: combined over the scored structures, then per structure.
 
-    None where it is undefined, and for a structure without reference.
+    predicted, reference: masks by structure as bits.
+    names: of the shown structures.
+    scored: names of the scored structures.
+    slices: the shown slices.
+
+    None if it is undefined, and for a structure without reference.
     """
     if not reference:
         return []
@@ -209,53 +245,53 @@ def slice_dices(
     counts = {}
     for name in names:
         if name in predicted and name in reference:
-            own, other = predicted[name][index], reference[name][index]
-            counts[name] = np.stack([_set_bits(own & other), _set_bits(own), _set_bits(other)], axis=1)
-    nothing = np.zeros((len(index), 3), dtype=np.int64)
-    total = sum((counts[name] for name in scored if name in counts), nothing)
-    columns = [total, *(counts.get(name, nothing) for name in names)]
-    return [[_rounded(dice(*column[place].tolist())) for column in columns] for place in range(len(index))]
+            mask, truth = predicted[name][index], reference[name][index]
+            counts[name] = np.stack([_count_bits(mask & truth), _count_bits(mask), _count_bits(truth)], axis=1)
+    zeros = np.zeros((len(index), 3), dtype=np.int64)
+    total = sum((counts[name] for name in scored if name in counts), zeros)
+    columns = [total, *(counts.get(name, zeros) for name in names)]
+    return [[_round_or_none(dice(*column[place].tolist())) for column in columns] for place in range(len(index))]
 
 
-def _set_bits(bits: np.ndarray) -> np.ndarray:
-    """Number of set bits of each slice, int64."""
+def _count_bits(bits: np.ndarray) -> np.ndarray:
+    """Count the set bits of every slice: int64 (slice,)."""
     return np.bitwise_count(bits).sum(axis=(1, 2), dtype=np.int64)
 
 
-def _rounded(value: float) -> float | None:
+def _round_or_none(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 3)
 
 
-def _present(masks: Mapping[str, np.ndarray], names: Sequence[str], slices: Sequence[int]) -> list[int]:
-    """For each shown slice the structures that have pixels on it: bit k for structure k."""
+def _present_structures(masks: Mapping[str, np.ndarray], names: Sequence[str], slices: Sequence[int]) -> list[int]:
+    """Return for every shown slice which structures have pixels on it: bit k for structure k."""
     index = list(slices)
-    found = np.zeros(len(index), dtype=np.int64)
+    present = np.zeros(len(index), dtype=np.int64)
     for place, name in enumerate(names):
         if name in masks:
-            found |= masks[name][index].any(axis=(1, 2)).astype(np.int64) << place
-    return found.tolist()
+            present |= masks[name][index].any(axis=(1, 2)).astype(np.int64) << place
+    return present.tolist()
 
 
-def _prompt(prompt: ObjectPrompt, names: Sequence[str], region: Region) -> dict[str, Any]:
-    """A prompt for the page: the structure's number, the slice, points with their label, and the box's corners."""
+def _encode_prompt(prompt: ObjectPrompt, names: Sequence[str], region: Region) -> dict[str, Any]:
+    """Return a prompt for the page: the structure's number, slice, points with labels, and corners of the box."""
     points = [
         [*(round(float(share), 4) for share in region.place(x, y)), int(label)]
         for (x, y), label in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True)
     ]
-    made: dict[str, Any] = {"structure": names.index(prompt.structure), "slice": prompt.slice, "points": points}
+    entry: dict[str, Any] = {"structure": names.index(prompt.structure), "slice": prompt.slice, "points": points}
     if prompt.box is not None:
         left, top, right, bottom = prompt.box.tolist()
-        # The box's last pixels belong to it: it is drawn around their outer edges.
+        # The outermost pixels belong to the box, so it is drawn around their outer edges.
         corners = (*region.place(left - 0.5, top - 0.5), *region.place(right + 0.5, bottom + 0.5))
-        made["box"] = [round(float(share), 4) for share in corners]
-    return made
+        entry["box"] = [round(float(share), 4) for share in corners]
+    return entry
 
 
 def mirrored(axes: str) -> bool:
-    """Whether slices grow away from the eye that sees x to the right and y down.
+    """Return whether slices grow away from an eye that sees x to the right and y down.
 
-    axes: the directions in which (slice, y, x) grow. A surface that is shown with slices growing towards the eye would
-    then be a mirror image.
+    axes: the directions in which (slice, y, x) grow. If so, a surface that is shown with slices growing towards the eye
+    is a mirror image.
     """
     directions = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
     along, down, right = (np.array(directions[letter]) for letter in axes)
@@ -263,49 +299,49 @@ def mirrored(axes: str) -> bool:
     return bool(towards_the_eye @ along < 0)
 
 
-def _coded_masks(
+def _encode_masks(
     masks: Mapping[str, np.ndarray],
     names: Sequence[str],
     slices: Sequence[int],
     region: Region,
     size: tuple[int, int],
 ) -> list[str | None]:
+    """Encode masks in bits, in the order of `names`; None for a structure without one."""
     index = list(slices)
     return [
-        coded_mask(shrunk(_unpacked(masks[name], index, region), size)) if name in masks else None for name in names
+        encode_mask(shrink(_unpack_region(masks[name], index, region), size)) if name in masks else None
+        for name in names
     ]
 
 
-def _unpacked(bits: np.ndarray, slices: Sequence[int] | slice, region: Region) -> np.ndarray:
-    """Some slices of a mask in bits, cropped to the region's rows and columns: bool."""
+def _unpack_region(bits: np.ndarray, slices: Sequence[int] | slice, region: Region) -> np.ndarray:
+    """Unpack some slices of a mask in bits, cropped to the region's rows and columns: bool (slice, y, x)."""
     left, right = region.columns
     byte = left // 8  # only the bytes that hold the region's columns are unpacked
     part = bits[:, slice(*region.rows), byte : -(-right // 8)][slices]
     return unpack_bits(part, right - 8 * byte)[..., left - 8 * byte :]
 
 
-def _solid(bits: np.ndarray, spacing: Sequence[float], cell: float) -> Mesh | None:
-    """The surface of a mask in bits, in millimetres from the volume's first voxel, finer than it is shown."""
+def _surface_of(bits: np.ndarray, spacing: Sequence[float], cell: float) -> Mesh | None:
+    """Return the surface of a mask in bits, in millimetres from the volume's first voxel, finer than it is volume."""
     sides = [np.flatnonzero(bits.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not len(sides[0]):
         return None
     (first, stop), rows, (byte, last) = ((int(side[0]), int(side[-1]) + 1) for side in sides)
     box = Region((first, stop), rows, (8 * byte, 8 * last))
-    found = surface(_unpacked(bits, slice(first, stop), box), spacing, 0.6 * cell)
-    if found is None:
+    mesh = surface(_unpack_region(bits, slice(first, stop), box), spacing, 0.6 * cell)
+    if mesh is None:
         return None
-    return Mesh(found.vertices + np.array([side[0] for side in _sides(box)]) * np.array(spacing), found.triangles)
+    return Mesh(mesh.vertices + np.array([side[0] for side in _sides(box)]) * np.array(spacing), mesh.triangles)
 
 
-def _coded_surfaces(
-    own: Mapping[str, Mesh | None],
+def _encode_surfaces(
+    meshes: Mapping[str, Mesh | None],
     reference: Mapping[str, Mesh | None],
     names: Sequence[str],
     origin: Sequence[float],
     cell: float,
 ) -> list[dict[str, Any] | None]:
-    made: list[dict[str, Any] | None] = []
-    for name in names:
-        whole = own.get(name)
-        made.append(None if whole is None else coded_surface(whole, reference.get(name), origin, cell))
-    return made
+    """Encode surfaces, in the order of `names`; None for a structure without one. Arguments as in `encode_surface`."""
+    pairs = [(meshes.get(name), reference.get(name)) for name in names]
+    return [None if mesh is None else encode_surface(mesh, other, origin, cell) for mesh, other in pairs]

@@ -57,27 +57,27 @@ class Look:
             self.of[name] = {"color": colour, "marker": marker, "linestyle": dash}
 
     def mark(self, name: str) -> dict[str, Any]:
-        """Colour and marker, for points."""
+        """Return colour and marker, for points."""
         return {key: self.of[name][key] for key in ("color", "marker")}
 
     def line(self, name: str) -> dict[str, Any]:
-        """Colour and dash, for lines."""
+        """Return colour and dash, for lines."""
         return {key: self.of[name][key] for key in ("color", "linestyle")}
 
 
 def plain(text: object) -> str:
-    """Text that matplotlib shows as it stands: a dollar sign would begin a formula."""
+    """Escape a text for matplotlib, where a dollar sign would begin a formula."""
     return str(text).replace("$", r"\$")
 
 
 def configurations_of(table: pd.DataFrame) -> list[Pair]:
-    """The pairs of model and scheme, in the order of their first rows."""
+    """Return the pairs of model and scheme, in the order of their first rows."""
     pairs = table[["model", "scheme"]].drop_duplicates()
     return [(str(model), str(scheme)) for model, scheme in pairs.itertuples(index=False)]
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Let a function draw in this module's style."""
+    """Make a function draw in this module's style."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,8 +88,11 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "") -> str:
-    """Write `{name}.svg` and `{name}.pdf` into `folder`, the same bytes for the same figure; the SVG as text.
+    """Write `{name}.svg` and `{name}.pdf`, the same bytes for the same figure. Returns the SVG as text.
 
+    figure: the figure.
+    folder: where the files go.
+    name: of the files, without ending.
     stamp: a word across the figure, such as SIMULATED.
     """
     if stamp:
@@ -106,9 +109,10 @@ def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "") -> st
 
 
 def inline_svg(drawn: str, label: str) -> str:
-    """An SVG file's text as an element of a page, read out as `label` (already escaped).
+    """Turn the text of an SVG file into an element of a page.
 
-    Identifiers of groups, which nothing refers to, are left out: they would repeat from figure to figure.
+    drawn: the file's text; label: for screen readers, already escaped. Identifiers of groups, which nothing refers to,
+    are left out, since they would repeat from figure to figure.
     """
     element = drawn[drawn.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
@@ -117,6 +121,10 @@ def inline_svg(drawn: str, label: str) -> str:
 
 
 def one_column(order: Sequence[Pair], label: str, separators: bool = True) -> tuple[Figure, Axes]:
+    """Make a figure with one row per configuration.
+
+    order: the configurations, top down; label: of the x axis; separators: whether lines separate the models.
+    """
     figure = Figure(figsize=(WIDTH, ROW * len(order) + 1.0), layout="constrained")
     axes = figure.subplots()
     _label_rows(axes, order, separators)
@@ -125,6 +133,7 @@ def one_column(order: Sequence[Pair], label: str, separators: bool = True) -> tu
 
 
 def two_columns(order: Sequence[Pair]) -> tuple[Figure, Axes, Axes]:
+    """Make a figure with one row per configuration and two plots side by side."""
     figure = Figure(figsize=(WIDTH, ROW * len(order) + 1.15), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     _label_rows(left, order)
@@ -134,7 +143,7 @@ def two_columns(order: Sequence[Pair]) -> tuple[Figure, Axes, Axes]:
 
 
 def _label_rows(axes: Axes, order: Sequence[Pair], separators: bool = True) -> None:
-    """One row per configuration, top down, with a line between models."""
+    """Label one row per configuration, top down, with a line between models."""
     axes.set_yticks(range(len(order)), [plain(f"{model}  {scheme}") for model, scheme in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -145,6 +154,7 @@ def _label_rows(axes: Axes, order: Sequence[Pair], separators: bool = True) -> N
 
 
 def add_legend(figure: Figure, look: Look, names: Sequence[str]) -> None:
+    """Add a legend of names with their marks."""
     distinct = list(dict.fromkeys(names))
     handles = [Line2D([], [], linestyle="", label=plain(name), **look.mark(name)) for name in distinct]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))

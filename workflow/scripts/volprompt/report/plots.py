@@ -1,7 +1,7 @@
-"""Plots of the study's tables, fit for print: sizes in inches of a page, colours that colour-blind readers tell apart.
+"""Plots of the study's tables for print, in colours that colour-blind readers can tell apart.
 
 Every function takes a table of `<results>/tables` and returns a figure. Configurations keep the order in which they are
-given. Beside its colour each scheme or model has a marker or a dash of its own, so that grey prints can be read too.
+passed. Beside its colour each scheme or model has a marker or a dash of its own, so that grey prints can be read too.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ from volprompt.report.plot_style import (
 
 @styled
 def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], schemes: Look) -> Figure:
-    """Dice of every volume, one row per configuration, over its median, quartiles, and 5 and 95 percentiles.
+    """Plot the Dice of every volume with median, quartiles, and 5 and 95 percentiles, one row per configuration.
 
-    scores: rows with a Dice; points are jittered by a fixed seed and drawn as one picture.
+    scores: rows of the score table.
+    structure: whose Dice is plotted.
+    order: the configurations, top down.
+    schemes: looks of the schemes.
+
+    Many points are jittered with a fixed seed and drawn as one picture.
     """
     figure, axes = one_column(order, f"Dice, {structure}")
     chosen = scores[(scores["structure"] == structure) & scores["dice"].notna()]
@@ -65,12 +70,13 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
 
 @styled
 def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined") -> Figure:
-    """Median paired differences of Dice with their intervals.
+    """Plot median paired differences of Dice with their intervals.
 
-    kind: `schemes` for those within a model, `models` for those within a scheme.
+    comparisons: the table of comparisons; kind: `schemes` for those within a model, `models` for those within a scheme;
+    structure: whose Dice was compared.
     """
     chosen = comparisons[(comparisons["structure"] == structure) & (comparisons["kind"] == kind)]
-    part = chosen.sort_values("model" if kind == "schemes" else "scheme", key=_order, kind="stable")
+    part = chosen.sort_values("model" if kind == "schemes" else "scheme", key=_order_of_appearance, kind="stable")
     figure = Figure(figsize=(WIDTH, ROW * len(part) + 0.7), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="#1c2530", linewidth=0.9)
@@ -88,13 +94,13 @@ def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined
     return figure
 
 
-def _order(names: pd.Series) -> pd.Series:
-    """Each name's place in the order of first appearance."""
+def _order_of_appearance(names: pd.Series) -> pd.Series:
+    """Return the place of every name in the order of first appearance."""
     return pd.Series(pd.factorize(names)[0], index=names.index)
 
 
 def difference_name(row: Any) -> str:
-    """A comparison in words, in the order of the subtraction: `model: other scheme − scheme`."""
+    """Name a comparison in the order of the subtraction: `model: other scheme − scheme`."""
     model, other_model = row.model, row.other_model
     scheme, other_scheme = row.scheme, row.other_scheme
     if model == other_model:
@@ -103,11 +109,14 @@ def difference_name(row: Any) -> str:
 
 
 @styled
-def decay(table: pd.DataFrame, structures: Sequence[str]) -> Figure:
-    """Pooled Dice by distance from the prompted slice, a panel per structure and scheme, with the number of volumes."""
+def decay(table: pd.DataFrame, scored: Sequence[str]) -> Figure:
+    """Plot the pooled Dice by distance from the prompted slice, and the number of volumes.
+
+    table: decay.csv; scored: names of the scored structures. There is a panel per structure and scheme.
+    """
     models = Look(list(table["model"].drop_duplicates()))
     schemes = list(table["scheme"].drop_duplicates())
-    shown = [name for name in structures if (table["structure"] == name).any()]
+    shown = [name for name in scored if (table["structure"] == name).any()]
     figure = Figure(figsize=(WIDTH, 2.25 * len(shown) + 0.6), layout="constrained")
     heights = [4, 1] * len(shown)
     grid = figure.subplots(
@@ -142,7 +151,10 @@ def decay(table: pd.DataFrame, structures: Sequence[str]) -> Figure:
 
 @styled
 def propagation(table: pd.DataFrame, order: Sequence[Pair], structure: str = "combined") -> Figure:
-    """Left: median Dice, in full, on slices with the structure, and on the prompted slice; right: over-propagation."""
+    """Plot three median Dice on the left and the over-propagation on the right, one row per configuration.
+
+    table: propagation.csv; order: the configurations, top down; structure: whose values are plotted.
+    """
     figure, axes, right = two_columns(order)
     rows = table[table["structure"] == structure].set_index(["model", "scheme"])
     for position, pair in enumerate(order):
@@ -180,7 +192,7 @@ PROPAGATION_MARKS = (
 
 @styled
 def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
-    """Rank of each configuration with its bootstrap interval, the best on top."""
+    """Plot the rank of each configuration with its bootstrap interval, the best on top. table: ranks.csv."""
     ordered = table.dropna(subset=["rank"]).sort_values("rank", kind="stable")
     order = [(str(model), str(scheme)) for model, scheme in ordered[["model", "scheme"]].itertuples(index=False)]
     figure, axes = one_column(order, "Rank by median combined Dice (1 is best)", separators=False)
@@ -206,8 +218,10 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
 
 @styled
 def cost(table: pd.DataFrame, schemes: Look) -> Figure:
-    """Median combined Dice against seconds per volume; models are named, and the configurations that no other beats
-    in both are joined."""
+    """Plot the median combined Dice against seconds per volume. table: cost.csv.
+
+    A line joins the configurations that no other one beats in both.
+    """
     known = table.dropna(subset=["dice", "seconds_per_volume"])
     models = Look(list(known["model"].drop_duplicates()))
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -242,9 +256,9 @@ def cost(table: pd.DataFrame, schemes: Look) -> Figure:
 
 @styled
 def training(medians: pd.DataFrame, steps: Mapping[str, int], schemes: Look) -> Figure:
-    """Median combined Dice against the training step of a run's checkpoints, a line per scheme.
+    """Plot the median combined Dice against the training step of a run's checkpoints, a line per scheme.
 
-    steps: training step by model; models without one are left out. Intervals are drawn where there are any.
+    medians: the median table; steps: training step by model, other models are left out; schemes: looks of the schemes.
     """
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -265,12 +279,12 @@ def training(medians: pd.DataFrame, steps: Mapping[str, int], schemes: Look) -> 
 
 
 def undominated(cost: np.ndarray, gain: np.ndarray) -> list[int]:
-    """Indices of those that no other beats by a lower cost and at least its gain, by rising cost.
+    """Return the indices of those for which no other has a lower cost and at least the same gain, by rising cost.
 
     cost, gain: float (n,), without NaN.
     """
-    found: list[int] = []
+    front: list[int] = []
     for index in np.lexsort((-gain, cost)):
-        if not found or gain[index] > gain[found[-1]]:
-            found.append(int(index))
-    return found
+        if not front or gain[index] > gain[front[-1]]:
+            front.append(int(index))
+    return front

@@ -1,4 +1,4 @@
-"""The page's templates and how values are written in them."""
+"""The templates of the page, and how they write values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries, with None for what is missing."""
+    """Return the rows as dictionaries, with None for missing values."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def page_environment() -> Environment:
+    """Make the environment of the templates, with the filters that write values."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -46,35 +47,38 @@ def page_environment() -> Environment:
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
-    """`0.912`, `∞`, or a dash."""
+    """Return `0.912`, `∞`, or a dash."""
     return "–" if value is None else f"{value:.{digits}f}".replace("inf", "∞")
 
 
 def cell(row: Mapping[str, Any], structure: str, columns: Sequence[Column]) -> str:
-    """The values of the columns that the report shows in one cell: `0.9120`, or `0.9000 – 0.9200` for an interval."""
+    """Return the values of columns that share a cell: `0.9120`, or `0.9000 – 0.9200` for an interval.
+
+    row: of the median table; structure: whose values; columns: a group of `shown_together`.
+    """
     return " – ".join(fixed(row.get(column_of(structure, column.name)), column.digits) for column in columns)
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """`+0.012` or `−0.012`, or a dash."""
+    """Return `+0.012`, `−0.012`, or a dash."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """`12.3 %`, or a dash."""
+    """Return `12.3 %`, or a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f} %".replace("-", "−")
 
 
 def p_value(value: float | None) -> str:
-    """`0.012`, `< 0.001`, or a dash."""
+    """Return `0.012`, `< 0.001`, or a dash."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def rank(value: float | None) -> str:
-    """`3`, or `2.5` for a shared rank, or a dash."""
+    """Return `3`, `2.5` for a shared rank, or a dash."""
     return "–" if value is None else f"{value:g}"
 
 
 def millions(value: float | None) -> str:
-    """`93.7 M`, or a dash."""
+    """Return `93.7 M`, or a dash."""
     return "–" if value is None else f"{value / 1e6:.1f} M"

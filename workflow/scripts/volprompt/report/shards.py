@@ -1,4 +1,4 @@
-"""Where a study's files lie, shard by shard, and what the pages about them have to know of the configuration."""
+"""Where the files of a study are, shard by shard, and what the report needs of the configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from volprompt.volumes.grid import Grid
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """Where a shard's volumes, prompts and masks lie; masks by experiment and model."""
+    """Where the files of a shard are.
+
+    volumes: folder of the converted volumes.
+    prompts: the prompt table.
+    masks: folders by experiment and model.
+    """
 
     volumes: str
     prompts: str
@@ -27,15 +32,20 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class StudyDesign:
-    """What the report has to know of the configuration.
+    """What the report needs of the configuration.
 
-    structures: label numbers by structure; scored: the scored ones in order; schemes by name; experiments: their models
-    and schemes; groups: the group (subject) of each volume that has one; models: what identifies each (family,
-    architecture, digest); preset: its settings (key, preset, used), none without a preset; training_runs: for each glob
-    of checkpoints its models with their training steps.
+    labels: label numbers of all structures, in the configuration's order.
+    scored: names of the scored structures, in order.
+    schemes: by name.
+    experiments: models and schemes of each.
+    groups: the group (subject) of each volume that has one.
+    models: what identifies each (family, architecture, digest).
+    frames, inference, scores: sections of the configuration.
+    preset: its settings (key, preset, used); none without a preset.
+    training_runs: for each glob of checkpoints its models with their training steps.
     """
 
-    structures: Mapping[str, Sequence[int]]
+    labels: Mapping[str, Sequence[int]]
     scored: Sequence[str]
     schemes: Mapping[str, Scheme]
     experiments: Mapping[str, tuple[Sequence[str], Sequence[str]]]
@@ -49,26 +59,26 @@ class StudyDesign:
 
     @property
     def colours(self) -> dict[str, str]:
-        """The colour of each structure."""
-        return structure_colours(self.structures)
+        """Colours by structure."""
+        return structure_colours(self.labels)
 
     def prompts(self, scheme: str, table: pd.DataFrame, grid: Grid) -> list[ObjectPrompt]:
-        """What a scheme gives on a volume; table: the volume's rows of the prompt table. Raises MissingPrompt."""
+        """Return a scheme's prompts on a volume. table: the volume's rows of the prompt table. Raises MissingPrompt."""
         depth = grid.frames_shape[0]
-        return scheme_prompts(self.schemes[scheme], table, list(self.structures), self.scored, depth, frame_grid(grid))
+        return scheme_prompts(self.schemes[scheme], table, list(self.labels), self.scored, depth, frame_grid(grid))
 
 
 def converted_rows(shard: ShardFiles) -> dict[str, Any]:
-    """The rows of the shard's volume table by volume, without those that could not be converted."""
+    """Return the rows of the shard's volume table by volume, without those that could not be converted."""
     table = read_volume_table(shard.volumes)
     return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
 
 
 def group_by_shard(volumes: Sequence[str], prompts: Sequence[str], masks: Sequence[str]) -> list[ShardFiles]:
     """Group the folders of volumes, prompt tables and mask folders (.../experiment/model/shard) by their shard."""
-    found = []
+    shards = []
     for folder, table in zip(volumes, prompts, strict=True):
-        own = [Path(path) for path in masks if Path(path).name == Path(folder).name]
-        by_job = {(path.parent.parent.name, path.parent.name): str(path) for path in own}
-        found.append(ShardFiles(folder, table, by_job))
-    return found
+        mask_folders = [Path(path) for path in masks if Path(path).name == Path(folder).name]
+        by_job = {(path.parent.parent.name, path.parent.name): str(path) for path in mask_folders}
+        shards.append(ShardFiles(folder, table, by_job))
+    return shards

@@ -10,9 +10,10 @@ from volprompt.tables.stored import read_csv
 
 
 class StudyTables:
-    """The study's tables; those that are missing are empty."""
+    """The tables of the study; a table that is missing is empty."""
 
     def __init__(self, folder: Path) -> None:
+        """Read the tables in a folder."""
         self.files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         self.scores = pd.read_parquet(folder / "scores.parquet")
         self.medians = read_csv(folder / "medians.csv").astype({"parameters": "Int64"})
@@ -28,7 +29,7 @@ class StudyTables:
 
 
 def decay_milestones(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the decay table the rows that fit a page: the prompted slice, and distances 1, 5, 10, 20, 40, ... of each."""
+    """Return the rows of the decay table that the page shows: the prompted slice, and some distances from it."""
     if not len(table):
         return table
     return table[table["distance"].isin([0, 1, 5, 10, 20, 40, 80, 160])]

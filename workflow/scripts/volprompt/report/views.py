@@ -1,7 +1,7 @@
-"""Volumes to look through in the report: the worst, the median and the best of each configuration.
+"""The volumes of the report's viewer: the worst, the median and the best of each configuration.
 
-All of them go into one HTML file, so each volume is cropped to what there is to see, shown on some of its slices in
-fewer pixels, and made coarser until it fits its share of the page. Volumes that several configurations show are there
+All of them go into one HTML file. So each volume is cropped to its masks and prompts, shown on some of its slices in
+fewer pixels, and made coarser until it fits its share of the page. A volume that several configurations show is stored
 once.
 """
 
@@ -20,8 +20,8 @@ from volprompt.report.packing import STEP_MM, frames_sheet
 from volprompt.report.pictures import (
     Configuration,
     Level,
-    Shown,
-    encoded,
+    ShownVolume,
+    encode_volume,
     prompted_slices,
     shown_region,
     shown_size,
@@ -57,23 +57,28 @@ CHARACTERS_PER_PIXEL = 0.065
 def volume_views(
     scores: pd.DataFrame, shards: Sequence[ShardFiles], design: StudyDesign, budget: int = BUDGET
 ) -> dict[str, Any] | None:
-    """What the page's viewer shows, as JSON values; None where there is nothing.
+    """Return what the page's viewer shows, as values for JSON; None if there is nothing.
 
-    scores: the study's score table; budget: characters that the JSON text may have. A volume that cannot fit is left
-    out, and so is one whose masks are not there.
+    scores: the study's score table.
+    shards: the study's files.
+    design: what the report needs of the configuration.
+    budget: characters that the JSON text may have.
 
-    `structures` (name, colour) gives the order of all lists by structure. `volumes`: name, depth, axes, the shown
-    slices, their size in pixels, the region's size in millimetres, the frames, and masks and surfaces of the
-    reference. `configurations`: experiment, model, scheme, the number of ranked volumes, `views` (number of the volume,
-    Dice, masks, surfaces, prompts, Dice by slice, where to start), and which view each of the `roles` has.
+    A volume that does not fit is left out, and so is one without masks. The values are:
+
+    * `structures` (name, colour), whose order is that of all lists by structure;
+    * `volumes`: name, depth, axes, the shown slices, their size in pixels, the region's size in millimetres, the
+      frames, and masks and surfaces of the reference;
+    * `configurations`: experiment, model, scheme, the number of ranked volumes, `views` (number of the volume, Dice,
+      masks, surfaces, prompts, Dice by slice, where to start), and which view each of the `roles` has.
     """
     chosen = chosen_volumes(scores)
-    wanted: dict[str, list[Configuration]] = {}
+    shown_by: dict[str, list[Configuration]] = {}
     for configuration, roles in chosen.items():
-        for volume in dict.fromkeys(roles.values()):
-            wanted.setdefault(volume, []).append(configuration)
+        for name in dict.fromkeys(roles.values()):
+            shown_by.setdefault(name, []).append(configuration)
     names = shown_structures(design)
-    dices = _dices(scores[scores["volume"].isin(list(wanted))])
+    dices = _defined_dices(scores[scores["volume"].isin(list(shown_by))])
     views: dict[str, Any] = {
         "structures": [{"name": name, "colour": design.colours[name]} for name in names],
         "step": STEP_MM,
@@ -81,40 +86,43 @@ def volume_views(
         "configurations": [],
     }
     left = budget - characters(views) - sum(characters(key) + ENTRY for key in chosen)
-    weight = sum(_weight(own) for own in wanted.values())
-    made: dict[tuple[Configuration, str], dict[str, Any]] = {}
+    weight = sum(_weight(configurations) for configurations in shown_by.values())
+    view_of: dict[tuple[Configuration, str], dict[str, Any]] = {}
     for shard in shards:
         rows = converted_rows(shard)
-        here = [volume for volume in wanted if volume in rows]
-        if not here:
+        in_shard = [name for name in shown_by if name in rows]
+        if not in_shard:
             continue
         table = read_prompts(shard.prompts)
-        for volume in here:
-            own = wanted[volume]
-            share = int(left * _weight(own) / weight)
-            weight -= _weight(own)
-            shown = _read(volume, rows[volume], shard, own, table[table["volume"] == volume], design, names)
-            own_dices = {key: dices.get((*key, volume), {}) for key in own}
-            fitted = _fitted(shown, names, own_dices, share) if shown else None
-            if fitted is None:
+        for name in in_shard:
+            configurations = shown_by[name]
+            share = int(left * _weight(configurations) / weight)
+            weight -= _weight(configurations)
+            volume = _read_volume(rows[name], shard, configurations, table[table["volume"] == name], design)
+            volume_dices = {key: dices.get((*key, name), {}) for key in configurations}
+            fitting = _encode_fitting(volume, names, volume_dices, share) if volume else None
+            if fitting is None:
                 continue
-            picture, seen, size = fitted
+            picture, views_of_volume, size = fitting
             left -= size
-            for configuration, view in seen.items():
-                made[configuration, volume] = {"volume": len(views["volumes"]), **view}
+            for configuration, view in views_of_volume.items():
+                view_of[configuration, name] = {"volume": len(views["volumes"]), **view}
             views["volumes"].append(picture)
     for configuration, roles in chosen.items():
-        found = {role: made[configuration, volume] for role, volume in roles.items() if (configuration, volume) in made}
-        if found:
-            views["configurations"].append(_configuration(configuration, found, scores))
+        of_roles = {
+            role: view_of[configuration, name] for role, name in roles.items() if (configuration, name) in view_of
+        }
+        if of_roles:
+            views["configurations"].append(_configuration_entry(configuration, of_roles, scores))
     return views if views["configurations"] else None
 
 
 def chosen_volumes(scores: pd.DataFrame) -> dict[Configuration, dict[str, str]]:
-    """The volumes shown of each (experiment, model, scheme): `worst`, `median` and `best` by combined Dice.
+    """Choose the volumes that each configuration shows: `worst`, `median` and `best` by combined Dice.
 
-    Of equal Dice the first by name; the median of an even number is the lower one. A configuration that has masks but
-    no Dice, since nothing has a reference, shows its first volume by name as `example`; one without masks is left out.
+    scores: the study's score table. Among volumes of equal Dice the first by name is chosen; the median of an even
+    number is the lower one. A configuration with masks but without any Dice, since nothing has a reference, shows its
+    first volume by name as `example`; one without masks is left out.
     """
     chosen: dict[Configuration, dict[str, str]] = {}
     combined = scores[(scores["structure"] == "combined") & (scores["status"] != "failed")]
@@ -135,50 +143,57 @@ def chosen_volumes(scores: pd.DataFrame) -> dict[Configuration, dict[str, str]]:
 
 
 def shown_structures(design: StudyDesign) -> list[str]:
-    """The scored structures and those that only a scheme names, in order."""
+    """Return the scored structures and those that only a scheme names, in order."""
     return list(dict.fromkeys([*design.scored, *(n for s in design.schemes.values() for n in s.structures or [])]))
 
 
 def _weight(configurations: Sequence[Configuration]) -> float:
-    """What a volume takes of the page: its frames and reference, and the masks of its configurations."""
+    """Return how much of the page a volume takes: frames and reference, and the masks of its configurations."""
     return 3.0 + len(configurations)
 
 
-def _dices(scores: pd.DataFrame) -> dict[tuple[str, str, str, str], dict[str, float]]:
-    """The defined Dice values by experiment, model, scheme and volume, then structure."""
-    found: dict[tuple[str, str, str, str], dict[str, float]] = {}
+def _defined_dices(scores: pd.DataFrame) -> dict[tuple[str, str, str, str], dict[str, float]]:
+    """Return the defined Dice values by experiment, model, scheme and volume, then structure."""
+    dices: dict[tuple[str, str, str, str], dict[str, float]] = {}
     for row in scores.dropna(subset="dice").itertuples():
         key = row.experiment, row.model, row.scheme, row.volume
-        found.setdefault(key, {})[row.structure] = round(float(row.dice), 4)
-    return found
+        dices.setdefault(key, {})[row.structure] = round(float(row.dice), 4)
+    return dices
 
 
-def _configuration(key: Configuration, found: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
-    """One configuration's entry; roles of one volume share its view."""
-    of = (scores["experiment"] == key[0]) & (scores["model"] == key[1]) & (scores["scheme"] == key[2])
-    ranked = of & (scores["structure"] == "combined") & scores["dice"].notna()
-    views = list({id(view): view for view in found.values()}.values())
+def _configuration_entry(key: Configuration, of_roles: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+    """Return the entry of a configuration. of_roles: its views by role; roles of one volume share its view."""
+    rows = (scores["experiment"] == key[0]) & (scores["model"] == key[1]) & (scores["scheme"] == key[2])
+    ranked = rows & (scores["structure"] == "combined") & scores["dice"].notna()
+    views = list({id(view): view for view in of_roles.values()}.values())
     return {
         "experiment": key[0],
         "model": key[1],
         "scheme": key[2],
         "ranked": int(ranked.sum()),
         "views": views,
-        "roles": {role: next(i for i, view in enumerate(views) if view is own) for role, own in found.items()},
+        "roles": {
+            role: next(i for i, view in enumerate(views) if view is of_role) for role, of_role in of_roles.items()
+        },
     }
 
 
-def _read(
-    volume: str,
+def _read_volume(
     row: Any,
     shard: ShardFiles,
     configurations: Sequence[Configuration],
     table: pd.DataFrame,
     design: StudyDesign,
-    names: Sequence[str],
-) -> Shown | None:
-    """Read a volume once for all its configurations; None where none of them has masks."""
-    grid = grid_of_row(row)
+) -> ShownVolume | None:
+    """Read a volume once for all its configurations; None if none of them has masks.
+
+    row: of the shard's volume table.
+    shard: its files.
+    configurations: that show the volume.
+    table: the volume's rows of the prompt table.
+    design: what the report needs of the configuration.
+    """
+    volume, names, grid = row.volume, shown_structures(design), grid_of_row(row)
     predicted: dict[Configuration, dict[str, np.ndarray]] = {}
     for configuration in configurations:
         experiment, model, scheme = configuration
@@ -187,53 +202,53 @@ def _read(
         if masks:
             predicted[configuration] = masks
     if not predicted:
-        logger.warning("%s: its masks are not there; the report's viewer leaves it out", volume)
+        logger.warning("%s: its masks are missing; the report's viewer leaves it out", volume)
         return None
-    labels = read_reference(shard.volumes, volume)
-    reference = (
-        {}
-        if labels is None
-        else {
-            name: np.packbits(structure_mask(labels, design.structures[name]), axis=-1)
-            for name in names
-            if design.structures[name]
-        }
-    )
+    label_map = read_reference(shard.volumes, volume)
+    reference = {}
+    if label_map is not None:
+        numbers_of = {name: design.labels[name] for name in names if design.labels[name]}
+        masks_of = {name: structure_mask(label_map, numbers) for name, numbers in numbers_of.items()}
+        reference = {name: np.packbits(mask, axis=-1) for name, mask in masks_of.items()}
     schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
     prompts = {scheme: design.prompts(scheme, table, grid) for scheme in schemes}
     video = frozenset(scheme for scheme in schemes if design.schemes[scheme].predictor == "video")
     frames = read_frames(shard.volumes, volume)
-    return Shown(volume, grid, frames, reference, predicted, prompts, video, tuple(design.scored))
+    return ShownVolume(volume, grid, frames, reference, predicted, prompts, video, tuple(design.scored))
 
 
-def _fitted(
-    shown: Shown, names: Sequence[str], dices: Mapping[Configuration, Mapping[str, float]], share: int
+def _encode_fitting(
+    volume: ShownVolume, names: Sequence[str], dices: Mapping[Configuration, Mapping[str, float]], share: int
 ) -> tuple[dict[str, Any], dict[Configuration, dict[str, Any]], int] | None:
-    """The volume at the finest level whose JSON text has at most `share` characters; None where none has."""
-    region = shown_region(shown)
+    """Encode a volume at the finest level at which its JSON text has at most `share` characters.
+
+    volume: at full resolution; names: of the shown structures; dices: Dice by configuration and structure. Returns the
+    picture, the views and the number of characters; None if no level fits.
+    """
+    region = shown_region(volume)
     height, width = region.rows[1] - region.rows[0], region.columns[1] - region.columns[0]
     per_pixel = CHARACTERS_PER_PIXEL
     for level in LEVELS:
-        rows, columns = shown_size(height, width, shown.grid.spacing[1:], level.pixels)
-        slices = shown_slices(region.slices, prompted_slices(shown), level.slices)
+        rows, columns = shown_size(height, width, volume.grid.spacing[1:], level.pixels)
+        slices = shown_slices(region.slices, prompted_slices(volume), level.slices)
         pixels = rows * columns * len(slices)
         if pixels * per_pixel > share and level is not LEVELS[-1]:
             continue
-        sheet = frames_sheet(region.crop(shown.frames[slices]), (rows, columns), level.quality)
+        sheet = frames_sheet(region.crop(volume.frames[slices]), (rows, columns), level.quality)
         if len(sheet.data) > share:
             per_pixel = 0.9 * len(sheet.data) / pixels
             continue
-        picture, views = encoded(shown, names, region, slices, sheet, level)
+        picture, views = encode_volume(volume, names, region, slices, sheet, level)
         views = {key: {"dice": dict(dices[key]), **view} for key, view in views.items()}
         size = characters([picture, list(views.values())]) + ENTRY * len(views)
         if size <= share:
             return picture, views, size
         per_pixel = 0.9 * size / pixels
-    logger.warning("%s: does not fit the report's viewer and is left out of it", shown.name)
+    logger.warning("%s: does not fit the report's viewer and is left out of it", volume.name)
     return None
 
 
 def characters(value: Any) -> int:
-    """Length of a value's JSON text within HTML, where each of < > & ' takes six characters."""
+    """Return the length of a value's JSON text within HTML, where each of < > & ' takes six characters."""
     text = json.dumps(value)
     return len(text) + 5 * sum(text.count(character) for character in "<>&'")

@@ -24,11 +24,11 @@ VOLUME_COLUMNS = (
 
 
 def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
-    """The scores of single volumes as compact columns, for the page's script.
+    """Return the scores of single volumes as compact columns, for the page's script.
 
-    The value of configuration c, volume v and structure s stands at (c * volumes + v) * structures + s; None where it
-    is undefined. `status` holds indices into `statuses`, and -1 where the score table has no row. Columns without any
-    value are left out.
+    scores: the study's score table; scored: names of the scored structures. The value of configuration c, volume v and
+    structure s is at index (c * volumes + v) * structures + s, and None if it is undefined. `status` holds indices into
+    `statuses`, or -1 if the score table has no row. Columns without any value are left out.
     """
     structures = ["combined", *scored]
     chosen = scores[scores["structure"].isin(structures)]
@@ -63,11 +63,14 @@ def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
 
 
 def compact(values: np.ndarray) -> list[float | int | str | None]:
-    """Four significant digits, whole numbers without a point; 'inf', which JSON lacks; None for missing values."""
-    return [_compact(float(value)) for value in values]
+    """Round values to four significant digits; whole numbers have no point, missing values are None.
+
+    Infinity is 'inf', since JSON has no number for it.
+    """
+    return [_compact_value(float(value)) for value in values]
 
 
-def _compact(value: float) -> float | int | str | None:
+def _compact_value(value: float) -> float | int | str | None:
     if not np.isfinite(value):
         return None if np.isnan(value) else "inf"
     rounded = float(f"{value:.4g}")
