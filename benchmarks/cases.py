@@ -90,7 +90,7 @@ class Case:
             checkpoint=self.checkpoint,
             model=self.model,
             schemes=self.definitions,
-            structures=LABELS,
+            labels=LABELS,
             scored=SCORED,
             inference={"device": self.device, "precision": self.precision},
             masks=masks,

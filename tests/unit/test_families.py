@@ -162,7 +162,7 @@ def test_a_made_up_family_goes_from_the_configuration_to_the_report(
         checkpoint=study.checkpoints["own"].file,
         model=identity,
         schemes=SCHEMES,
-        structures=LABELS,
+        labels=LABELS,
         scored=["femur"],
         inference={"device": "cpu"},
         masks="masks",

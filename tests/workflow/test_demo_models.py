@@ -72,7 +72,7 @@ def combined(shard: Path, model: str, schemes: list[str], prompts: Path, made: P
         checkpoint=str(REPOSITORY / checkpoint),
         model={**settings, "name": model, "digest": "content:", "architecture": architecture},
         schemes={name: DEMO["schemes"][name] for name in schemes},
-        structures=LABELS,
+        labels=LABELS,
         scored=SCORED,
         inference={"device": "cpu", "precision": "float32"},
         masks=made / "masks",

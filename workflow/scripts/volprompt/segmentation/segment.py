@@ -32,7 +32,7 @@ def segment_shard(
     checkpoint: str,
     model: Mapping[str, Any],
     schemes: Mapping[str, Mapping[str, Any]],
-    structures: Mapping[str, Sequence[int]],
+    labels: Mapping[str, Sequence[int]],
     scored: Sequence[str],
     inference: Mapping[str, Any],
     masks: str | Path,
@@ -40,7 +40,7 @@ def segment_shard(
 ) -> None:
     """Write the masks of a shard's volumes under every scheme, and `run.parquet` beside them.
 
-    model: a `Checkpoint.identity`; schemes and inference: as configured; structures: label numbers of all configured
+    model: a `Checkpoint.identity`; schemes and inference: as configured; labels: label numbers of all configured
     ones in order; scored: those that are segmented unless a scheme says otherwise. A volume that fails is recorded with
     its reason and the others go on. Raises CheckpointError, ArchitectureError or DeviceError before the first volume.
     """
@@ -59,7 +59,7 @@ def segment_shard(
             masks_folder=Path(masks),
             model=loaded,
             schemes={name: Scheme(**scheme) for name, scheme in schemes.items()},
-            labels=structures,
+            labels=labels,
             scored=scored,
             inference=parsed,
         )
