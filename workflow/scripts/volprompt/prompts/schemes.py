@@ -218,7 +218,7 @@ def _prompt_on_slice(
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     box = None
-    if scheme.mask and (name, index) not in candidates.boxes:
+    if scheme.shapes and (name, index) not in candidates.boxes:
         return None
     if scheme.origins:
         positive = candidates.points.get((name, index))
@@ -226,10 +226,7 @@ def _prompt_on_slice(
             return None
         points, labels = [positive], [1]
     if scheme.box:
-        corners = candidates.boxes.get((name, index))
-        if corners is None:
-            return None
-        box = np.array(corners, dtype=np.float32)
+        box = np.array(candidates.boxes[name, index], dtype=np.float32)
     if scheme.negatives == "others":
         for other in configured:
             point = candidates.points.get((other, index))
@@ -301,15 +298,13 @@ def _structures_without_prompt(
     Points are needed of all in `needed`; boxes and masks only of the objects.
     """
     lacking = [name for name in needed if scheme.origins and (name, index) not in candidates.points]
-    lacking += [name for name in objects if (scheme.box or scheme.mask) and (name, index) not in candidates.boxes]
+    lacking += [name for name in objects if scheme.shapes and (name, index) not in candidates.boxes]
     return list(dict.fromkeys(lacking))
 
 
 def _kinds(scheme: Scheme) -> str:
-    kinds = [f"point ({' or '.join(scheme.origins)})"] if scheme.origins else []
-    kinds += ["box"] if scheme.box else []
-    kinds += ["mask"] if scheme.mask else []
-    return " or ".join(kinds)
+    points = [f"point ({' or '.join(scheme.origins)})"] if scheme.origins else []
+    return " or ".join([*points, *scheme.shapes])
 
 
 def _quoted(names: Sequence[str]) -> str:

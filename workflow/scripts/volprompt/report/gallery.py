@@ -58,19 +58,20 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     for name in ["combined", *design.scored] if len(done) else []:
         figure = plots.distributions(done, name, order, schemes)
         gallery.add(f"distributions_{name}", figure, f"Dice of every volume by configuration, {name}")
-    for kind in tables.comparisons["kind"].unique() if len(tables.comparisons) else []:
+    for kind in tables["comparisons"]["kind"].unique() if len(tables["comparisons"]) else []:
         label = f"Median paired differences of combined Dice between {kind}, with intervals"
-        gallery.add(f"differences_{kind}", plots.differences(tables.comparisons, kind), label)
-    if len(tables.decay):
+        gallery.add(f"differences_{kind}", plots.differences(tables["comparisons"], kind), label)
+    if len(tables["decay"]):
         label = "Pooled Dice by distance from the prompted slice, by structure, scheme and model"
-        gallery.add("decay", plots.decay(tables.decay, design.scored), label)
-    if len(tables.propagation):
+        gallery.add("decay", plots.decay(tables["decay"], design.scored), label)
+    if len(tables["propagation"]):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
-        gallery.add("propagation", plots.propagation(tables.propagation, order), label)
-    if len(tables.ranks) and tables.ranks["rank"].notna().any():
-        gallery.add("ranks", plots.ranks(tables.ranks, schemes), "Ranks of the configurations with bootstrap intervals")
-    if "dice" in tables.cost and tables.cost[["dice", "seconds_per_volume"]].notna().all(axis=1).any():
-        gallery.add("cost", plots.cost(tables.cost, schemes), "Median combined Dice against seconds per volume")
+        gallery.add("propagation", plots.propagation(tables["propagation"], order), label)
+    if len(tables["ranks"]) and tables["ranks"]["rank"].notna().any():
+        label = "Ranks of the configurations with bootstrap intervals"
+        gallery.add("ranks", plots.ranks(tables["ranks"], schemes), label)
+    if "dice" in tables["cost"] and tables["cost"][["dice", "seconds_per_volume"]].notna().all(axis=1).any():
+        gallery.add("cost", plots.cost(tables["cost"], schemes), "Median combined Dice against seconds per volume")
     for run, steps in design.training_runs.items():
         if tables.medians.loc[tables.medians["model"].isin(list(steps)), "combined"].notna().any():
             figure = plots.training(tables.medians, steps, schemes)

@@ -18,7 +18,7 @@ from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
 from volprompt.report.overlays import median_volume
 from volprompt.report.rendering import page_environment, records
 from volprompt.report.shards import ShardFiles, StudyDesign
-from volprompt.report.study_tables import StudyTables, decay_milestones
+from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
 from volprompt.report.volume_table import volume_table
 from volprompt.tables.stored import read_runs
@@ -69,7 +69,7 @@ def write_report(
     gallery = Gallery(folder, page.parent, stamp)
     draw_plots(gallery, tables, design)
     draw_overlays(gallery, example_volume, shards, design)
-    failures, warnings = grouped_failures(tables.failures), volume_warnings(volumes)
+    failures, warnings = grouped_failures(tables["failures"]), volume_warnings(volumes)
     views = volume_views(tables.scores, shards, design) if show_volumes else None
     html = (
         page_environment()
@@ -81,7 +81,7 @@ def write_report(
             date=(today or datetime.datetime.now(datetime.UTC).date()).isoformat(),
             scored=list(design.scored),
             columns=[*design.scored, "combined"],
-            configuration_heads=[column.heading for column in CONFIGURATION_COLUMNS],
+            headings={column.name: column.heading for column in CONFIGURATION_COLUMNS},
             spread_columns=shown_together(STRUCTURE_COLUMNS),
             surface_columns=shown_together(SURFACE_COLUMNS),
             facts=study_facts(tables.scores, volumes, runs, design),
@@ -94,11 +94,7 @@ def write_report(
             best={name: tables.medians[name].max() for name in [*design.scored, "combined"]},
             published=published(design.scored),
             published_note=PUBLISHED_NOTE,
-            comparisons=records(tables.comparisons),
-            decay=records(decay_milestones(tables.decay)),
-            propagation=records(tables.propagation),
-            ranks=records(tables.ranks),
-            costs=records(tables.cost),
+            rows_of=lambda name: records(tables[name]),
             gallery=gallery,
             example=example_volume,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",

@@ -149,7 +149,7 @@ class Scheme(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Scheme:
-        if not self.origins and not self.box and not self.mask:
+        if not self.origins and not self.shapes:
             raise ValueError("gives no prompt: set point, box or mask")
         if self.mask and (self.origins or self.box):
             raise ValueError("a mask is a prompt by itself, as in SAM 2; leave out point and box")
@@ -173,6 +173,11 @@ class Scheme(Section):
         if self.point is None:
             return ()
         return (self.point,) if isinstance(self.point, str) else tuple(self.point)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The kinds of prompts beside points: `box`, `mask`. They come from the reference."""
+        return tuple(kind for kind in ("box", "mask") if getattr(self, kind))
 
     @property
     def slices(self) -> tuple[SliceChoice, ...]:

@@ -149,7 +149,7 @@ def _check_sources_of_prompts(
         sources = {origin: clicked if origin == "click" else masked for origin in scheme.origins}
         without = [key for key in pointed if sources and not any(key in found for found in sources.values())]
         lacking = [f"a point ({' or '.join(sources)}) of '{key}'" for key in without]
-        for kind in [kind for kind in ("box", "mask") if getattr(scheme, kind)]:
+        for kind in scheme.shapes:
             lacking += [f"a {kind} of '{key}'" for key in objects if key not in masked]
         if scheme.presence:
             lacking += [f"a reference of '{key}'" for key in objects if key not in masked]

@@ -101,8 +101,9 @@ def median_cells(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the medians as text: the head and the rows. emphasize: makes a text bold."""
     columns = [*scored, "combined"]
-    model, scheme, parameters, n = (column.heading for column in CONFIGURATION_COLUMNS)
-    head = [model, scheme, parameters, *(name.replace("_", " ").capitalize() for name in columns), n]
+    headings = {column.name: column.heading for column in CONFIGURATION_COLUMNS}
+    head = [headings[name] for name in ("model", "scheme", "parameters")]
+    head += [*(name.replace("_", " ").capitalize() for name in columns), headings["n"]]
     best = {name: medians[name].max() for name in columns}
     body = []
     for _, row in medians.iterrows():
