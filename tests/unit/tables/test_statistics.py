@@ -136,7 +136,7 @@ def test_rank_biserial_without_any_difference(differences: list[float]) -> None:
 def scored(model: str, scheme: str, dice: list[float], structure: str = "combined", **more: Any) -> pd.DataFrame:
     volumes = [f"knee{index}" for index in range(len(dice))]
     given = {"experiment": "e", "model": model, "scheme": scheme, "structure": structure, "status": "ok"}
-    surface = {"nsd": NAN, "hd95_mm": NAN, "assd_mm": NAN}
+    surface = {column.name: NAN for column in SURFACE_COLUMNS}
     return pd.DataFrame({"volume": volumes, "dice": dice}).assign(**{**given, **surface, **more})
 
 
