@@ -34,8 +34,10 @@ rule all:
         report="<results>/report/index.html",
         scores="<results>/tables/scores.parquet",
         failures="<results>/tables/failures.csv",
+        stamp="<results>/.stamps/complete",
     output:
-        "<results>/complete.txt",
+        summary="<results>/complete.txt",
+        identity="<results>/complete.json",
     log:
         "<logs>/all.log",
     localrule: True
@@ -44,6 +46,7 @@ rule all:
     params:
         allowed=STUDY.settings.max_failed_fraction,
         skip_invalid=STUDY.settings.on_invalid == "skip",
+        identity=verdict_settings(STUDY),
     message:
         "How much of the study failed, and whether that is acceptable"
     script:

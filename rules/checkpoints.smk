@@ -1,15 +1,24 @@
-# A file that is already in place is used as it is. On a cluster the login node fetches it, since compute nodes often
-# have no internet.
+# Only files that are not there: one that is in place was compared with the catalogue when the study was read. On a
+# cluster the login node fetches them, since compute nodes often have no internet.
+import re
+from pathlib import Path
+
+MISSING = [
+    file for file in CATALOGUE if not Path(STUDY.settings.checkpoints, file).exists()
+]
+NOTHING = "(?!)"  # matches no name
+
+
 rule fetch_checkpoint:
     """Fetch one checkpoint of the catalogue and verify its SHA-256."""
     output:
-        update("<checkpoints>/{file}"),
+        "<checkpoints>/{file}",
     log:
         "<logs>/fetch_checkpoint/{file}.log",
     benchmark:
         "<benchmarks>/fetch_checkpoint/{file}.jsonl"
     wildcard_constraints:
-        file="|".join(name.replace(".", "[.]") for name in CATALOGUE),
+        file="|".join(map(re.escape, MISSING)) or NOTHING,
     localrule: True
     conda:
         "../envs/imaging.yaml"

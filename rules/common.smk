@@ -1,34 +1,47 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
-from pathlib import Path
-
 from snakemake.exceptions import WorkflowError
 
-from volprompt import METHOD_VERSION
 from volprompt.checkpoints.catalogue import read_catalogue
 from volprompt.settings.config import BATCH_SETTINGS
 from volprompt.settings.presets import preset_settings
+from volprompt.study.identities import (
+    convert_settings,
+    prompts_settings,
+    report_settings,
+    score_settings,
+    segment_settings,
+    tables_settings,
+    verdict_settings,
+)
+from volprompt.study.stamps import write_stamps
 from volprompt.study.study import read_study
 from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
+from volprompt.logs import logging_to_console
 
 try:
     CATALOGUE = read_catalogue(CATALOGUE_FILE)
-    STUDY = read_study(
-        config, CATALOGUE, digests=Path(".snakemake/volprompt/digests.json")
-    )
+    STUDY = read_study(config, CATALOGUE)
 except VolpromptError as error:
     raise WorkflowError(str(error)) from None
 
-LABELS = {
-    name: structure.labels for name, structure in STUDY.settings.structures.items()
-}
+LABELS = STUDY.labels
 SCORED_LABELS = {name: LABELS[name] for name in STUDY.scored_structures}
+EXPERIMENT_SCHEMES = {
+    experiment: parts.schemes for experiment, parts in STUDY.experiments.items()
+}
 EVERY_JOB = [
     (experiment, model, shard)
     for experiment, parts in STUDY.experiments.items()
     for model in parts.models
     for shard in STUDY.shards
 ]
+
+
+# Jobs read the workflow again; only the process that plans compares results with the configuration.
+if workflow.is_main_process:
+    with logging_to_console("plan"):
+        write_stamps(STUDY)
 
 
 def sheet_rows(wildcards):
@@ -53,7 +66,7 @@ def checkpoint_file(wildcards):
 
 def model_settings(wildcards):
     """What identifies a model, the digest of its checkpoint included."""
-    return STUDY.checkpoints[wildcards.model].identity()
+    return STUDY.checkpoints[wildcards.model].description()
 
 
 def experiment_schemes(wildcards):

@@ -1,7 +1,8 @@
 rule convert:
     """Convert the volumes of one shard: frames and reference label maps on one grid, and a table of what was found."""
     input:
-        source_files,
+        sources=ancient(source_files),
+        stamp="<results>/.stamps/volumes/{shard}",
     output:
         directory("<results>/volumes/{shard}"),
     log:
@@ -18,7 +19,7 @@ rule convert:
         frames=STUDY.settings.frames.model_dump(mode="json"),
         structures=LABELS,
         resample=STUDY.settings.references.resample,
-        method_version=METHOD_VERSION["convert"],
+        identity=lambda wildcards: convert_settings(STUDY, wildcards.shard),
     message:
         "Convert the volumes of shard {wildcards.shard}"
     script:

@@ -2,8 +2,10 @@ rule extract_prompts:
     """Extract every candidate prompt of one shard's volumes, whatever the schemes make of them."""
     input:
         volumes="<results>/volumes/{shard}",
+        stamp="<results>/.stamps/prompts/{shard}",
     output:
-        "<results>/prompts/{shard}.parquet",
+        table="<results>/prompts/{shard}.parquet",
+        identity="<results>/prompts/{shard}.json",
     log:
         "<logs>/extract_prompts/{shard}.log",
     benchmark:
@@ -16,7 +18,7 @@ rule extract_prompts:
     params:
         structures=LABELS,
         clicks=shard_clicks,
-        method_version=METHOD_VERSION["prompts"],
+        identity=lambda wildcards: prompts_settings(STUDY, wildcards.shard),
     message:
         "Extract the prompts of shard {wildcards.shard}"
     script:

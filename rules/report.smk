@@ -6,6 +6,7 @@ rule report:
         volumes=rules.aggregate.input.volumes,
         prompts=rules.prompts.input,
         masks=rules.masks.input,
+        stamp="<results>/.stamps/report",
     output:
         page=report(
             "<results>/report/index.html",
@@ -20,6 +21,8 @@ rule report:
             labels={"figure": "{figure}"},
             caption="captions/figures.rst",
         ),
+        configuration="<results>/config.yaml",
+        identity="<results>/report/identity.json",
     log:
         "<logs>/report.log",
     benchmark:
@@ -43,7 +46,7 @@ rule report:
             for name, parts in STUDY.experiments.items()
         },
         models={
-            model: checkpoint.identity()
+            model: checkpoint.description()
             for model, checkpoint in STUDY.checkpoints.items()
         },
         frames=STUDY.settings.frames.model_dump(mode="json"),
@@ -52,7 +55,8 @@ rule report:
         preset=[tuple(setting) for setting in preset_settings(STUDY.settings)],
         training_runs=STUDY.training_runs(),
         settings=STUDY.settings.report.model_dump(mode="json"),
-        method_version=METHOD_VERSION["report"],
+        configuration=STUDY.settings.model_dump(mode="json", exclude_none=True),
+        identity=report_settings(STUDY),
     message:
         "Write the report"
     script:

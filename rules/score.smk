@@ -3,9 +3,11 @@ rule score:
     input:
         volumes="<results>/volumes/{shard}",
         masks="<results>/masks/{experiment}/{model}/{shard}",
+        stamp="<results>/.stamps/scores/{experiment}/{model}/{shard}",
     output:
         scores="<results>/scores/{experiment}/{model}/{shard}.parquet",
         slices="<results>/scores/{experiment}/{model}/{shard}_slices.parquet",
+        identity="<results>/scores/{experiment}/{model}/{shard}.json",
     log:
         "<logs>/score/{experiment}/{model}/{shard}.log",
     benchmark:
@@ -22,7 +24,7 @@ rule score:
         },
         structures=SCORED_LABELS,
         surface_tolerance_mm=STUDY.settings.scores.surface_tolerance_mm,
-        method_version=METHOD_VERSION["score"],
+        identity=lambda wildcards: score_settings(STUDY, wildcards.experiment),
     message:
         "Score {wildcards.experiment}/{wildcards.model}, shard {wildcards.shard}"
     script:

@@ -4,6 +4,7 @@ rule segment:
         volumes="<results>/volumes/{shard}",
         prompts="<results>/prompts/{shard}.parquet",
         checkpoint=ancient(checkpoint_file),
+        stamp="<results>/.stamps/masks/{experiment}/{model}/{shard}",
     output:
         directory("<results>/masks/{experiment}/{model}/{shard}"),
     log:
@@ -25,7 +26,9 @@ rule segment:
         inference=STUDY.settings.inference.model_dump(
             mode="json", exclude=BATCH_SETTINGS
         ),
-        method_version=METHOD_VERSION["segment"],
+        identity=lambda wildcards: segment_settings(
+            STUDY, wildcards.experiment, wildcards.model
+        ),
     message:
         "Segment {wildcards.experiment}/{wildcards.model}, shard {wildcards.shard}"
     script:

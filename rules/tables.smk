@@ -6,7 +6,9 @@ rule aggregate:
         slices=rules.scores.input.slices,
         masks=rules.masks.input,
         volumes=expand("<results>/volumes/{shard}", shard=STUDY.shards),
+        stamp="<results>/.stamps/tables",
     output:
+        identity="<results>/tables/identity.json",
         scores="<results>/tables/scores.parquet",
         medians=report(
             "<results>/tables/medians.csv",
@@ -66,7 +68,8 @@ rule aggregate:
         structures=STUDY.scored_structures,
         image_schemes=STUDY.image_schemes,
         groups=STUDY.groups,
-        method_version=METHOD_VERSION["aggregate"],
+        experiments=EXPERIMENT_SCHEMES,
+        identity=tables_settings(STUDY),
     message:
         "Make the tables"
     script:

@@ -134,7 +134,7 @@ def configuration(**model: Any) -> dict[str, Any]:
 
 
 def study_of(config: dict[str, Any], catalogue: Path | None = None) -> Study:
-    return read_study(config, read_catalogue(catalogue) if catalogue else {}, Path("digests.json"))
+    return read_study(config, read_catalogue(catalogue) if catalogue else {})
 
 
 def faults(config: dict[str, Any]) -> list[str]:
@@ -151,7 +151,7 @@ def test_a_made_up_family_goes_from_the_configuration_to_the_report(
 ) -> None:
     enter(monkeypatch)
     study = study_of(configuration(image_size=96))
-    identity = study.checkpoints["own"].identity()
+    identity = study.checkpoints["own"].description()
     assert (identity["family"], identity["architecture"]) == ("threshold", "any text")
     row = {"volume": "a", "image": "a.nii", "reference": "a_labels.nii"}
     convert_shard([row], study.settings.frames.model_dump(mode="json"), LABELS, "converted")

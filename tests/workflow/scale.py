@@ -45,7 +45,7 @@ def make_study(folder: Path, volumes: int, shards: int) -> None:
 def make_results() -> None:
     """Empty results of the study in the working directory, in the order in which the stages would write them."""
     settings = yaml.safe_load(Path("config.yaml").read_text())
-    study = read_study(settings, read_catalogue(REPOSITORY / "config" / "checkpoints.yaml"), Path("digests.json"))
+    study = read_study(settings, read_catalogue(REPOSITORY / "config" / "checkpoints.yaml"))
     results = Path("results")
     jobs = [(e, m, s) for e, parts in study.experiments.items() for m in parts.models for s in study.shards]
     typeset = [f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")]

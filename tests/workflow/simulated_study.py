@@ -31,6 +31,7 @@ import pandas as pd
 import yaml
 
 from volprompt.files import write_table
+from volprompt.identity import write_identity
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
 from volprompt.settings.config import Settings
@@ -76,8 +77,11 @@ class Simulated:
 
     def aggregate(self) -> None:
         """Write the study's tables from those of its jobs, as the workflow does."""
+        scores = [self.folder.joinpath("scores", e, m, f"{s}.parquet") for e, m, s in self.jobs]
+        for path in scores:
+            write_identity(path, {}, {})
         aggregate(
-            scores=[self.folder.joinpath("scores", e, m, f"{s}.parquet") for e, m, s in self.jobs],
+            scores=scores,
             slices=[self.folder.joinpath("scores", e, m, f"{s}_slices.parquet") for e, m, s in self.jobs],
             masks=[self.folder.joinpath("masks", *job) for job in self.jobs],
             volumes=[self.folder / "volumes" / shard for shard in self.shards],

@@ -1,16 +1,22 @@
 """What runs again after a change: exactly the jobs whose results can differ."""
 
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pytest
 import safetensors.torch
 import torch
-from tests.workflow.small_study import SAM, Study
+import yaml
+from tests.workflow.small_study import SAM, Study, snakemake
 
+from volprompt.identity import DamagedResult, digest_of_intact
+from volprompt.settings.reading import read_settings
 from volprompt.study.study import shard_of
 
 
@@ -149,7 +155,7 @@ def test_changed_report_setting_reruns_the_report(study: Study) -> None:
 
 def test_smaller_batches_rerun_no_segmentation(study: Study) -> None:
     study.configure(inference={"device": "cpu", "batch_size": 1, "objects_together": 2})
-    assert study.plan() == {"report": 1, "all": 1}
+    assert study.plan() == {}
     run = study.run("--forcerun", "results/masks/sam1/small_sam/000", "--until", "segment")
     assert run.code == 0, run.text
     log = study.folder / "results" / "logs" / "segment" / "sam1" / "small_sam" / "000.log"
@@ -203,6 +209,290 @@ def test_new_volume_runs_its_shard_only(study: Study) -> None:
     assert len(merged) == len(before)
     assert np.allclose(merged["dice_before"], merged["dice_after"])
     assert set(after["volume"]) - set(before["volume"]) == {"knee_e"}
+    assert study.plan() == {}
+
+
+TABLES = {"aggregate": 1, "report": 1, "all": 1}
+ONE_EXPERIMENT = {"segment": 2, "score": 2, **TABLES}
+ONE_SHARD = {"convert": 1, "extract_prompts": 1, "segment": 2, "score": 2, **TABLES}
+ONE_JOB = {"segment": 1, "score": 1, **TABLES}
+
+
+def touch_sources(study: Study) -> None:
+    later = time.time() + 10
+    for name in ("volumes.tsv", "volumes/knee_a_image.nii.gz", "volumes/knee_a_labels.nii.gz", "models/small.pth"):
+        os.utime(study.folder / name, (later, later))
+
+
+def write_defaults_out(study: Study) -> None:
+    study.configure(inference={"device": "cpu", "precision": "auto", "fill_holes": 0}, max_failed_fraction=0.0)
+
+
+def delete_records(study: Study) -> None:
+    shutil.rmtree(study.folder / ".snakemake")
+
+
+def move_results(study: Study) -> None:
+    (study.folder / "elsewhere").mkdir()
+    (study.folder / "results").rename(study.folder / "elsewhere" / "done")
+    study.configure(results="elsewhere/done")
+
+
+def spell_results_otherwise(study: Study) -> None:
+    study.configure(results="./results/")
+
+
+def give_results_as_absolute_path(study: Study) -> None:
+    study.configure(results=str(study.folder / "results"))
+
+
+def swap_rows(study: Study) -> None:
+    head, *rows = (study.folder / "volumes.tsv").read_text().splitlines()
+    (study.folder / "volumes.tsv").write_text("\n".join([head, *reversed(rows)]) + "\n")
+
+
+def reverse_sections(study: Study) -> None:
+    config = study.config
+    for section in ("structures", "schemes", "models"):
+        config[section] = dict(reversed(config[section].items()))
+    study.configure(**config)
+
+
+def reverse_schemes_of_an_experiment(study: Study) -> None:
+    config = study.config
+    config["experiments"]["sam2"]["schemes"].reverse()
+    study.configure(**config)
+
+
+def rename_data_folder(study: Study) -> None:
+    (study.folder / "volumes").rename(study.folder / "data")
+    sheet = (study.folder / "volumes.tsv").read_text()
+    (study.folder / "volumes.tsv").write_text(sheet.replace("volumes/", f"{study.folder}/data/"))
+
+
+def move_checkpoints(study: Study) -> None:
+    (study.folder / "models").rename(study.folder / "weights")
+    config = study.config
+    for model in config["models"].values():
+        model["checkpoint"] = model["checkpoint"].replace("models/", "weights/")
+    study.configure(**config)
+
+
+def exchange_for_an_older_file(study: Study, name: str) -> None:
+    """Other bytes of the same size, dated back as `cp -p` does."""
+    compressed, path = study.folder / name, study.folder / name.removesuffix(".gz")
+    image = nib.load(compressed)
+    voxels = np.asarray(image.dataobj).copy()
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)  # uncompressed, so that the size stays
+    sheet = (study.folder / "volumes.tsv").read_text()
+    (study.folder / "volumes.tsv").write_text(sheet.replace(name, name.removesuffix(".gz")))
+    run = study.run()
+    assert run.code == 0, run.text
+    before = path.stat()
+    voxels[0, 0, 0] += 1
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def exchange_image(study: Study) -> None:
+    exchange_for_an_older_file(study, "volumes/knee_d_image.nii.gz")
+
+
+def exchange_reference(study: Study) -> None:
+    exchange_for_an_older_file(study, "volumes/knee_d_labels.nii.gz")
+
+
+def change_tensors_without_records(study: Study) -> None:
+    delete_records(study)
+    study.add_checkpoint("models/small.pt", seed=5)
+
+
+def change_scheme_without_records(study: Study) -> None:
+    delete_records(study)
+    config = study.config
+    config["schemes"]["box"]["point"] = "centroid"
+    study.configure(**config)
+
+
+def fill_holes(study: Study) -> None:
+    study.configure(inference={"device": "cpu", "fill_holes": 8})
+
+
+def video_resize(study: Study) -> None:
+    study.configure(inference={"device": "cpu", "video_resize": "bicubic"})
+
+
+def reset_between_directions(study: Study) -> None:
+    study.configure(inference={"device": "cpu", "reset_between_directions": True})
+
+
+def precision(study: Study) -> None:
+    study.configure(inference={"device": "cpu", "precision": "bfloat16"})
+
+
+def remove_scheme(study: Study) -> None:
+    config = study.config
+    config["experiments"]["sam2"]["schemes"].remove("point_video")
+    study.configure(**config)
+
+
+def remove_last_scheme_with_the_patella(study: Study) -> None:
+    config = study.config
+    config["experiments"]["sam2"]["schemes"].remove("three_points_video")
+    study.configure(**config)
+
+
+def add_scheme(study: Study) -> None:
+    config = study.config
+    config["schemes"]["interior"] = {"predictor": "image", "point": "interior"}
+    config["experiments"]["sam1"]["schemes"].append("interior")
+    study.configure(**config)
+
+
+def change_labels_that_no_scheme_asks_for(study: Study) -> None:
+    remove_last_scheme_with_the_patella(study)
+    config = study.config
+    config["structures"]["patella"]["labels"] = [6]
+    study.configure(**config)
+
+
+def device_auto(study: Study) -> None:
+    study.configure(inference={"device": "auto"})
+
+
+def tolerance(study: Study) -> None:
+    study.configure(scores={"surface_tolerance_mm": 2.0})
+
+
+def allowed_failures(study: Study) -> None:
+    study.configure(max_failed_fraction=0.5)
+
+
+def first_file(study: Study, pattern: str) -> Path:
+    return min((study.folder / "results").glob(pattern))
+
+
+def delete_mask(study: Study) -> None:
+    first_file(study, "masks/sam1/*/*/*/*_mask.nii.gz").unlink()
+
+
+def zero_mask(study: Study) -> None:
+    path = first_file(study, "masks/sam1/*/*/*/*_mask.nii.gz")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine, image.header), path)
+
+
+def delete_run_table(study: Study) -> None:
+    first_file(study, "masks/sam1/*/*/run.parquet").unlink()
+
+
+def delete_identity(study: Study) -> None:
+    first_file(study, "masks/sam1/*/*/identity.json").unlink()
+
+
+def damage_scores(study: Study) -> None:
+    first_file(study, "scores/sam1/*/000.parquet").write_bytes(b"PAR1 and no table")
+
+
+def damage_volume_table(study: Study) -> None:
+    first_file(study, "volumes/000/volumes.parquet").write_bytes(b"PAR1 and no table")
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        (touch_sources, {}),
+        (write_defaults_out, {}),
+        (delete_records, {}),
+        (move_results, {}),
+        (spell_results_otherwise, {}),
+        (give_results_as_absolute_path, {}),
+        (swap_rows, {}),
+        (reverse_sections, TABLES),
+        (reverse_schemes_of_an_experiment, TABLES),
+        (rename_data_folder, {}),
+        (move_checkpoints, {}),
+        (exchange_image, ONE_SHARD),
+        (exchange_reference, ONE_SHARD),
+        (change_tensors_without_records, ONE_EXPERIMENT),
+        (change_scheme_without_records, ONE_EXPERIMENT),
+        (fill_holes, ONE_EXPERIMENT),
+        (video_resize, ONE_EXPERIMENT),
+        (reset_between_directions, ONE_EXPERIMENT),
+        (precision, {"segment": 4, "score": 4, **TABLES}),
+        (remove_scheme, TABLES),
+        (remove_last_scheme_with_the_patella, TABLES),
+        (add_scheme, ONE_EXPERIMENT),
+        (change_labels_that_no_scheme_asks_for, TABLES),
+        (device_auto, {}),
+        (tolerance, {"score": 4, **TABLES}),
+        (allowed_failures, {"report": 1, "all": 1}),
+        (delete_mask, ONE_JOB),
+        (zero_mask, ONE_JOB),
+        (delete_run_table, ONE_JOB),
+        (delete_identity, ONE_JOB),
+        (damage_scores, {"score": 1, **TABLES}),
+        (damage_volume_table, ONE_SHARD),
+    ],
+)
+def test_a_change_costs_the_jobs_whose_results_it_reaches(
+    study: Study, change: Callable[[Study], None], jobs: dict[str, int]
+) -> None:
+    change(study)
+    assert study.plan() == jobs
+
+
+def test_a_setting_that_is_taken_back_costs_nothing(study: Study) -> None:
+    study.configure(scores={"surface_tolerance_mm": 2.0})
+    assert study.plan()["score"] == 4
+    study.configure(scores={"surface_tolerance_mm": 1.0})
+    assert study.plan() == {}
+
+
+def test_a_plan_says_what_is_made_again_and_why(study: Study) -> None:
+    tolerance(study)
+    delete_mask(study)
+    text = study.run("--dry-run").text
+    assert "scores.surface_tolerance_mm: 1.0, now 2.0" in text
+    assert "_mask.nii.gz is missing" in text
+
+
+def test_what_was_made_again_is_made_once(study: Study) -> None:
+    """After the changed jobs have run nothing is left to do, and removed schemes are in no table."""
+    remove_scheme(study)
+    zero_mask(study)
+    run = study.run()
+    assert run.code == 0, run.text
+    assert run.jobs == ONE_JOB
+    assert study.plan() == {}
+    for table in ("scores.parquet", "medians.parquet"):
+        assert "point_video" not in set(pd.read_parquet(study.folder / "results" / "tables" / table)["scheme"])
+
+
+@pytest.mark.parametrize("keep_records", [True, False])
+def test_without_a_profile_no_job_is_left_out(study: Study, keep_records: bool) -> None:
+    if not keep_records:
+        delete_records(study)
+    (first_file(study, "masks/sam1/*/*/run.parquet")).unlink()
+    workflow = ["--snakefile", str(study.workflow / "Snakefile"), "--configfile", "config.yaml"]
+    run = snakemake(study.folder, *workflow, "--cores", "2", "--dry-run")
+    assert run.code == 0, run.text
+    assert {rule: run.jobs.get(rule, 0) >= count for rule, count in ONE_JOB.items()} == dict.fromkeys(ONE_JOB, True)
+
+
+def test_an_edited_mask_is_not_scored(study: Study) -> None:
+    """Between planning and scoring, so that only the job itself can see it."""
+    zero_mask(study)
+    shard = first_file(study, "masks/sam1/*/000").relative_to(study.folder)
+    with pytest.raises(DamagedResult, match=r"_mask\.nii\.gz was edited"):
+        digest_of_intact(study.folder / shard)
+
+
+def test_the_effective_configuration_can_be_run_again(study: Study) -> None:
+    written = yaml.safe_load((study.folder / "results" / "config.yaml").read_text())
+    assert read_settings(written) == read_settings(study.config)
+    (study.folder / "config.yaml").write_text(yaml.safe_dump(written))
     assert study.plan() == {}
 
 

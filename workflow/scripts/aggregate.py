@@ -15,4 +15,6 @@ with logging_to(snakemake.log[0], "aggregate"):
         image_schemes=snakemake.params.image_schemes,
         groups=snakemake.params.groups,
         tables=Path(snakemake.output.scores).parent,
+        experiments=snakemake.params.experiments,
+        identity=snakemake.params.identity,
     )

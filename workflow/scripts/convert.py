@@ -10,4 +10,5 @@ with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
         labels=snakemake.params.structures,
         folder=snakemake.output[0],
         resample=snakemake.params.resample,
+        identity=snakemake.params.identity,
     )

@@ -8,5 +8,6 @@ with logging_to(snakemake.log[0], f"extract_prompts {snakemake.wildcards.shard}"
         volumes=snakemake.input.volumes,
         labels=snakemake.params.structures,
         clicks=snakemake.params.clicks,
-        prompts=snakemake.output[0],
+        prompts=snakemake.output.table,
+        identity=snakemake.params.identity,
     )

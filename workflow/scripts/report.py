@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
+from volprompt.identity import digest_of, digest_of_intact, write_identity
 from volprompt.logs import logging_to
+from volprompt.report.configuration import write_configuration
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
 from volprompt.settings.config import Frames, Inference, Scheme, Scores
 
 params = snakemake.params
+tables = Path(snakemake.input.tables[0]).parent
 
 with logging_to(snakemake.log[0], "report"):
+    made_from = {f"prompts/{Path(table).stem}": digest_of_intact(table) for table in snakemake.input.prompts}
+    made_from["tables"] = digest_of_intact(tables)
+    write_configuration(params.configuration, snakemake.output.configuration)
     write_report(
-        aggregated=Path(snakemake.input.tables[0]).parent,
+        aggregated=tables,
         shards=group_by_shard(snakemake.input.volumes, snakemake.input.prompts, snakemake.input.masks),
         design=StudyDesign(
             labels=params.structures,
@@ -25,8 +31,10 @@ with logging_to(snakemake.log[0], "report"):
             scores=Scores(**params.scores),
             preset=params.preset,
             training_runs=params.training_runs,
+            configuration=digest_of(params.identity["configuration"]),
         ),
         **params.settings,
         page=snakemake.output.page,
         figures_folder=snakemake.output.figures,
     )
+    write_identity(Path(snakemake.output.page).parent, params.identity, made_from)

@@ -21,4 +21,5 @@ with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu
         inference={**snakemake.params.inference, **batch_settings(snakemake.config)},
         masks=snakemake.output[0],
         threads=snakemake.threads,
+        identity=snakemake.params.identity,
     )

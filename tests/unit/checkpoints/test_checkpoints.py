@@ -32,6 +32,7 @@ from volprompt.checkpoints.digests import content_digest
 from volprompt.checkpoints.download import fetch
 from volprompt.checkpoints.load import load_into, load_state_dict
 from volprompt.files import sha256_of
+from volprompt.remembered import DigestMemory
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CATALOGUE = REPOSITORY / "config" / "checkpoints.yaml"
@@ -317,7 +318,7 @@ def _weights() -> dict[str, torch.Tensor]:
 
 
 def test_archive_digest_survives_touch_rename_and_saving_again(tmp_path: Path) -> None:
-    first, memory = tmp_path / "first.pt", tmp_path / "memory.json"
+    first, memory = tmp_path / "first.pt", DigestMemory(tmp_path / "memory.json")
     torch.save(_weights(), first)
     digest = content_digest(first, memory)
     assert re.fullmatch("[0-9a-f]{64}", digest)
@@ -327,16 +328,17 @@ def test_archive_digest_survives_touch_rename_and_saving_again(tmp_path: Path) -
     assert content_digest(second, memory) == digest
     torch.save(_weights(), tmp_path / "again.pt")
     assert content_digest(tmp_path / "again.pt", memory) == digest
-    assert not memory.exists()
+    memory.save()
+    assert not memory.path.exists()
 
 
 def test_archive_digest_changes_with_one_weight(tmp_path: Path) -> None:
     weights = _weights()
     torch.save(weights, tmp_path / "weights.pt")
-    digest = content_digest(tmp_path / "weights.pt", tmp_path / "memory.json")
+    digest = content_digest(tmp_path / "weights.pt", DigestMemory(tmp_path / "memory.json"))
     weights["a.bias"][1] += 1e-6
     torch.save(weights, tmp_path / "weights.pt")
-    assert content_digest(tmp_path / "weights.pt", tmp_path / "memory.json") != digest
+    assert content_digest(tmp_path / "weights.pt", DigestMemory(tmp_path / "memory.json")) != digest
 
 
 def test_archive_without_crc_is_hashed(tmp_path: Path) -> None:
@@ -347,7 +349,7 @@ def test_archive_without_crc_is_hashed(tmp_path: Path) -> None:
         torch.save(_weights(), tmp_path / "weights.pt")
     finally:
         set_crc32_options(True)
-    digest = content_digest(tmp_path / "weights.pt", tmp_path / "memory.json")
+    digest = content_digest(tmp_path / "weights.pt", DigestMemory(tmp_path / "memory.json"))
     assert digest == sha256_of(tmp_path / "weights.pt")
 
 
@@ -365,8 +367,9 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_other_formats_are_hashed_once(tmp_path: Path, hashed: list[str]) -> None:
-    path, memory = tmp_path / "weights.safetensors", tmp_path / "cache" / "memory.json"
+    path, file = tmp_path / "weights.safetensors", tmp_path / "cache" / "memory.json"
     legacy = tmp_path / "legacy.pth"
+    memory = DigestMemory(file)
     save_file(_weights(), path)
     torch.save(_weights(), legacy, _use_new_zipfile_serialization=False)
     digests = [content_digest(name, memory) for name in (path, legacy, path, legacy)]
@@ -376,32 +379,38 @@ def test_other_formats_are_hashed_once(tmp_path: Path, hashed: list[str]) -> Non
     assert content_digest(path, memory) == digests[0]
     assert content_digest(path, memory) == digests[0]
     assert hashed == ["weights.safetensors", "legacy.pth", "weights.safetensors"]
-    assert len(json.loads(memory.read_text())) == 2
+    memory.save()
+    assert len(json.loads(file.read_text())) == 2
+    assert content_digest(path, DigestMemory(file)) == digests[0]
+    assert len(hashed) == 3
     save_file({"a": torch.zeros(3)}, path)
     assert content_digest(path, memory) == sha256_of(path) != digests[0]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"PATH": 3}', '{"PATH": {"size": 1}}', "\x00\xff", "STALE"])
 def test_damaged_memory_is_ignored_and_rewritten(tmp_path: Path, hashed: list[str], damage: str) -> None:
-    path, memory = tmp_path / "weights.safetensors", tmp_path / "memory.json"
+    path, file = tmp_path / "weights.safetensors", tmp_path / "memory.json"
     save_file(_weights(), path)
-    row = {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns, "sha256": "not a sum"}
-    stale = json.dumps({str(path.resolve()): row})
-    memory.write_bytes((stale if damage == "STALE" else damage.replace("PATH", str(path))).encode("latin-1"))
+    stale = json.dumps({str(path.resolve()): ["signature of another time", "not a sum"]})
+    file.write_bytes((stale if damage == "STALE" else damage.replace("PATH", str(path))).encode("latin-1"))
+    memory = DigestMemory(file)
     assert content_digest(path, memory) == content_digest(path, memory) == sha256_of(path)
     assert hashed == ["weights.safetensors"]
-    assert json.loads(memory.read_text())[str(path.resolve())]["sha256"] == sha256_of(path)
+    memory.save()
+    assert json.loads(file.read_text())[str(path.resolve())][1] == sha256_of(path)
 
 
 def test_memory_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     save_file(_weights(), tmp_path / "weights.safetensors")
     (tmp_path / "file").touch()
-    digest = content_digest(tmp_path / "weights.safetensors", tmp_path / "file" / "memory.json")
+    memory = DigestMemory(tmp_path / "file" / "memory.json")
+    digest = content_digest(tmp_path / "weights.safetensors", memory)
+    memory.save()
     assert digest == sha256_of(tmp_path / "weights.safetensors")
 
 
 def test_digest_of_a_missing_file(tmp_path: Path) -> None:
-    assert "does not exist" in _failure(content_digest, tmp_path / "none.pt", tmp_path / "memory.json")
+    assert "does not exist" in _failure(content_digest, tmp_path / "none.pt", DigestMemory(tmp_path / "memory.json"))
 
 
 @pytest.mark.parametrize("archive", [True, False])

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from volprompt.files import table_metadata
+from volprompt.identity import write_identity
 from volprompt.scores.scores import (
     COLUMNS,
     SLICE_COLUMNS,
@@ -214,6 +215,7 @@ def shard(tmp_path: Path) -> Path:
                 for name, mask in (("femur", femur), ("tibia", tibia)):
                     write_mask(mask, grid_of_row(row), mask_path(masks, scheme, row.volume, name))
     pd.DataFrame(runs).to_parquet(masks / "run.parquet")
+    write_identity(masks, {}, {})
     score_shard(
         volumes=tmp_path / "volumes",
         masks=masks,
@@ -312,6 +314,7 @@ def test_tables_of_a_shard_without_any_mask(tmp_path: Path) -> None:
     convert_shard([row], {"axis": "sagittal"}, BONES, tmp_path / "volumes")
     (tmp_path / "masks").mkdir()
     pd.DataFrame([], columns=["volume", "scheme", "status"]).to_parquet(tmp_path / "masks" / "run.parquet")
+    write_identity(tmp_path / "masks", {}, {})
     score_shard(
         volumes=tmp_path / "volumes",
         masks=tmp_path / "masks",

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from volprompt.checkpoints.catalogue import CatalogueEntry, read_catalogue
+from volprompt.files import sha256_of
 from volprompt.settings.reading import ConfigurationError
 from volprompt.study.models import training_step
 from volprompt.study.study import Study, read_study, shard_of
@@ -77,7 +78,7 @@ def changed(**values: Any) -> dict[str, Any]:
 
 
 def read(config: dict[str, Any]) -> Study:
-    return read_study(config, CATALOGUE, Path("digests.json"))
+    return read_study(config, CATALOGUE)
 
 
 def faults(config: dict[str, Any]) -> list[str]:
@@ -398,15 +399,31 @@ def test_a_local_file_in_the_checkpoint_folder() -> None:
     assert not study.checkpoints["mine"].catalogued
 
 
-def test_an_architecture_in_a_file_is_part_of_the_identity() -> None:
+def test_an_architecture_in_a_file_counts_by_its_bytes_and_not_by_its_name() -> None:
     config = changed(models__mine__architecture="own.yaml")
     Path("own.yaml").write_text("model: {}\n")
-    first = read(config).checkpoints["mine"].identity()
-    assert first["architecture"] == "own.yaml"
-    assert read(config).checkpoints["mine"].identity() == first
+    first = read(config).checkpoints["mine"].architecture_settings()
+    assert read(config).checkpoints["mine"].architecture_settings() == first
+    Path("renamed.yaml").write_text("model: {}\n")
+    renamed = read(changed(models__mine__architecture="renamed.yaml"))
+    assert renamed.checkpoints["mine"].architecture_settings() == first
     Path("own.yaml").write_text("model: {depth: 3}\n")
-    assert read(config).checkpoints["mine"].identity() != first
-    assert set(read(config).checkpoints["tiny"].identity()) == {"name", "family", "architecture", "digest"}
+    assert read(config).checkpoints["mine"].architecture_settings() != first
+    assert set(read(config).checkpoints["tiny"].description()) == {"name", "family", "architecture", "digest"}
+
+
+def test_a_checkpoint_that_is_not_the_catalogues_is_a_fault_before_anything_runs() -> None:
+    Path("checkpoints").mkdir(exist_ok=True)
+    name = next(iter(CATALOGUE))
+    Path("checkpoints", name).write_bytes(b"another file")
+    entry = CATALOGUE[name]
+    model = {"family": entry.family, "architecture": entry.architecture, "checkpoint": name}
+    experiments = {"one": {"models": ["given"], "schemes": ["point"]}}
+    (fault,) = faults(changed(models={"given": model}, experiments=experiments))
+    assert "is not the file of the catalogue" in fault
+    assert entry.sha256 in fault
+    assert sha256_of(Path("checkpoints", name)) in fault
+    assert Path("checkpoints", name).read_bytes() == b"another file"
 
 
 def globbed(pattern: str) -> dict[str, Any]:
@@ -488,7 +505,7 @@ def test_the_papers_study() -> None:
     rows = [f"knee{number:03d}\timage.nii\timage.nii" for number in range(488)]
     write_sheet(*rows, path=config["volumes"])
     Path(config["clicks"]).write_text("volume,structure,slice,x,y\nknee000,patella,80,40,117\n")
-    study = read_study(config, read_catalogue(CONFIG / "checkpoints.yaml"), Path("digests.json"))
+    study = read_study(config, read_catalogue(CONFIG / "checkpoints.yaml"))
     assert len(study.volumes) == 488
     assert len(study.shards) == 16
     assert len(study.checkpoints) == 7

@@ -10,6 +10,7 @@ import pytest
 
 from volprompt import __version__
 from volprompt.files import table_metadata, write_table
+from volprompt.identity import write_identity
 from volprompt.tables.aggregate import aggregate
 from volprompt.tables.failures import FailedVolumes, check_failures, failures
 from volprompt.tables.stored import read_csv, read_tracked_slices, score_metadata
@@ -285,6 +286,7 @@ def aggregate_shards(
         write_table(sliced("point", distances), folder / f"scores_{shard}_slices.parquet")
         write_table(pd.DataFrame(runs[shard]), folder / "masks" / shard / "run.parquet")
         write_table(converted[shard], folder / "volumes" / shard / "volumes.parquet")
+        write_identity(folder / f"scores_{shard}.parquet", {}, {})
     aggregate(
         scores=[folder / f"scores_{shard}.parquet" for shard in jobs],
         slices=[folder / f"scores_{shard}_slices.parquet" for shard in jobs],
@@ -320,6 +322,7 @@ def test_aggregate(tmp_path: Path) -> None:
         "propagation.csv",
         "cost.csv",
         "failures.csv",
+        "identity.json",
     }
     assert table_metadata(tmp_path / "tables" / "scores.parquet")["tolerance"] == "1.0"
     assert len(pd.read_parquet(tmp_path / "tables" / "scores.parquet")) == 6 * 5

@@ -481,6 +481,7 @@ def test_a_volume_that_fails_leaves_the_others_alone(tmp_path: Path, image: str)
     assert len(table.loc["a", "warnings"]) == 2
     assert {path.name for path in folder.iterdir()} == {
         "volumes.parquet",
+        "identity.json",
         "a_frames.nii",
         "a_reference.nii.gz",
         "c_frames.nii",

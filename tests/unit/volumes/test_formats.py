@@ -24,6 +24,7 @@ from tests.unit.image_files import (
 )
 
 from volprompt.phantom.image import make_phantom
+from volprompt.remembered import DigestMemory
 from volprompt.segmentation.masks import read_mask, write_mask
 from volprompt.settings.reading import read_settings
 from volprompt.study.sheets import SheetRow
@@ -245,7 +246,7 @@ def test_the_data_file_of_a_header_belongs_to_the_source(
 ) -> None:
     voxels = np.random.default_rng(1).integers(0, 900, (6, 8, 10)).astype(np.int16)
     path, data_path = write(tmp_path / header, voxels, np.eye(4)), tmp_path / data
-    study = Study(SETTINGS, (), (), {}, {})
+    study = Study(SETTINGS, (), (), {}, {}, {}, DigestMemory(tmp_path / "digests.json"))
     assert data_path in parts_of(path)
     assert str(data_path) in study.sources([SheetRow("knee", path)])
     with open_image(path) as opened:

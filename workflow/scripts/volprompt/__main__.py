@@ -130,7 +130,7 @@ def check(configfile: str) -> None:
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
 
-    study = read_study(load_config(configfile), read_catalogue(CATALOGUE), Path(".snakemake/volprompt/digests.json"))
+    study = read_study(load_config(configfile), read_catalogue(CATALOGUE))
     from volprompt.study.check import check_study  # and with it pandas, once the configuration has no fault
 
     with logging_to_console("check"):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from volprompt.errors import VolpromptError
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class DamagedTable(VolpromptError):
+    """A table of the results that cannot be read."""
 
 
 @contextmanager
@@ -56,6 +62,20 @@ def write_table(table: pd.DataFrame, path: str | Path, metadata: Mapping[str, st
         arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **dict(metadata)})
     with atomic(path) as temporary:
         pq.write_table(arrow, temporary)
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table from Parquet, or some of its columns. Raises DamagedTable for a file that is missing or damaged."""
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedTable(
+            f"{path} is missing or damaged ({first}). Run the same command again: planning sees it, and makes it again."
+        ) from error
 
 
 def table_metadata(path: str | Path) -> dict[str, str]:

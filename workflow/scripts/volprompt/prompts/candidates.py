@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
 from volprompt.errors import VolpromptError
-from volprompt.files import write_table
+from volprompt.files import read_table, write_table
+from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.volumes.converted import read_reference, read_volume_table
 from volprompt.volumes.references import structure_mask
@@ -143,18 +145,24 @@ def as_prompt_table(rows: Iterable[Mapping]) -> pd.DataFrame:
 
 
 def extract_shard(
-    volumes: str | Path, labels: Mapping[str, Sequence[int]], clicks: Sequence[Mapping], prompts: str | Path
+    volumes: str | Path,
+    labels: Mapping[str, Sequence[int]],
+    clicks: Sequence[Mapping],
+    prompts: str | Path,
+    identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Write the prompt table of a converted shard.
+    """Write the prompt table of a converted shard, and its identity.
 
     volumes: the shard's folder.
     labels: label numbers by structure.
     clicks: rows with volume, structure, slice, x, y.
     prompts: the table to write.
+    identity: the settings that reach the table.
 
     The file's metadata holds the schema's version, the digests of the sources, and under `failed` the volumes whose
     clicks are wrong, with the reason; these have no row.
     """
+    made_from = {"volumes": digest_of_intact(volumes)}
     table = read_volume_table(volumes)
     converted = table[table["status"] == "ok"]
     progress = Progress(len(converted))
@@ -181,8 +189,9 @@ def extract_shard(
     }
     whole = pd.concat([as_prompt_table([]), *tables]).astype(COLUMNS)
     write_table(whole, prompts, metadata)
+    write_identity(prompts, identity, made_from)
 
 
 def read_prompts(path: str | Path) -> pd.DataFrame:
     """Read a prompt table."""
-    return pd.read_parquet(path).astype(COLUMNS)
+    return read_table(path).astype(COLUMNS)

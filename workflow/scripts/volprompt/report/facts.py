@@ -51,6 +51,11 @@ def study_facts(
         ("Structures", ", ".join(structures)),
         ("Configurations", str(len(scores[["model", "scheme"]].drop_duplicates()))),
         ("Ran on", "; ".join(f"{device}, {precision}" for device, precision in devices.itertuples(index=False))),
+        *(
+            [("Configuration", f"config.yaml beside this report's folder, digest {design.configuration}")]
+            if design.configuration
+            else []
+        ),
         ("volprompt", f"{__version__}; methods " + ", ".join(f"{key} {n}" for key, n in METHOD_VERSION.items())),
     ]
 

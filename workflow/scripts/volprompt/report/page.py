@@ -63,7 +63,8 @@ def write_report(
     page = Path(page)
     folder = Path(figures_folder) if figures_folder else page.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    runs = read_runs([path for shard in shards for path in shard.masks.values()])
+    experiments = {name: schemes for name, (_, schemes) in design.experiments.items()}
+    runs = read_runs([path for shard in shards for path in shard.masks.values()], experiments)
     volumes = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
     gallery = Gallery(folder, page.parent, stamp)

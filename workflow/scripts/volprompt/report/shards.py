@@ -43,6 +43,7 @@ class StudyDesign:
     frames, inference, scores: sections of the configuration.
     preset: its settings (key, preset, used); none without a preset.
     training_runs: for each glob of checkpoints its models with their training steps.
+    configuration: its digest.
     """
 
     labels: Mapping[str, Sequence[int]]
@@ -56,6 +57,7 @@ class StudyDesign:
     scores: Scores = field(default_factory=Scores)
     preset: Sequence[tuple[str, Any, Any]] = ()
     training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    configuration: str = ""
 
     @property
     def colours(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from volprompt.files import read_table
 from volprompt.tables.stored import read_csv
 
 
@@ -16,7 +17,7 @@ class StudyTables:
         """Read scores and medians; the other tables are read when they are asked for."""
         self.folder = folder
         self.files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        self.scores = pd.read_parquet(folder / "scores.parquet")
+        self.scores = read_table(folder / "scores.parquet")
         self.medians = read_csv(folder / "medians.csv").astype({"parameters": "Int64"})
         self._read: dict[str, pd.DataFrame] = {}
 

@@ -26,7 +26,8 @@ import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
 from volprompt.columns import SCORED_TOGETHER
-from volprompt.files import write_table
+from volprompt.files import read_table, write_table
+from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress
 from volprompt.scores.surfaces import Gap, Surface, surface_of
 from volprompt.segmentation.masks import mask_path, read_mask
@@ -192,8 +193,9 @@ def score_shard(
     tolerance_mm: float,
     scores: str | Path,
     slices: str | Path,
+    identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Write the score table and the slice table of one experiment, model and shard.
+    """Write the score table and the slice table of one experiment, model and shard, and their identity.
 
     volumes: folder of the converted shard.
     masks: folder of the masks and their run table.
@@ -202,11 +204,13 @@ def score_shard(
     labels: label numbers by scored structure.
     tolerance_mm: of the NSD.
     scores, slices: the tables to write.
+    identity: the settings that reach the scores.
 
     A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their scores
-    are NaN.
+    are NaN. Raises DamagedResult if masks or volumes are not those that were made.
     """
-    runs = pd.read_parquet(Path(masks) / "run.parquet")
+    made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
+    runs = read_table(Path(masks) / "run.parquet")
     done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
     table = read_volume_table(volumes)
     progress = Progress(len(table))
@@ -235,6 +239,7 @@ def score_shard(
     }
     write_table(_join_tables(scored, COLUMNS), scores, metadata)
     write_table(_join_tables(sliced, SLICE_COLUMNS), slices, metadata)
+    write_identity(scores, identity, made_from, [Path(scores), Path(slices)])
 
 
 def _read_reference_masks(volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]]) -> Reference | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from volprompt.checkpoints.catalogue import CheckpointError
+from volprompt.checkpoints.digests import archive_digest
 from volprompt.files import sha256_of, table_metadata, write_table
+from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
 from volprompt.models.loading import load_model
@@ -37,13 +39,16 @@ def segment_shard(
     inference: Mapping[str, Any],
     masks: str | Path,
     threads: int | None = None,
+    identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Write the masks of a shard's volumes under every scheme, and `run.parquet` beside them.
+    """Write the masks of a shard's volumes under every scheme, with `run.parquet` and their identity beside them.
 
-    model: a `Checkpoint.identity`; schemes and inference: as configured; labels: label numbers of all configured
-    ones in order; scored: those that are segmented unless a scheme says otherwise. A volume that fails is recorded with
-    its reason and the others go on. Raises CheckpointError, ArchitectureError or DeviceError before the first volume.
+    model: a `Checkpoint.description`; schemes and inference: as configured; labels: label numbers of the structures
+    that the study asks for, in order; scored: those that are segmented unless a scheme says otherwise; identity: the
+    settings that reach the masks. A volume that fails is recorded with its reason and the others go on. Raises
+    CheckpointError, ArchitectureError or DeviceError before the first volume.
     """
+    made_from = {"volumes": digest_of_intact(volumes), "prompts": digest_of_intact(prompts)}
     table = read_volume_table(volumes)
     candidates = read_prompts(prompts)
     unusable = json.loads(table_metadata(prompts).get("failed", "{}"))
@@ -69,6 +74,11 @@ def segment_shard(
             progress.step(job.name, _summary(job.runs))
     run_table = pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts))
     write_table(run_table, Path(masks) / "run.parquet")
+    if len(ready):
+        sha256 = facts["checkpoint_sha256"]
+        content = archive_digest(Path(checkpoint)) or sha256
+        identity = {**identity, "checkpoint": {"sha256": sha256, "content": content}}
+    write_identity(masks, identity, made_from)
 
 
 def _prepare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -21,6 +22,8 @@ def _checked_name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
+# Spelt in one way, since Snakemake knows a file by its path's text.
+Folder = Annotated[str, AfterValidator(os.path.normpath)]
 
 
 def _checked_family(value: str) -> str:
@@ -291,8 +294,8 @@ class Settings(Section):
     preset: Literal["paper", "best"] | None = Field(
         None, description="Settings that hold wherever the configuration says nothing itself; see docs/methods.md."
     )
-    results: str = Field("results", description="Folder of everything that the workflow makes.")
-    checkpoints: str = Field("checkpoints", description="Folder of downloaded checkpoints.")
+    results: Folder = Field("results", description="Folder of everything that the workflow makes.")
+    checkpoints: Folder = Field("checkpoints", description="Folder of downloaded checkpoints.")
     volumes: str = Field(
         "config/volumes.tsv", description="Sample sheet: volume, image, reference, group, clicks, series."
     )

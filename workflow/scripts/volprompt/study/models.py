@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import glob
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from volprompt.checkpoints.catalogue import CatalogueEntry
-from volprompt.checkpoints.digests import content_digest
+from volprompt.checkpoints.digests import content_digest, remembered_sha256
 from volprompt.families import family_of
+from volprompt.files import sha256_of
+from volprompt.remembered import DigestMemory
 from volprompt.settings.config import NAME, Model, Settings
 from volprompt.settings.reading import hint
 
@@ -31,23 +32,31 @@ class Checkpoint:
     image_size: int | None = None
     run: str = ""  # the model of the configuration whose glob found the file
 
-    def identity(self) -> dict[str, Any]:
-        """What the masks of this model depend on, as plain values; `digest` starts with its kind.
+    def description(self) -> dict[str, Any]:
+        """The model as plain values; `digest` starts with its kind.
 
-        `sha256:` is the sum of the catalogue, `content:` that of a local file's tensors. The bytes of an architecture
-        given as a local file are part of it.
+        `sha256:` is the sum of the catalogue, `content:` that of a local file's tensors.
         """
-        identity: dict[str, Any] = {
+        description: dict[str, Any] = {
             "name": self.model,
             "family": self.family,
             "architecture": self.architecture,
             "digest": self.digest,
         }
         if self.image_size is not None:
-            identity["image_size"] = self.image_size
-        if Path(self.architecture).is_file():
-            identity["architecture_crc32"] = f"{zlib.crc32(Path(self.architecture).read_bytes()):08x}"
-        return identity
+            description["image_size"] = self.image_size
+        return description
+
+    def architecture_settings(self) -> dict[str, Any]:
+        """What of the model reaches its masks, beside the weights; of a local file its bytes count, not its name."""
+        file = Path(self.architecture)
+        architecture = f"sha256:{sha256_of(file)}" if file.is_file() else self.architecture
+        return {"family": self.family, "architecture": architecture, "image_size": self.image_size}
+
+    def digests(self) -> dict[str, str]:
+        """The digest of the weights, by its kind."""
+        kind, _, digest = self.digest.partition(":")
+        return {kind: digest}
 
 
 def training_step(stem: str) -> int | None:
@@ -64,7 +73,7 @@ def training_step(stem: str) -> int | None:
 
 
 def resolve_models(
-    settings: Settings, catalogue: Mapping[str, CatalogueEntry], digests: Path, faults: list[str]
+    settings: Settings, catalogue: Mapping[str, CatalogueEntry], memory: DigestMemory, faults: list[str]
 ) -> tuple[dict[str, Checkpoint], dict[str, list[str]]]:
     """Return every single model with its checkpoint, and for each configured name the names that it stands for."""
     resolved: dict[str, Checkpoint] = {}
@@ -83,7 +92,7 @@ def resolve_models(
                 )
                 continue
             run = name if model.checkpoints else ""
-            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, digests, faults, run)
+            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, memory, faults, run)
             if checkpoint is None:
                 continue
             if single in resolved:
@@ -110,7 +119,7 @@ def _resolve_checkpoint(
     file: str,
     folder: str,
     catalogue: Mapping[str, CatalogueEntry],
-    digests: Path,
+    memory: DigestMemory,
     faults: list[str],
     run: str,
 ) -> Checkpoint | None:
@@ -121,6 +130,12 @@ def _resolve_checkpoint(
                 f"models.{name}: {Path(file).name} holds family {entry.family}, architecture {entry.architecture}; "
                 f"found {model.family}, {model.architecture}"
             )
+        if Path(file).is_file() and (actual := remembered_sha256(Path(file), memory)) != entry.sha256:
+            faults.append(
+                f"models.{name}: {file} is not the file of the catalogue: its SHA-256 is {actual}, expected "
+                f"{entry.sha256}; move it away to have the right one fetched, or correct the catalogue. Nothing was "
+                "overwritten"
+            )
         digest = f"sha256:{entry.sha256}"
         return Checkpoint(name, model.family, model.architecture, file, digest, True, model.image_size, run)
     if not Path(file).is_file():
@@ -129,7 +144,7 @@ def _resolve_checkpoint(
             f"{hint(Path(file).name, catalogue)}"
         )
         return None
-    digest = f"content:{content_digest(file, digests)}"
+    digest = f"content:{content_digest(file, memory)}"
     return Checkpoint(name, model.family, model.architecture, file, digest, False, model.image_size, run)
 
 

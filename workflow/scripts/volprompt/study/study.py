@@ -15,11 +15,15 @@ from typing import Any
 from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.columns import SCORED_TOGETHER, reserved_names
 from volprompt.families import family_of
-from volprompt.settings.config import Experiment, Settings
+from volprompt.remembered import DigestMemory
+from volprompt.settings.config import BATCH_SETTINGS, Experiment, Scheme, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
 from volprompt.volumes.images.formats import data_files
+
+# Remembered digests of checkpoints and sources, in the folder of results.
+MEMORY = ".digests.json"
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,35 @@ class Study:
     clicks: tuple[Click, ...]
     checkpoints: dict[str, Checkpoint]
     experiments: dict[str, Experiment]
-    shards: dict[str, tuple[SheetRow, ...]] = field(default_factory=dict)
+    shards: dict[str, tuple[SheetRow, ...]]
+    memory: DigestMemory = field(compare=False)
 
     @property
     def scored_structures(self) -> list[str]:
         """Names of the structures that are segmented and scored, in the configuration's order."""
         return self.settings.scored_structures
+
+    @property
+    def labels(self) -> dict[str, list[int]]:
+        """Label numbers of each structure that is scored or that a scheme in use asks for, in order."""
+        return self.labels_of(self.settings.used_schemes.values())
+
+    def labels_of(self, schemes: Iterable[Scheme]) -> dict[str, list[int]]:
+        """Label numbers of each structure that is scored or that one of these schemes asks for, in order."""
+        asked = set(self.scored_structures)
+        for scheme in schemes:
+            asked |= set(self.settings.structures if scheme.negatives == "others" else scheme.structures or [])
+        return {name: structure.labels for name, structure in self.settings.structures.items() if name in asked}
+
+    @property
+    def configurations(self) -> list[list[str]]:
+        """Experiment, model and scheme of each configuration, in the order in which tables list them."""
+        return [
+            [experiment, model, scheme]
+            for experiment, parts in self.experiments.items()
+            for model in parts.models
+            for scheme in parts.schemes
+        ]
 
     @property
     def groups(self) -> dict[str, str]:
@@ -71,6 +98,16 @@ class Study:
                 runs.setdefault(checkpoint.run, {})[checkpoint.model] = step
         return {run: dict(sorted(steps.items(), key=lambda item: item[1])) for run, steps in runs.items()}
 
+    def described(self) -> dict[str, Any]:
+        """The configuration as the report describes it: without places of files, and without what changes no result."""
+        described = self.settings.model_dump(
+            mode="json", exclude={"results", "checkpoints", "volumes", "clicks", "shards"}
+        )
+        for key in [*BATCH_SETTINGS, "device"]:
+            described["inference"].pop(key)
+        described["models"] = {name: one.architecture_settings() for name, one in self.checkpoints.items()}
+        return described
+
     def clicks_of(self, shard: str) -> list[Click]:
         """The clicks on the shard's volumes."""
         names = {volume.volume for volume in self.shards[shard]}
@@ -82,18 +119,19 @@ def shard_of(volume: str, shards: int) -> str:
     return f"{zlib.crc32(volume.encode()) % shards:03d}"
 
 
-def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry], digests: Path) -> Study:
+def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry]) -> Study:
     """Read and check the configuration, its tables and its checkpoints.
 
-    `catalogue` holds the checkpoints that can be fetched, by file name; `digests` is the file that remembers digests of
-    local checkpoints. Paths are relative to the working directory. Raises ConfigurationError with all faults.
+    `catalogue` holds the checkpoints that can be fetched, by file name. Paths are relative to the working directory.
+    Digests of checkpoints are remembered beside the results. Raises ConfigurationError with all faults.
     """
     settings, faults = read_valid_part(config)
     if settings is None:
         raise ConfigurationError(faults)
     volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
     clicks = read_clicks(settings, volumes, faults)
-    checkpoints, expanded = resolve_models(settings, catalogue, digests, faults)
+    memory = DigestMemory(Path(settings.results) / MEMORY)
+    checkpoints, expanded = resolve_models(settings, catalogue, memory, faults)
     experiments = _resolve_experiments(settings, expanded, faults)
     _check_structures(settings, faults)
     if not faults:  # else what is missing may be missing because of another fault
@@ -106,7 +144,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     for row in volumes:
         shards.setdefault(shard_of(row.volume, settings.shards), []).append(row)
     ordered = {name: tuple(shards[name]) for name in sorted(shards)}
-    return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered)
+    return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered, memory)
 
 
 def _check_structures(settings: Settings, faults: list[str]) -> None:

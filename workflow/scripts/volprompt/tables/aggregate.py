@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from volprompt.files import write_table, write_text
+from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import logger
 from volprompt.tables.comparisons import comparisons
 from volprompt.tables.cost import cost
@@ -16,7 +18,16 @@ from volprompt.tables.failures import failures
 from volprompt.tables.medians import medians
 from volprompt.tables.propagation import propagation
 from volprompt.tables.ranks import ranks
-from volprompt.tables.stored import read_runs, read_tracked_slices, score_metadata, table_origin, write_csv
+from volprompt.tables.stored import (
+    Experiments,
+    job_name,
+    read_runs,
+    read_scores,
+    read_tracked_slices,
+    score_metadata,
+    table_origin,
+    write_csv,
+)
 from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
 from volprompt.volumes.converted import read_volume_table
 
@@ -31,8 +42,10 @@ def aggregate(
     image_schemes: Collection[str],
     groups: Mapping[str, str],
     tables: str | Path,
+    experiments: Experiments | None = None,
+    identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Write the study's tables into the folder `tables`.
+    """Write the study's tables into the folder `tables`, and their identity.
 
     scores: the score tables, in the order in which models and schemes are to appear.
     slices: the slice tables.
@@ -42,13 +55,16 @@ def aggregate(
     image_schemes: names of the schemes that are prompted on every slice.
     groups: the group (subject) of each volume that has one.
     tables: the folder to write to.
+    experiments: the schemes of each, so that schemes that were removed are left out.
+    identity: the settings that reach the tables.
 
     Writes scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
     propagation.csv, cost.csv and failures.csv.
     """
     tables = Path(tables)
-    score_table = pd.concat([pd.read_parquet(path) for path in scores], ignore_index=True)
-    runs = read_runs(masks)
+    made_from = {job_name(path): digest_of_intact(path) for path in scores}
+    score_table = read_scores(scores, experiments)
+    runs = read_runs(masks, experiments)
     converted = pd.concat([read_volume_table(folder) for folder in volumes], ignore_index=True)
     median_table = medians(score_table, runs, scored, groups)
     compared = comparisons(score_table, groups)
@@ -61,9 +77,10 @@ def aggregate(
     write_text(tables / "comparisons.md", comparisons_markdown(compared))
     write_text(tables / "comparisons.tex", comparisons_latex(compared))
     write_csv(ranks(score_table, groups), tables / "ranks.csv")
-    write_csv(decay(read_tracked_slices(slices), groups), tables / "decay.csv")
+    write_csv(decay(read_tracked_slices(slices, experiments), groups), tables / "decay.csv")
     write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
     write_csv(cost(runs, score_table), tables / "cost.csv")
     write_csv(failures(converted, runs), tables / "failures.csv")
+    write_identity(tables, identity, made_from)
     printed = markdown(median_table, scored)
     logger.info("%d volumes, %d configurations\n%s", len(converted), len(median_table), printed)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from volprompt.errors import VolpromptError
+from volprompt.files import read_table
 from volprompt.tables.configurations import configurations
 from volprompt.tables.stored import read_csv
 
@@ -38,7 +39,7 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_
 
     Raises FailedVolumes if more failed, or if no volume is left.
     """
-    pairs = pd.read_parquet(scores)[["model", "scheme", "volume", "status"]].drop_duplicates()
+    pairs = read_table(scores, ["model", "scheme", "volume", "status"]).drop_duplicates()
     reasons = read_csv(failed)
     invalid = set(reasons.loc[reasons["stage"] == "convert", "volume"]) if skip_invalid else set()
     pairs = pairs[~pairs["volume"].isin(invalid)]

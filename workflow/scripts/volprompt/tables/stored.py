@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
-from volprompt.files import atomic, table_metadata
+from volprompt.files import atomic, read_table, table_metadata
 
+# The schemes of each experiment.
+Experiments = Mapping[str, Sequence[str]]
 NAMES = ("volume", "model", "scheme", "other_model", "other_scheme", "structure")
 
 
@@ -32,18 +34,48 @@ def score_metadata(paths: Sequence[str | Path]) -> dict[str, str]:
     return {key: "; ".join(dict.fromkeys(values)) for key, values in values_of.items()} | table_origin()
 
 
-def read_tracked_slices(paths: Sequence[str | Path]) -> pd.DataFrame:
-    """Read the rows of the slice tables that have a distance to a prompted slice: those of video schemes."""
+def job_name(table: str | Path) -> str:
+    """Return experiment, model and shard of a job from the path of its score table: `sam1/vit_b/003`."""
+    path = Path(table)
+    return str(path.relative_to(path.parents[2]).with_suffix(""))
+
+
+def current_rows(table: pd.DataFrame, job: str | Path, experiments: Experiments | None) -> pd.DataFrame:
+    """Return the rows whose scheme the job's experiment still has, with a volume's schemes in the experiment's order.
+
+    table: a table of the job.
+    job: the table's file or folder, `.../experiment/model/shard`.
+    experiments: schemes by experiment; None keeps all rows.
+    """
+    if experiments is None:
+        return table
+    place = {scheme: index for index, scheme in enumerate(experiments[Path(job).parent.parent.name])}
+    table = table[table["scheme"].isin(list(place))]
+    volumes = {volume: index for index, volume in enumerate(table["volume"].drop_duplicates())}
+    order = table["volume"].map(volumes) * len(place) + table["scheme"].map(place)
+    return table.loc[order.sort_values(kind="stable").index]
+
+
+def read_scores(paths: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """Read the score tables of all jobs into one; experiments as in `current_rows`."""
+    return pd.concat([current_rows(read_table(path), path, experiments) for path in paths], ignore_index=True)
+
+
+def read_tracked_slices(paths: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """Read the rows of the slice tables that have a distance to a prompted slice: those of video schemes.
+
+    experiments as in `current_rows`.
+    """
     columns = ["model", "scheme", "volume", "structure", "distance", "intersection", "predicted", "reference"]
-    parts = [pd.read_parquet(path, columns=columns) for path in paths]
+    parts = [current_rows(read_table(path, columns), path, experiments) for path in paths]
     tracked = [part[part["distance"].notna()] for part in parts]
     filled = [part for part in tracked if len(part)] or tracked[:1]
     return pd.concat(filled, ignore_index=True)
 
 
-def read_runs(masks: Sequence[str | Path]) -> pd.DataFrame:
-    """Read the run tables of all jobs into one, without jobs that have no volume."""
-    parts = [pd.read_parquet(Path(folder) / "run.parquet") for folder in masks]
+def read_runs(masks: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """Read the run tables of all jobs into one, without jobs that have no volume; experiments as in `current_rows`."""
+    parts = [current_rows(read_table(Path(folder) / "run.parquet"), folder, experiments) for folder in masks]
     filled = [part for part in parts if len(part)] or parts[:1]
     return pd.concat(filled, ignore_index=True).reindex(columns=_run_columns(filled))
 

@@ -13,11 +13,12 @@ import pandas as pd
 from nibabel import orientations
 
 from volprompt.files import atomic, write_table
+from volprompt.identity import NO_SETTINGS, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
-from volprompt.volumes.images.sources import sha256_of_source
+from volprompt.volumes.images.sources import readable_sha256, sha256_of_source, signature_of_source
 from volprompt.volumes.references import keep_structures, read_labels
 
 
@@ -131,16 +132,22 @@ def convert_shard(
     labels: Mapping[str, Sequence[int]],
     folder: str | Path,
     resample: str | None = None,
+    identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Convert a shard's volumes into `folder` and write its `volumes.parquet`; arguments as in `convert_volume`.
+    """Convert a shard's volumes into `folder`, and write its `volumes.parquet` and its identity.
 
-    A volume that fails keeps its row, with status `failed` and the reason; the others are converted.
+    identity: the settings that reach the shard, see `identity.Identity`; the other arguments as in `convert_volume`. A
+    volume that fails keeps its row, with status `failed` and the reason; the others are converted.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(len(rows))
     table = []
+    made_from, signatures = {}, {}
     for row in rows:
+        sources = {role: row[role] for role in ("image", "reference") if row[role]}
+        for role, source in sources.items():  # before they are read: a later write is then noticed
+            signatures[f"{row['volume']} {role}"] = signature_of_source(source)
         known = {
             "volume": row["volume"],
             "source": row["image"],
@@ -161,9 +168,13 @@ def convert_shard(
             logger.error("FAILED: volume %s", row["volume"], exc_info=error)
             made = {"status": "failed", "reason": f"{row['image']}: {type(error).__name__}: {error}"}
             what = "FAILED"
+        digests = {"image": made.get("sha256"), "reference": made.get("reference_sha256")}
+        for role, source in sources.items():
+            made_from[f"{row['volume']} {role}"] = digests[role] or readable_sha256(source)
         table.append({**VOLUME_COLUMNS, **known, **made})
         progress.step(row["volume"], what)
     write_table(pd.DataFrame(table), folder / "volumes.parquet")
+    write_identity(folder, identity, made_from, signatures=signatures)
 
 
 def save_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:

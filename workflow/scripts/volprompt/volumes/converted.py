@@ -9,12 +9,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from volprompt.files import read_table
 from volprompt.volumes.grid import Grid
 
 
 def read_volume_table(folder: str | Path) -> pd.DataFrame:
     """Read the volume table of a converted shard: one row per volume, failed ones included."""
-    return pd.read_parquet(Path(folder) / "volumes.parquet")
+    return read_table(Path(folder) / "volumes.parquet")
 
 
 def grid_of_row(row: Any) -> Grid:

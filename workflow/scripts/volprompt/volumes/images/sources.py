@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 from volprompt.files import sha256_of
+from volprompt.identity import signature_of
 from volprompt.volumes.images.formats import data_files
 
 
@@ -40,3 +41,19 @@ def sha256_of_source(path: str | Path) -> str:
     if parts == [Path(path)]:
         return digests[0]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def signature_of_source(path: str | Path) -> str:
+    """What tells whether a source was written to, see `identity.signature_of`; empty if it cannot be read."""
+    try:
+        return signature_of(parts_of(path), Path(path).parent)
+    except (OSError, ValueError):
+        return ""
+
+
+def readable_sha256(path: str | Path) -> str:
+    """SHA-256 of a source as in `sha256_of_source`; empty if it cannot be read."""
+    try:
+        return sha256_of_source(path)
+    except OSError:
+        return ""

@@ -1,0 +1,61 @@
+"""Stamps tell Snakemake which outputs are not what the configuration asks for.
+
+Each job has a stamp among its inputs, which no rule makes. Planning gives the stamp of an output that has to be made
+again the present time, so that it is newer than the output, and every other stamp a time long past. So the decision is
+ours, whatever became of Snakemake's own records, and its edges, targets and flags mean what they always do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from volprompt.files import write_text
+from volprompt.logs import logger
+from volprompt.study.identities import Ledger, Output, outputs
+from volprompt.study.study import Study
+
+FOLDER = ".stamps"
+# Seconds since 1970: older than any output.
+LONG_PAST = 1
+SHOWN = 10
+
+
+def stamp_of(study: Study, output: Output) -> Path:
+    """Where the stamp of an output lies."""
+    return Path(study.settings.results) / FOLDER / output.name
+
+
+def compare(study: Study) -> Iterator[tuple[Output, list[str]]]:
+    """Each output of the study with its faults, see `Ledger.faults`; digests that were computed are remembered."""
+    ledger = Ledger(study.memory)
+    for output in outputs(study):
+        yield output, ledger.faults(output)
+    study.memory.save()
+
+
+def write_stamps(study: Study) -> None:
+    """Compare every output with what the configuration asks for, set its stamp, and log what is made again and why."""
+    again: list[str] = []
+    for output, faults in compare(study):
+        write_stamp(stamp_of(study, output), faults)
+        if faults and output.path.exists():
+            again.append(f"  - {output.name}: {'; '.join(faults)}")
+    if again:
+        more = [f"  - and {len(again) - SHOWN} more"] if len(again) > SHOWN else []
+        lines = ["Results that are not what is asked for are made again:", *again[:SHOWN], *more]
+        logger.info("%s", "\n".join(lines))
+
+
+def write_stamp(stamp: Path, faults: list[str]) -> None:
+    """Make a stamp new, with the faults as its text, or old where there are none."""
+    if faults:
+        # Snakemake takes an input whose checksum it has on record for unchanged, however new it is.
+        write_text(stamp, "\n".join([*faults, f"seen at {time.time_ns()}", ""]))
+        return
+    if not stamp.exists():
+        write_text(stamp, "")
+    if stamp.stat().st_mtime != LONG_PAST:
+        os.utime(stamp, (LONG_PAST, LONG_PAST))
