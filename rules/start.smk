@@ -1,9 +1,22 @@
-# Before the first job all faulty files are reported at once. Only volumes that are about to be converted are checked.
+# Before the first job the results are locked against a second run, and all faulty files are reported at once. Only
+# volumes that are about to be converted are checked.
 import os
 
 from snakemake.logging import logger
 
 from volprompt.logs import logging_to_console
+from volprompt.study.lock import lock_results
+
+HELD = []
+
+
+def lock_before_start():
+    """Hold the results until this process ends. Raises WorkflowError."""
+    try:
+        with logging_to_console("start"):
+            HELD.append(lock_results(STUDY.settings.results))
+    except VolpromptError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def check_before(jobs):
@@ -38,21 +51,27 @@ def check_before(jobs):
         raise WorkflowError(str(error)) from None
 
 
-def checked(hook):
-    """A hook of Snakemake with our check before it."""
-
-    def check_and_start(log):
-        check_before(workflow.dag.needrun_jobs())
-        hook(log)
-
-    return check_and_start
-
-
-onstart:
+def prepare():
+    """What comes before the first job of a real run."""
+    lock_before_start()
     check_before(workflow.dag.needrun_jobs())
 
 
-# Snakemake runs the outermost `onstart:` alone. Where this is a module, our check goes before that one.
+def prepared(hook):
+    """A hook of Snakemake with ours before it."""
+
+    def prepare_and_start(log):
+        prepare()
+        hook(log)
+
+    return prepare_and_start
+
+
+onstart:
+    prepare()
+
+
+# Snakemake runs the outermost `onstart:` alone. Where this is a module, ours goes before that one.
 AS_MODULE = not workflow.modifier.is_main_snakefile()
 if AS_MODULE and workflow.modifier.avail_rulename("convert"):
-    workflow._onstart = checked(workflow._onstart)
+    workflow._onstart = prepared(workflow._onstart)

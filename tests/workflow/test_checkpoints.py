@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.workflow.small_study import REPOSITORY, SAM, Study, new_study
+from tests.workflow.small_study import REPOSITORY, SAM, Study, new_study, snakemake
 
+from volprompt.files import sha256_of
 from volprompt.models.sam import SamModel
 
 
@@ -93,6 +94,10 @@ def test_file_in_place_is_used_offline(tmp_path: Path, server: tuple[str, Path])
     (study.folder / "checkpoints").mkdir()
     shutil.copy(folder / "online.pth", study.folder / "checkpoints")
     assert "fetch_checkpoint" not in study.plan()
+    # Nor does it mask the jobs behind it where there is no profile that names the triggers.
+    bare = ["--snakefile", str(workflow / "Snakefile"), "--configfile", "config.yaml", "--cores", "2", "--dry-run"]
+    assert snakemake(study.folder, *bare).jobs == study.plan()
+    assert study.plan()["segment"] == 1
     forced = study.run("--forcerun", "fetch_checkpoint", "--until", "fetch_checkpoint")
     assert forced.code == 0, forced.text
     assert (study.folder / "checkpoints" / "online.pth").exists()
@@ -114,5 +119,5 @@ def test_wrong_file_in_place_is_refused_and_kept(tmp_path: Path) -> None:
     study.add_checkpoint("checkpoints/online.pth", seed=3)
     run = study.run()
     assert run.code != 0
-    assert "the catalogue expects 0000" in run.text
-    assert (study.folder / "checkpoints" / "online.pth").exists()
+    path = study.folder / "checkpoints" / "online.pth"
+    assert f"its SHA-256 is {sha256_of(path)}, expected {'0' * 64}; move it away" in run.text

@@ -1,11 +1,14 @@
 """The paper's whole study, planned and not run."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.workflow.small_study import REPOSITORY, Study
+from tests.workflow.small_study import REPOSITORY, Study, snakemake
+
+from volprompt.phantom.study import write_study
 
 
 def paper_study(folder: Path, volumes: int) -> Study:
@@ -80,3 +83,20 @@ def test_each_rule_says_what_it_does(tmp_path: Path) -> None:
     for job in planned:
         assert job["rule_msg"], job["rule_name"]
         assert all(value in job["rule_msg"] for value in job["wildcards"].values()), job["rule_msg"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--profile", "profiles/local")], ids=["bare", "profile"])
+def test_a_fresh_clone_plans_the_whole_demo(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Its checkpoints are there and no record of Snakemake's is: no job may be left out for that."""
+    for part in ("rules", "workflow", "envs", "config", "profiles", "demo/checkpoints"):
+        shutil.copytree(REPOSITORY / part, tmp_path / part)
+    for architecture in (REPOSITORY / "demo").glob("*.yaml"):
+        shutil.copy(architecture, tmp_path / "demo")
+    shutil.copy(REPOSITORY / "Snakefile", tmp_path)
+    write_study(tmp_path / "demo" / "volumes", range(100, 104), (12, 48, 48), (9.0, 2.9, 2.9), "dess")
+    sheet = tmp_path / "demo" / "volumes" / "volumes.tsv"
+    sheet.write_text(sheet.read_text().replace(f"{tmp_path}/", ""))
+    run = snakemake(tmp_path, "--cores", "2", "--configfile", "config/demo.yaml", "--dry-run", *arguments)
+    assert run.code == 0, run.text
+    shards = {"convert": 3, "extract_prompts": 3, "segment": 6, "score": 6}
+    assert run.jobs == {**shards, "aggregate": 1, "report": 1, "all": 1}

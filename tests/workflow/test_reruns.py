@@ -17,6 +17,7 @@ from tests.workflow.small_study import SAM, Study, snakemake
 
 from volprompt.identity import DamagedResult, digest_of_intact
 from volprompt.settings.reading import read_settings
+from volprompt.study.lock import lock_results
 from volprompt.study.study import shard_of
 
 
@@ -479,6 +480,25 @@ def test_without_a_profile_no_job_is_left_out(study: Study, keep_records: bool) 
     run = snakemake(study.folder, *workflow, "--cores", "2", "--dry-run")
     assert run.code == 0, run.text
     assert {rule: run.jobs.get(rule, 0) >= count for rule, count in ONE_JOB.items()} == dict.fromkeys(ONE_JOB, True)
+
+
+def test_a_second_run_on_the_same_results_is_refused(study: Study, tmp_path: Path) -> None:
+    """From another working folder, where Snakemake's own lock does not see the first one. Planning is free."""
+    study.configure(report={"title": "Another title"})
+    held = lock_results(study.folder / "results")
+    assert held is not None
+    assert study.plan() == {"report": 1, "all": 1}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("volumes", "models", "volumes.tsv", "config.yaml"):
+        (elsewhere / name).symlink_to(study.folder / name)
+    (elsewhere / "results").symlink_to(study.folder / "results")
+    run = Study(elsewhere).run()
+    assert run.code != 0
+    assert f"results is in use by another run (process {os.getpid()} on " in run.text
+    assert "Traceback" not in run.text
+    held.release()
+    assert study.plan() == {"report": 1, "all": 1}
 
 
 def test_an_edited_mask_is_not_scored(study: Study) -> None:

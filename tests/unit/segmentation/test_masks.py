@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -135,6 +136,15 @@ def test_masks_of_any_width(tmp_path: Path, codes: str, width: int) -> None:
     frames, grid = converted(tmp_path / "image.nii", tmp_path / "000")
     write_mask(frames > 100, grid, tmp_path / "mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj), image > 0)
+
+
+def test_the_same_mask_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nib.save(nib.Nifti1Image(voxels(), np.eye(4)), tmp_path / "image.nii.gz")
+    frames, grid = converted(tmp_path / "image.nii.gz", tmp_path / "volumes")
+    write_mask(frames > 100, grid, tmp_path / "first.nii.gz")
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    write_mask(frames > 100, grid, tmp_path / "second.nii.gz")
+    assert (tmp_path / "first.nii.gz").read_bytes() == (tmp_path / "second.nii.gz").read_bytes()
 
 
 @pytest.mark.parametrize("value", [False, True])

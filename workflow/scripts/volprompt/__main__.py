@@ -137,6 +137,33 @@ def check(configfile: str) -> None:
         check_study(study)
 
 
+@command.command(epilog=example("volprompt verify --configfile config/config.yaml --sample 50"))
+@CONFIGFILE
+@click.option("--sample", default=20, show_default=True, help="How many volumes of models are scored again.")
+@click.option("--all", "all_", is_flag=True, help="Score every volume of every model again.")
+@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@click.pass_context
+def verify(ctx: click.Context, configfile: str, sample: int, all_: bool, seed: int) -> None:
+    """Verify a finished study.
+
+    Compares what each result was made from with the configuration, the bytes of results and sources with those that
+    were written and read, scores volumes again from masks and references, and makes every table again from the scores.
+    Nothing is changed. Ends with exit code 1 if something does not hold.
+    """
+    from volprompt.checkpoints.catalogue import CATALOGUE, read_catalogue
+    from volprompt.command.verification import summary_lines
+    from volprompt.command.verification import verify as checks_of
+    from volprompt.logs import logging_to_console
+    from volprompt.settings.reading import load_config
+    from volprompt.study.study import read_study
+
+    study = read_study(load_config(configfile), read_catalogue(CATALOGUE))
+    with logging_to_console("verify"):
+        checks = list(checks_of(study, None if all_ else sample, seed))
+    click.echo("\n".join(summary_lines(study, checks)))
+    ctx.exit(int(any(check.faults for check in checks)))
+
+
 @command.group(epilog=example("volprompt clicks collect --structures patella"))
 def clicks() -> None:
     """Clicks as prompts: collect them on a page, or import the paper's."""

@@ -133,11 +133,13 @@ def read_identity(output: str | Path) -> Identity | None:
         return None
 
 
-def changed_files(identity: Identity, folder: Path, digest: Callable[[Path], str] = sha256_of) -> list[str]:
+def changed_files(
+    identity: Identity, folder: Path, digest: Callable[[Path], str] = sha256_of, trust_times: bool = True
+) -> list[str]:
     """One text for each file of an output that is missing, or was edited since the output was made.
 
-    A file of the same size and time of modification counts as the same; otherwise its SHA-256, asked of `digest`,
-    decides.
+    A file of the same size and time of modification counts as the same if `trust_times`; otherwise its SHA-256, asked
+    of `digest`, decides.
     """
     faults = []
     for name, mark in identity.files.items():
@@ -147,7 +149,7 @@ def changed_files(identity: Identity, folder: Path, digest: Callable[[Path], str
         except OSError:
             faults.append(f"{name} is missing")
             continue
-        if (status.st_size, status.st_mtime_ns) == (mark.bytes, mark.mtime_ns):
+        if trust_times and (status.st_size, status.st_mtime_ns) == (mark.bytes, mark.mtime_ns):
             continue
         if status.st_size != mark.bytes or digest(file) != mark.sha256:
             faults.append(f"{name} was edited")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from volprompt.files import write_text
-from volprompt.logs import logger
+from volprompt.logs import NOTICE, logger
 
 PROGRESS_SECONDS = 5.0
 
@@ -42,7 +42,8 @@ class DigestMemory:
         self._computed += 1
         if time.monotonic() - self._reported > PROGRESS_SECONDS:
             self._reported = time.monotonic()
-            logger.info("Computing digests of files that are new or were written to: %d so far", self._computed)
+            text = "Computing digests of files that are new or were written to: %d so far"
+            logger.log(NOTICE, text, self._computed)
 
     def save(self) -> None:
         """Write what was added, atomically; a file that cannot be written is a warning, since digests can be remade."""

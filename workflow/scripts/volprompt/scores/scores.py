@@ -15,7 +15,7 @@ NaN means undefined: left out of medians and counted. An infinite distance count
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -210,15 +210,44 @@ def score_shard(
     are NaN. Raises DamagedResult if masks or volumes are not those that were made.
     """
     made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
+    score_table, slice_table = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm)
+    metadata = {
+        "tool": f"volprompt {__version__}",
+        "method_version": str(METHOD_VERSION["score"]),
+        "surface_areas": f"surface-distance {version('surface-distance')}",
+        "surface_tolerance_mm": str(tolerance_mm),
+    }
+    write_table(score_table, scores, metadata)
+    write_table(slice_table, slices, metadata)
+    write_identity(scores, identity, made_from, [Path(scores), Path(slices)])
+
+
+def score_masks(
+    volumes: str | Path,
+    masks: str | Path,
+    job: tuple[str, str],
+    schemes: Mapping[str, str],
+    labels: Mapping[str, Sequence[int]],
+    tolerance_mm: float,
+    only: Collection[str] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the score table and the slice table of a shard's masks.
+
+    job: experiment and model, for the tables.
+    only: names of the volumes to score; None for all of the shard.
+
+    The other arguments as in `score_shard`.
+    """
     runs = read_table(Path(masks) / "run.parquet")
     done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
     table = read_volume_table(volumes)
-    progress = Progress(len(table))
+    rows = [row for row in table.itertuples() if only is None or row.volume in only]
+    progress = Progress(len(rows))
     scored, sliced = [], []
-    for row in table.itertuples():
+    for row in rows:
         reference = _read_reference_masks(volumes, row, labels)
         for scheme, predictor in schemes.items():
-            named = {"experiment": experiment, "model": model, "scheme": scheme, "volume": row.volume}
+            named = {"experiment": job[0], "model": job[1], "scheme": scheme, "volume": row.volume}
             run = done.get((row.volume, scheme))
             if run is None or reference is None:
                 status = "failed" if run is None else "no_reference"
@@ -231,15 +260,7 @@ def score_shard(
             scored.append(volume_scores.assign(**named, status="ok"))
             sliced.append(counts.assign(**named))
         progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
-    metadata = {
-        "tool": f"volprompt {__version__}",
-        "method_version": str(METHOD_VERSION["score"]),
-        "surface_areas": f"surface-distance {version('surface-distance')}",
-        "surface_tolerance_mm": str(tolerance_mm),
-    }
-    write_table(_join_tables(scored, COLUMNS), scores, metadata)
-    write_table(_join_tables(sliced, SLICE_COLUMNS), slices, metadata)
-    write_identity(scores, identity, made_from, [Path(scores), Path(slices)])
+    return _join_tables(scored, COLUMNS), _join_tables(sliced, SLICE_COLUMNS)
 
 
 def _read_reference_masks(volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]]) -> Reference | None:

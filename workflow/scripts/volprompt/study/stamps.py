@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from volprompt.files import write_text
-from volprompt.logs import logger
+from volprompt.logs import NOTICE, logger
 from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
 
@@ -46,7 +46,7 @@ def write_stamps(study: Study) -> None:
     if again:
         more = [f"  - and {len(again) - SHOWN} more"] if len(again) > SHOWN else []
         lines = ["Results that are not what is asked for are made again:", *again[:SHOWN], *more]
-        logger.info("%s", "\n".join(lines))
+        logger.log(NOTICE, "%s", "\n".join(lines))
 
 
 def write_stamp(stamp: Path, faults: list[str]) -> None:

@@ -1,0 +1,139 @@
+"""`volprompt verify` on a finished study: it holds, and whatever is altered is found."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from tests.unit.command_line import volprompt
+from tests.workflow.small_study import Study
+
+from volprompt.files import table_metadata, write_table
+from volprompt.identity import read_identity, write_identity
+
+# Runs the command in a study's folder; exit code and what it prints.
+Verify = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verify:
+    def run(study: Study, *arguments: str) -> tuple[int, str]:
+        monkeypatch.chdir(study.folder)
+        code = volprompt("verify", "--configfile", "config.yaml", *arguments)
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def counts(text: str) -> dict[str, tuple[int, int]]:
+    """How many hold of how many, by what was looked at."""
+    return {what.strip(): (int(held), int(all_)) for held, all_, what in re.findall(r"(\d+) of (\d+)  ([^(\n]+)", text)}
+
+
+IDENTITIES, FILES, SOURCES, SCORES, TABLES = (
+    "results made from what the configuration asks for",
+    "files of results with the bytes that were written",
+    "images and references with the bytes that were read",
+    "volumes of a model that are scored the same again",
+    "tables that follow from the scores",
+)
+
+
+def test_a_finished_study_holds(finished: Study, verify: Verify) -> None:
+    files = sorted(path for path in finished.folder.rglob("*") if path.is_file())
+    before = [path.stat().st_mtime_ns for path in files]
+    code, text = verify(finished)
+    assert code == 0, text
+    found = counts(text)
+    # convert and prompts of 2 shards, masks and scores of 2 models x 2 shards, tables, report, end
+    assert found[IDENTITIES] == (15, 15)
+    assert found[SOURCES] == (6, 6)
+    assert found[SCORES] == (6, 6)
+    assert found[TABLES] == (14, 14)
+    held, looked_at = found[FILES]
+    assert held == looked_at > 60
+    assert "Everything that was looked at holds." in text
+    assert sorted(path for path in finished.folder.rglob("*") if path.is_file()) == files
+    assert [path.stat().st_mtime_ns for path in files] == before
+
+
+def test_a_sample_says_so(finished: Study, verify: Verify) -> None:
+    code, text = verify(finished, "--sample", "2")
+    assert code == 0, text
+    assert counts(text)[SCORES] == (2, 2)
+    assert "(a sample of 6; --all takes every one)" in text
+
+
+def keep_times(path: Path, write: Callable[[], None]) -> None:
+    """Alter a file as someone would who does not want it to be seen."""
+    before = path.stat()
+    write()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def first(study: Study, pattern: str) -> Path:
+    return min((study.folder / "results").glob(pattern))
+
+
+def edit_an_image(study: Study) -> None:
+    path = study.folder / "volumes" / "knee_d_image.nii.gz"
+    image = nib.load(path)
+    keep_times(path, lambda: nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), path))
+
+
+def flip_a_byte_of_the_page(study: Study) -> None:
+    path = study.folder / "results" / "report" / "index.html"
+    keep_times(path, lambda: path.write_text(path.read_text().replace("<body", "<BODY", 1)))
+
+
+def forge_scores(study: Study) -> None:
+    """Better scores, with an identity that agrees with them."""
+    path = first(study, "scores/sam1/*/000.parquet")
+    table = pd.read_parquet(path)
+    metadata, identity = table_metadata(path), read_identity(path)
+    assert identity is not None
+    write_table(table.assign(dice=table["dice"] + 0.01), path, metadata)
+    write_identity(path, identity.settings, identity.made_from, [path, path.with_name("000_slices.parquet")])
+
+
+def forge_the_median_table(study: Study) -> None:
+    path = study.folder / "results" / "tables" / "medians.csv"
+    identity = read_identity(path.parent)
+    assert identity is not None
+    path.write_text(re.sub(r"0\.\d\d", "0.99", path.read_text()))
+    write_identity(path.parent, identity.settings, identity.made_from)
+
+
+def ask_for_another_tolerance(study: Study) -> None:
+    study.configure(scores={"surface_tolerance_mm": 2.0})
+
+
+def delete_a_mask(study: Study) -> None:
+    first(study, "masks/sam1/*/000/*/*_mask.nii.gz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("alter", "broken", "said"),
+    [
+        (edit_an_image, {SOURCES}, "volumes/knee_d_image.nii.gz has other bytes"),
+        (flip_a_byte_of_the_page, {FILES}, "report: index.html was edited"),
+        (forge_scores, {SCORES, TABLES}, "scores/sam1/small_sam/000, volume knee_d: dice of "),
+        (forge_the_median_table, {TABLES}, "medians.csv: other values come out"),
+        (ask_for_another_tolerance, {IDENTITIES}, "surface_tolerance_mm: 1.0, now 2.0"),
+        (delete_a_mask, {IDENTITIES, FILES, SCORES}, "_mask.nii.gz is missing"),
+    ],
+)
+def test_what_was_altered_is_found(
+    study: Study, verify: Verify, alter: Callable[[Study], None], broken: set[str], said: str
+) -> None:
+    alter(study)
+    code, text = verify(study)
+    assert code == 1
+    assert said in text
+    assert broken <= {what for what, (held, looked_at) in counts(text).items() if held < looked_at}
