@@ -17,7 +17,7 @@ rule convert:
     params:
         rows=sheet_rows,
         frames=STUDY.settings.frames.model_dump(mode="json"),
-        structures=LABELS,
+        labels=LABELS,
         resample=STUDY.settings.references.resample,
         identity=lambda wildcards: convert_settings(STUDY, wildcards.shard),
     message:

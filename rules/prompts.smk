@@ -16,7 +16,7 @@ rule extract_prompts:
         mem_mb=lambda wildcards, attempt: 2_000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
-        structures=LABELS,
+        labels=LABELS,
         clicks=shard_clicks,
         identity=lambda wildcards: prompts_settings(STUDY, wildcards.shard),
     message:

@@ -34,7 +34,7 @@ rule report:
         mem_mb=lambda wildcards, attempt: 4_000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
-        structures=LABELS,
+        labels=LABELS,
         scored=STUDY.scored_structures,
         groups=STUDY.groups,
         schemes={

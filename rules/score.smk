@@ -22,7 +22,7 @@ rule score:
             name: STUDY.settings.schemes[name].predictor
             for name in STUDY.experiments[wildcards.experiment].schemes
         },
-        structures=SCORED_LABELS,
+        labels=SCORED_LABELS,
         surface_tolerance_mm=STUDY.settings.scores.surface_tolerance_mm,
         identity=lambda wildcards: score_settings(STUDY, wildcards.experiment),
     message:

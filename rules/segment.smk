@@ -21,7 +21,7 @@ rule segment:
     params:
         model=model_settings,
         schemes=experiment_schemes,
-        structures=LABELS,
+        labels=LABELS,
         scored=STUDY.scored_structures,
         inference=STUDY.settings.inference.model_dump(
             mode="json", exclude=BATCH_SETTINGS

@@ -65,7 +65,7 @@ rule aggregate:
         mem_mb=lambda wildcards, attempt: 4_000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
-        structures=STUDY.scored_structures,
+        scored=STUDY.scored_structures,
         image_schemes=STUDY.image_schemes,
         groups=STUDY.groups,
         experiments=EXPERIMENT_SCHEMES,

@@ -1,7 +1,7 @@
 """Time and memory of plans of large studies: `python tests/workflow/scale.py`. Its table stands in docs/cluster.md.
 
-A plan reads the sample sheet and looks for files, and opens none of them: volumes, checkpoints and results are empty
-files. Models, schemes and shards are those of config/config.yaml.
+A plan reads the sample sheet and the identities of results, and looks for files without opening them: volumes,
+checkpoints and results are empty files. Models, schemes and shards are those of config/config.yaml.
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ from pathlib import Path
 import yaml
 
 from volprompt.checkpoints.catalogue import read_catalogue
-from volprompt.study.study import read_study
+from volprompt.files import sha256_of
+from volprompt.identity import identity_path, read_identity, signature_of, write_identity
+from volprompt.segmentation.masks import mask_path
+from volprompt.study.identities import Output, outputs
+from volprompt.study.study import Study, read_study
+from volprompt.volumes.images.sources import signature_of_source
 
 REPOSITORY = Path(__file__).parents[2]
+CATALOGUE = REPOSITORY / "config" / "checkpoints.yaml"
+FRAMES = ("frames.nii", "reference.nii.gz")
 
 
 def make_study(folder: Path, volumes: int, shards: int) -> None:
@@ -43,27 +50,47 @@ def make_study(folder: Path, volumes: int, shards: int) -> None:
 
 
 def make_results() -> None:
-    """Empty results of the study in the working directory, in the order in which the stages would write them."""
-    settings = yaml.safe_load(Path("config.yaml").read_text())
-    study = read_study(settings, read_catalogue(REPOSITORY / "config" / "checkpoints.yaml"))
-    results = Path("results")
-    jobs = [(e, m, s) for e, parts in study.experiments.items() for m in parts.models for s in study.shards]
-    typeset = [f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")]
-    tables = ["scores.parquet", *typeset, "ranks.csv", "decay.csv", "propagation.csv", "cost.csv", "failures.csv"]
-    for stage in (
-        [Path(checkpoint.file) for checkpoint in study.checkpoints.values()],
-        [results / "volumes" / shard / "volumes.parquet" for shard in study.shards],
-        [results / "prompts" / f"{shard}.parquet" for shard in study.shards],
-        [results.joinpath("masks", *job, "run.parquet") for job in jobs],
-        [results.joinpath("scores", e, m, s + end) for e, m, s in jobs for end in (".parquet", "_slices.parquet")],
-        [results / "tables" / name for name in tables],
-        [results / "report" / "index.html", results / "report" / "figures" / "cost.svg"],
-        [results / "complete.txt"],
-    ):
-        time.sleep(0.05)
-        for file in stage:
+    """Results of the study in the working directory with their identities: empty files, as many as in earnest."""
+    config, catalogue = yaml.safe_load(Path("config.yaml").read_text()), read_catalogue(CATALOGUE)
+    study = read_study(config, catalogue)
+    for checkpoint in study.checkpoints.values():
+        file = Path(checkpoint.file)
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        study.memory.digest(
+            str(file.resolve()), signature_of([file], file.parent), lambda name=file.name: catalogue[name].sha256
+        )
+    study.memory.save()
+    for output in outputs(study):
+        for file in files_of(study, output):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
+        made_from = {name: read_identity(path).digest for name, path in output.inputs.items()}
+        made_from |= {name: sha256_of(path) for name, path in output.sources.items()}
+        signatures = {name: signature_of_source(path) for name, path in output.sources.items()}
+        written = [path for path in files_of(study, output) if identity_path(output.path).parent in path.parents]
+        write_identity(output.path, output.settings, made_from, written, signatures)
+
+
+def files_of(study: Study, output: Output) -> list[Path]:
+    """What a job writes, without its identity."""
+    path = output.path
+    names = [row.volume for row in study.shards.get(path.stem, ())]
+    if output.rule == "convert":
+        return [path / "volumes.parquet", *(path / f"{name}_{kind}" for name in names for kind in FRAMES)]
+    if output.rule == "segment":
+        schemes, structures = study.experiments[path.parts[-3]].schemes, study.scored_structures
+        masks = [mask_path(path, scheme, name, key) for scheme in schemes for name in names for key in structures]
+        return [path / "run.parquet", *masks]
+    if output.rule == "score":
+        return [path, path.with_name(f"{path.stem}_slices.parquet")]
+    if output.rule == "aggregate":
+        typeset = [f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")]
+        plain = ["scores.parquet", "ranks.csv", "decay.csv", "propagation.csv", "cost.csv", "failures.csv"]
+        return [path / name for name in (*plain, *typeset)]
+    if output.rule == "report":
+        return [path / "index.html", path / "figures" / "cost.svg", path.parent / "config.yaml"]
+    return [path]
 
 
 def plan(folder: Path, *arguments: str) -> tuple[str, float]:

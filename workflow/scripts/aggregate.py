@@ -11,7 +11,7 @@ with logging_to(snakemake.log[0], "aggregate"):
         slices=snakemake.input.slices,
         masks=snakemake.input.masks,
         volumes=snakemake.input.volumes,
-        scored=snakemake.params.structures,
+        scored=snakemake.params.scored,
         image_schemes=snakemake.params.image_schemes,
         groups=snakemake.params.groups,
         tables=Path(snakemake.output.scores).parent,

@@ -7,7 +7,7 @@ with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
     convert_shard(
         rows=snakemake.params.rows,
         frames=snakemake.params.frames,
-        labels=snakemake.params.structures,
+        labels=snakemake.params.labels,
         folder=snakemake.output[0],
         resample=snakemake.params.resample,
         identity=snakemake.params.identity,

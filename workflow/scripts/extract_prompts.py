@@ -6,7 +6,7 @@ from volprompt.prompts.candidates import extract_shard
 with logging_to(snakemake.log[0], f"extract_prompts {snakemake.wildcards.shard}"):
     extract_shard(
         volumes=snakemake.input.volumes,
-        labels=snakemake.params.structures,
+        labels=snakemake.params.labels,
         clicks=snakemake.params.clicks,
         prompts=snakemake.output.table,
         identity=snakemake.params.identity,

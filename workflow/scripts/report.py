@@ -20,7 +20,7 @@ with logging_to(snakemake.log[0], "report"):
         aggregated=tables,
         shards=group_by_shard(snakemake.input.volumes, snakemake.input.prompts, snakemake.input.masks),
         design=StudyDesign(
-            labels=params.structures,
+            labels=params.labels,
             scored=params.scored,
             schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
             experiments=params.experiments,

@@ -12,7 +12,7 @@ with logging_to(snakemake.log[0], f"score {wildcards.experiment}/{wildcards.mode
         experiment=wildcards.experiment,
         model=wildcards.model,
         schemes=snakemake.params.schemes,
-        labels=snakemake.params.structures,
+        labels=snakemake.params.labels,
         tolerance_mm=snakemake.params.surface_tolerance_mm,
         scores=snakemake.output.scores,
         slices=snakemake.output.slices,

@@ -16,7 +16,7 @@ with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu
         checkpoint=snakemake.input.checkpoint,
         model=snakemake.params.model,
         schemes=snakemake.params.schemes,
-        labels=snakemake.params.structures,
+        labels=snakemake.params.labels,
         scored=snakemake.params.scored,
         inference={**snakemake.params.inference, **batch_settings(snakemake.config)},
         masks=snakemake.output[0],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from volprompt.volumes.images.file_sizes import require_bytes, require_unpacked_bytes
 from volprompt.volumes.images.formats import HEADER_BYTES, data_files
 from volprompt.volumes.images.image import (
     LPS_TO_RAS,
@@ -20,7 +21,6 @@ from volprompt.volumes.images.image import (
     not_one_number,
     unreadable,
 )
-from volprompt.volumes.images.sizes import require_bytes, require_unpacked_bytes
 
 # The lines by which a header says where its axes point, in spaces that ITK turns into L, P, S.
 NRRD_SPACE = rb"^space:\s*((left-posterior|right-anterior|left-anterior)-superior|LPS|RAS|LAS)\s*$"

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from volprompt.volumes.images.file_sizes import require_bytes, require_unpacked_bytes, unpacked_size
 from volprompt.volumes.images.formats import formats_in_words
 from volprompt.volumes.images.image import (
     BROKEN,
@@ -20,7 +21,6 @@ from volprompt.volumes.images.image import (
     not_one_number,
     unreadable,
 )
-from volprompt.volumes.images.sizes import require_bytes, require_unpacked_bytes, unpacked_size
 
 COMPRESSED_ENDINGS = (".gz", ".mgz")
 
