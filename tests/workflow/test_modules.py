@@ -153,6 +153,8 @@ def test_a_checkouts_own_library_is_used(user: Study, tmp_path: Path) -> None:
 
 def test_a_hosted_module_runs_through(user: Study, host: dict[str, str], tmp_path: Path) -> None:
     study = user.copy_to(tmp_path)
+    config = study.folder / "config" / "config.yaml"
+    config.write_text(config.read_text().replace("shards: 2", "shards: 1"))
     run = run_as_module(study, OWN_RULES + module("hosted"), "everything", "all", **host)
     assert run.code == 0, run.text
     assert (study.folder / "mine.txt").read_text() == (study.folder / "results" / "tables" / "medians.csv").read_text()

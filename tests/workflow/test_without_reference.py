@@ -101,7 +101,7 @@ def test_the_report_is_there(clicked: Study) -> None:
 def test_scores_for_the_volumes_that_get_a_reference(clicked: Study, tmp_path: Path) -> None:
     study = clicked.copy_to(tmp_path)
     give_references(study, "knee_a")
-    run = study.run()
+    run = study.run("tables")
     assert run.code == 0, run.text
     assert run.jobs["segment"] == 1  # knee_a's shard alone
     scores = pd.read_parquet(study.folder / "results" / "tables" / "scores.parquet")
