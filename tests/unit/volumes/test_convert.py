@@ -272,9 +272,9 @@ def test_a_header_without_orientation_is_a_warning(tmp_path: Path, folder: Path)
     found = convert_volume(row(tmp_path / "image.nii"), FRAMES, BONES, folder)
     (warning,) = found["warnings"]
     assert warning == (
-        f"{tmp_path / 'image.nii'}: the header says nothing about orientation; the stored axes are taken as L, A, S"
+        f"{tmp_path / 'image.nii'}: the header says nothing about orientation; the stored axes are taken as R, A, S"
     )
-    assert found["orientation"] == "LAS"
+    assert found["orientation"] == "RAS"
 
 
 @pytest.mark.parametrize("value", [300, 65535])

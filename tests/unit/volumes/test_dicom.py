@@ -22,6 +22,7 @@ from volprompt.volumes.images import archives
 from volprompt.volumes.images.archives import members_of
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
+from volprompt.volumes.images.sources import sha256_of_source
 
 SHAPE, SPACING = (5, 4, 6), (2.0, 1.0, 3.0)
 FRAMES = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
@@ -75,6 +76,24 @@ def test_file_names_do_not_matter(series: Path) -> None:
     found = read(series)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_allclose(found[1], expected[1])
+
+
+def test_folders_behind_links_are_read_once(series: Path, tmp_path: Path) -> None:
+    """Half of the slices lie elsewhere; one link leads to them, one to the same place again, one back up."""
+    plain, affine = read(series)
+    before = sha256_of_source(series)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    slices = sorted(series.iterdir())
+    for path in slices[::2]:
+        path.rename(elsewhere / path.name)
+    (series / "rest").symlink_to(elsewhere)
+    (series / "rest_again").symlink_to(elsewhere)
+    (series / "up").symlink_to(tmp_path)
+    voxels_behind_links, same = read(series)
+    np.testing.assert_array_equal(voxels_behind_links, plain)
+    np.testing.assert_array_equal(same, affine)
+    assert sha256_of_source(series) == before
 
 
 def test_files_in_subfolders_and_other_files_beside(series: Path) -> None:

@@ -298,6 +298,23 @@ def gap(folder: Path) -> Input:
     return Input(path)
 
 
+def links_astray(folder: Path) -> Input:
+    write_dicom(folder / "series", grey(), AFFINE)
+    (folder / "series" / "IM0099").symlink_to(folder / "nowhere")
+    return Input(folder / "series")
+
+
+def sheared(folder: Path) -> Input:
+    affine = AFFINE.copy()
+    affine[1, 0] = 0.8
+    return Input(Path(write_nifti(folder / "image.nii", grey(), affine)))
+
+
+def unoriented(folder: Path) -> Input:
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), None), folder / "labels.nii")
+    return Input(nifti(folder), folder / "labels.nii")
+
+
 def tilted(folder: Path) -> Input:
     path = series(folder)
     for index, each in enumerate(sorted(path.iterdir())):
@@ -411,8 +428,10 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("its data file ... is missing", no_data_file, True),
     ("its header ... is missing", no_header, True),
     ("the affine does not span a volume", no_affine, True),
+    ("its stored axes ... are at an angle of ... degrees (a tilted gantry)", sheared, True),
     ("N voxels are NaN or infinite, the first at (...)", nan, False),
     ("no contrast is left", constant, False),
+    ("holds N links that lead nowhere", links_astray, True),
     ("the folder holds N files and no DICOM image", empty_folder, True),
     ("the archive holds N files and no DICOM image", archive_of_nifti, True),
     ("the file is damaged or cut off (...)", cut_archive, True),
@@ -435,6 +454,7 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("the file is damaged or cut off (header of ...)", cut_slice, True),
     ("the file is damaged or cut off (... has less than the N bytes of its pixels)", few_pixels, True),
     ("the file is damaged or cut off (the pixels of ... cannot be decoded)", broken_codec, False),
+    ("cannot be compared with ..., since the header of ... says nothing about orientation", unoriented, True),
     ("lies on another grid than ...", other_grid, True),
     ("holds the value ...; expected label numbers, whole and not negative", fractions, False),
     ("holds the value ...; expected label numbers, whole and not negative", negative, False),

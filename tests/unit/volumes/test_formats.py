@@ -182,7 +182,7 @@ def test_spaces_of_nrrd(tmp_path: Path, lines: str, origin: float, warned: bool)
 def test_metaimage_without_orientation_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "image.mha"
     header = "ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 2 2 2\nElementType = MET_UCHAR\n"
-    path.write_bytes((header + "ElementDataFile = LOCAL\n").encode() + bytes(range(8)))
+    path.write_bytes((header + "ElementSpacing = 1 1 2\nElementDataFile = LOCAL\n").encode() + bytes(range(8)))
     with open_image(str(path)) as opened:
         (warning,) = opened.warnings
     assert "says nothing about orientation; the stored axes are taken as L, P, S" in warning

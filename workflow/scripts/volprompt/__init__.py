@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 # What each stage's results depend on in this library. A change of behaviour that changes results raises the stage's
 # number; the workflow carries it in `params`, so that exactly the jobs of that stage and those behind it run again.
 METHOD_VERSION = {
-    "convert": 1,
+    "convert": 2,
     "prompts": 1,
     "segment": 1,
     "score": 2,

@@ -28,7 +28,8 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     header["cal_min"], header["cal_max"], header["descrip"] = 0, 1, b"volprompt mask"
     # Without an affine nibabel leaves qform, sform and their codes as they are. The doubles of a NIfTI-2 header are
     # rounded here; the header of another format may hold no orientation.
-    known = np.allclose(header.get_best_affine(), grid.affine, rtol=1e-5, atol=1e-5)
+    unsaid = not (header["qform_code"] or header["sform_code"])
+    known = unsaid or np.allclose(header.get_best_affine(), grid.affine, rtol=1e-5, atol=1e-5)
     image = nib.Nifti1Image(source, None if known else grid.affine, header)
     with atomic(path) as temporary:
         # Far faster than the standard library's gzip at level 1, and half the size (benchmarks/README.md).

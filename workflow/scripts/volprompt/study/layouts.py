@@ -18,7 +18,7 @@ from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
 from volprompt.settings.config import NAME
 from volprompt.volumes.images.formats import ARCHIVE_ENDINGS, IMAGE_ENDINGS, ending_of
-from volprompt.volumes.images.sources import is_dicom
+from volprompt.volumes.images.sources import files_below, is_dicom
 
 # What names of masks end in beyond the name of their volume, in the data sets below and elsewhere.
 MASK_WORDS = re.compile(r"[._-](segmentation[._-]?masks?|segmentation|masks?|labels?|labelmap|seg|gt|reference)$", re.I)
@@ -58,7 +58,7 @@ def stem(path: Path) -> str:
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
     """Image files below a folder, sorted, without hidden ones. Of a header with a data file the header is listed."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
+    found = files_below(folder) if recursive else folder.iterdir()
     return sorted(path for path in found if ending_of(path) in IMAGE_ENDINGS and path.name[0] != ".")
 
 

@@ -14,7 +14,8 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
-from volprompt.volumes.images.image import Image, VolumeError
+from volprompt.volumes.images.geometry import require_right_angles, require_span
+from volprompt.volumes.images.image import Image
 
 # Directions in which (slice, y, x) grow, as the eye expects the plane: the patient's front or head up or to the left.
 FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}
@@ -77,9 +78,10 @@ def grid_of(image: Image, axis: str | int) -> Grid:
     """Describe the grid of a 3D image. axis: the name of a plane or the number of a stored axis.
 
     A stored axis gives the frames of the anatomical plane that it is closest to. Raises VolumeError if the affine does
-    not span a volume.
+    not span a volume, or has axes that are not at right angles.
     """
     require_span(image)
+    require_right_angles(image)
     if isinstance(axis, int):
         code = orientations.aff2axcodes(image.affine)[axis]
         axis = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}.get(code, "axial")
@@ -90,10 +92,3 @@ def grid_of(image: Image, axis: str | int) -> Grid:
     stream = io.BytesIO()
     header.write_to(stream)
     return Grid(image.shape, image.affine, FRAME_AXES[axis], stream.getvalue())
-
-
-def require_span(image: Image) -> None:
-    """Raise VolumeError if the affine of an image does not span a volume."""
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        finding = f"the affine does not span a volume:\n{image.affine}\n"
-        raise VolumeError(image.path, finding, remedy="Set a valid orientation in the header")

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
-from volprompt.volumes.grid import require_span
+from volprompt.volumes.images.geometry import require_right_angles, require_span
 from volprompt.volumes.images.image import Image, VolumeError
 from volprompt.volumes.images.opening import read_voxels
 
@@ -70,11 +70,20 @@ def _corner_tolerance(image: Image) -> float:
 
 def require_reference_grid(reference: Image, image: Image, resample: str | None = None) -> None:
     """Raise VolumeError, with both grids, if a reference can neither be used as it is nor be resampled."""
-    if resample is not None:
-        require_span(reference)
-        return
+    require_span(reference)
+    require_right_angles(reference)
     apart = _corner_distance(reference, image)
     if apart is None:
+        return
+    if reference.oriented != image.oriented:
+        without = image if reference.oriented else reference
+        raise VolumeError(
+            reference.path,
+            f"cannot be compared with {image.path}, since the header of {without.path} says nothing about orientation",
+            "both with an orientation, or both without",
+            f"Write the orientation into the header of {without.path}",
+        )
+    if resample is not None:
         return
     raise VolumeError(
         reference.path,

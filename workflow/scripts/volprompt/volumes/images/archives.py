@@ -41,6 +41,13 @@ def members_of(path: str) -> Iterator[list[Member]]:
     """
     if Path(path).is_dir():
         parts = parts_of(path)
+        if astray := [part for part in parts if part.is_symlink() and not part.exists()]:
+            names = ", ".join(str(part.relative_to(path)) for part in astray[:3])
+            raise VolumeError(
+                path,
+                f"holds {len(astray)} links that lead nowhere: {names}",
+                remedy="Copy the files that they stand for, or remove the links",
+            )
         if len(parts) > MAX_FILES:
             raise VolumeError(path, f"the folder holds {len(parts)} files", f"one series, at most {MAX_FILES} files")
         yield [Member(str(part.relative_to(path)), part) for part in parts]

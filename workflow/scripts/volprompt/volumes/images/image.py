@@ -68,6 +68,7 @@ class Image:
     load: reads the voxels in any numeric type, an array of `shape`.
     verify: raises VolumeError if the sizes of the files show that voxels are missing.
     warnings: what a reader of the results has to know.
+    oriented: whether the header says where the axes point.
     """
 
     path: str
@@ -77,6 +78,7 @@ class Image:
     load: Callable[[], np.ndarray]
     verify: Callable[[], None]
     warnings: tuple[str, ...] = ()
+    oriented: bool = True
 
 
 def geometry_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from volprompt.volumes.images.file_sizes import require_bytes, require_unpacked_bytes
 from volprompt.volumes.images.formats import HEADER_BYTES, data_files
+from volprompt.volumes.images.geometry import no_orientation, no_voxel_size
 from volprompt.volumes.images.image import (
     LPS_TO_RAS,
     Image,
@@ -25,6 +26,9 @@ from volprompt.volumes.images.image import (
 # The lines by which a header says where its axes point, in spaces that ITK turns into L, P, S.
 NRRD_SPACE = rb"^space:\s*((left-posterior|right-anterior|left-anterior)-superior|LPS|RAS|LAS)\s*$"
 METAIMAGE_DIRECTIONS = rb"^(TransformMatrix|Rotation|Orientation)\s*="
+# The lines by which a header gives the voxel sizes; without them ITK takes 1.
+NRRD_SIZES = rb"^(spacings|space directions):(?!.*nan)"
+METAIMAGE_SIZES = rb"^(ElementSpacing|ElementSize)\s*="
 
 
 def open_nrrd(path: str) -> Image:
@@ -37,7 +41,7 @@ def open_nrrd(path: str) -> Image:
         elif encoding in ("gzip", "gz") and data_file != Path(path):
             require_unpacked_bytes(data_file, voxel_bytes, path)
 
-    return _open_itk(path, "NrrdImageIO", NRRD_SPACE, require_data)
+    return _open_itk(path, "NrrdImageIO", NRRD_SPACE, NRRD_SIZES, require_data)
 
 
 def open_metaimage(path: str) -> Image:
@@ -50,7 +54,7 @@ def open_metaimage(path: str) -> Image:
             return  # numbers as text
         require_bytes(data_file, voxel_bytes, path)
 
-    return _open_itk(path, "MetaImageIO", METAIMAGE_DIRECTIONS, require_data)
+    return _open_itk(path, "MetaImageIO", METAIMAGE_DIRECTIONS, METAIMAGE_SIZES, require_data)
 
 
 def _search(pattern: bytes, header: bytes) -> str:
@@ -60,13 +64,18 @@ def _search(pattern: bytes, header: bytes) -> str:
 
 
 def _open_itk(
-    path: str, reader_name: str, orientation_line: bytes, require_data: Callable[[bytes, Path, int], None]
+    path: str,
+    reader_name: str,
+    orientation_line: bytes,
+    size_line: bytes,
+    require_data: Callable[[bytes, Path, int], None],
 ) -> Image:
     """Open an image with one of ITK's readers.
 
     path: the header.
     reader_name: of ITK's reader.
     orientation_line: pattern of the line by which a header says where its axes point.
+    size_line: pattern of the line by which a header gives the voxel sizes.
     require_data: called with the header's text, the file that holds the voxels, and their number of bytes when they are
         not compressed; raises VolumeError if the file is too small.
     """
@@ -89,9 +98,12 @@ def _open_itk(
     affine = _affine_of(reader)
     with open(path, "rb") as stream:
         header = stream.read(HEADER_BYTES)
-    warnings: tuple[str, ...] = ()
-    if not re.search(orientation_line, header, re.MULTILINE | re.IGNORECASE):
-        warnings = (f"{path}: the header says nothing about orientation; the stored axes are taken as L, P, S",)
+    oriented, sized = (
+        re.search(line, header, re.MULTILINE | re.IGNORECASE) is not None for line in (orientation_line, size_line)
+    )
+    warnings = [] if oriented else [no_orientation(path, "LPS")]
+    if not sized:
+        warnings.append(no_voxel_size(path))
     data_file = next(iter(data_files(path)), Path(path))
     itemsize = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID())).itemsize
     voxel_bytes = math.prod(shape) * itemsize
@@ -106,7 +118,7 @@ def _open_itk(
     def verify() -> None:
         require_data(header, data_file, voxel_bytes)
 
-    return Image(path, shape, affine, geometry_header(shape, affine), load, verify, warnings)
+    return Image(path, shape, affine, geometry_header(shape, affine), load, verify, tuple(warnings), oriented)
 
 
 def _affine_of(reader: sitk.ImageFileReader) -> np.ndarray:

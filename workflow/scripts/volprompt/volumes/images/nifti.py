@@ -11,6 +11,7 @@ import numpy as np
 
 from volprompt.volumes.images.file_sizes import require_bytes, require_unpacked_bytes, unpacked_size
 from volprompt.volumes.images.formats import formats_in_words
+from volprompt.volumes.images.geometry import affine_without_orientation, no_orientation, no_voxel_size
 from volprompt.volumes.images.image import (
     BROKEN,
     Image,
@@ -23,6 +24,8 @@ from volprompt.volumes.images.image import (
 )
 
 COMPRESSED_ENDINGS = (".gz", ".mgz")
+# The flag `goodRASFlag` and the voxel sizes, behind seven integers (FreeSurfer's FsTutorial/MghFormat).
+MGH_GEOMETRY_AT, MGH_GEOMETRY = 28, np.dtype([("good", ">i2"), ("sizes", ">f4", (3,))])
 
 
 def open_nifti(path: str) -> Image:
@@ -58,12 +61,14 @@ def _open(path: str, image_class: Any) -> Image:
     if len(image.shape) != 3:
         raise not_3d(path, image.shape)
     shape = int(image.shape[0]), int(image.shape[1]), int(image.shape[2])
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine, warnings = np.asarray(image.affine, dtype=np.float64), []
+    oriented = _says_orientation(stored)
+    if not oriented:
+        affine = affine_without_orientation(_stored_sizes(stored))
+        warnings.append(no_orientation(path, "RAS"))
+    if missing := _axes_without_size(stored):
+        warnings.append(no_voxel_size(path, missing))
     header = image.header if isinstance(image, nib.Nifti1Pair) else geometry_header(shape, affine)
-    warnings: tuple[str, ...] = ()
-    if not _says_orientation(stored):
-        axes = ", ".join(nib.aff2axcodes(affine))
-        warnings = (f"{path}: the header says nothing about orientation; the stored axes are taken as {axes}",)
     data_file = Path(stored.file_map["image"].filename or path)
     compressed = data_file.name.lower().endswith(COMPRESSED_ENDINGS)
     proxy: Any = stored.dataobj
@@ -77,14 +82,39 @@ def _open(path: str, image_class: Any) -> Image:
     def verify() -> None:
         (require_unpacked_bytes if compressed else require_bytes)(data_file, expected_bytes, path)
 
-    return Image(path, shape, affine, header, load, verify, warnings)
+    return Image(path, shape, affine, header, load, verify, tuple(warnings), oriented)
+
+
+def _axes_without_size(stored: Any) -> str:
+    """Return in words the axes for which the header gives no voxel size, where one is needed; nibabel would take 1."""
+    if isinstance(stored, nib.Nifti1Pair) and stored.header["sform_code"]:
+        return ""  # the matrix holds the sizes
+    sizes = _stored_sizes(stored)
+    missing = ~np.isfinite(sizes) | (sizes == 0)
+    return " and ".join(name for name, none in zip(("first", "second", "third"), missing, strict=True) if none)
 
 
 def _says_orientation(stored: Any) -> bool:
     """Return whether an orientation is known: by the header, or for Analyze by SPM's .mat file."""
     if isinstance(stored, nib.MGHImage):
-        return bool(stored.header["goodRASFlag"])
+        return bool(_mgh_geometry(stored)["good"][0])
     if isinstance(stored, nib.Nifti1Pair):
         return bool(stored.header["qform_code"] or stored.header["sform_code"])
     matrix = stored.file_map.get("mat")
     return matrix is not None and Path(matrix.filename).is_file()
+
+
+def _stored_sizes(stored: Any) -> np.ndarray:
+    """Return the voxel sizes as they stand in the header, (3,); nibabel puts 1 in place of 0."""
+    if isinstance(stored, nib.MGHImage):
+        return _mgh_geometry(stored)["sizes"][0].astype(float)
+    holder = stored.file_map.get("header", stored.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as stream:
+        return np.asarray(type(stored.header).from_fileobj(stream, check=False)["pixdim"][1:4], dtype=float)
+
+
+def _mgh_geometry(stored: Any) -> np.ndarray:
+    """Return what an MGH header says; nibabel puts FreeSurfer's default in its place where the flag is not set."""
+    with stored.file_map["image"].get_prepare_fileobj("rb") as stream:
+        stream.seek(MGH_GEOMETRY_AT)
+        return np.frombuffer(stream.read(MGH_GEOMETRY.itemsize), MGH_GEOMETRY)

@@ -6,6 +6,7 @@ This module imports nothing heavy, since the workflow is planned with it.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from volprompt.files import sha256_of
@@ -22,11 +23,26 @@ def is_dicom(path: str | Path) -> bool:
         return False
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Return the files of a folder and its subfolders, sorted; symbolic links are followed.
+
+    A folder that can be reached in several ways, by a link to a folder above it for example, is read once. Links that
+    lead nowhere are listed, so that whoever reads them notices.
+    """
+    seen, files = {os.path.realpath(folder)}, []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        new = {os.path.realpath(Path(place, name)): name for name in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for real, name in new.items() if real not in seen)
+        seen |= new.keys()
+        files += [Path(place, name) for name in names]
+    return sorted(files)
+
+
 def parts_of(path: str | Path) -> list[Path]:
-    """Return the files that make up a source: those of a folder and its subfolders, sorted; or a file and its data."""
+    """Return the files that make up a source: those below a folder, see `files_below`; or a file and its data."""
     path = Path(path)
     if path.is_dir():
-        return sorted(part for part in path.rglob("*") if part.is_file())
+        return files_below(path)
     return [path, *data_files(path)]
 
 
