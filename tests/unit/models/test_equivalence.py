@@ -689,6 +689,6 @@ def test_trained_models_in_bfloat16_stay_within_a_hundredth(family: str) -> None
 
 def test_an_architecture_that_builds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_text("model:\n  _target_: sam2.no_such.Class\n")
+    path.write_text("model:\n  _target_: sam2.modeling.no_such.Class\n")
     with pytest.raises(ArchitectureError, match=r"broken\.yaml: no model can be built"):
         build_from_yaml(path, {})

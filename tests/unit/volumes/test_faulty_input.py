@@ -304,6 +304,20 @@ def links_astray(folder: Path) -> Input:
     return Input(folder / "series")
 
 
+def data_elsewhere(folder: Path) -> Input:
+    (folder / "inner").mkdir()
+    header = Path(write_itk(folder / "inner" / "image.nhdr", grey(), AFFINE))
+    (folder / "inner" / "image.raw").rename(folder / "image.raw")
+    header.write_text(header.read_text().replace("data file: ", "data file: ../"))
+    return Input(header)
+
+
+def data_by_an_absolute_path(folder: Path) -> Input:
+    header = Path(write_itk(folder / "image.mhd", grey(), AFFINE))
+    header.write_text(header.read_text().replace("image.raw", "/etc/hostname"))
+    return Input(header)
+
+
 def sheared(folder: Path) -> Input:
     affine = AFFINE.copy()
     affine[1, 0] = 0.8
@@ -427,6 +441,8 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("the file is damaged or cut off (its voxels cannot be read)", cut_compressed_nrrd, False),
     ("its data file ... is missing", no_data_file, True),
     ("its header ... is missing", no_header, True),
+    ("names the data file ..., outside of its folder", data_elsewhere, True),
+    ("names the data file ..., outside of its folder", data_by_an_absolute_path, True),
     ("the affine does not span a volume", no_affine, True),
     ("its stored axes ... are at an angle of ... degrees (a tilted gantry)", sheared, True),
     ("N voxels are NaN or infinite, the first at (...)", nan, False),

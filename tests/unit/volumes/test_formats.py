@@ -264,6 +264,38 @@ def test_the_data_file_of_a_header_belongs_to_the_source(
         pass
 
 
+@pytest.mark.parametrize("ending", [".nhdr", ".mhd"])
+@pytest.mark.parametrize("listed", [True, False], ids=["list", "pattern"])
+def test_data_files_for_every_slice(tmp_path: Path, ending: str, listed: bool) -> None:
+    voxels = np.random.default_rng(2).integers(0, 900, (6, 8, 10)).astype(np.int16)
+    path = Path(write_itk(tmp_path / f"image{ending}", voxels, np.eye(4)))
+    content = (tmp_path / "image.raw").read_bytes()
+    (tmp_path / "image.raw").unlink()
+    slices = [tmp_path / f"slice{number:03d}.raw" for number in range(10)]
+    for number, file in enumerate(slices):
+        file.write_bytes(content[number * 96 : (number + 1) * 96])
+    names = "\n".join(["LIST", *(file.name for file in slices)]) if listed else "slice%03d.raw 0 9 1"
+    path.write_text(path.read_text().replace("image.raw", names))
+    assert data_files(path) == slices
+    with open_image(str(path)) as opened:
+        np.testing.assert_array_equal(read_voxels(opened), voxels)
+    before, last = sha256_of_source(path), slices[-1].read_bytes()
+    slices[-1].write_bytes(last[::-1])
+    assert sha256_of_source(path) != before
+    slices[-1].write_bytes(last[:-1])
+    with open_image(str(path)) as opened, pytest.raises(VolumeError, match=r"slice009\.raw has 95 bytes, 96 expected"):
+        opened.verify()
+    slices[4].unlink()
+    with pytest.raises(VolumeError, match=r"its data file slice004\.raw is missing"), open_image(str(path)):
+        pass
+
+
+def test_a_pattern_cannot_ask_for_much(tmp_path: Path) -> None:
+    for pattern in ("slice%09999999999d.raw 0 9 1", "slice%s.raw 0 9 1", "s%d%d.raw 0 9 1", "s%d.raw 0 99999999999 1"):
+        (tmp_path / "image.nhdr").write_text(f"NRRD0004\ndata file: {pattern}\n")
+        assert len(data_files(tmp_path / "image.nhdr")) in (1, 10_000)
+
+
 def test_a_pair_can_be_named_by_either_file(tmp_path: Path) -> None:
     header = write_nifti(tmp_path / "image.hdr", np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
     data = str(tmp_path / "image.img")

@@ -11,11 +11,12 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from volprompt.checkpoints.architectures import PACKAGES, require_named_modules, targets_of, vet_architecture
 from volprompt.errors import VolpromptError
 from volprompt.models.devices import Device
 from volprompt.models.features import SliceFeatures
@@ -171,15 +172,34 @@ class without_initialisation(TorchFunctionMode):
 def build_from_yaml(path: Path, overrides: dict[str, object]) -> torch.nn.Module:
     """Build the module that the section `model` of a YAML file describes by `_target_` classes and their arguments.
 
-    overrides: dotted keys of that section and their values. Raises ArchitectureError.
+    overrides: dotted keys of that section and their values. Only classes that `vet_architecture` lets pass are built.
+    Raises ArchitectureError and ArchitectureFileError.
     """
+    vet_architecture(path)
     try:
         config = OmegaConf.load(path)
         for key, value in overrides.items():
             OmegaConf.update(config, f"model.{key}", value, force_add=True)
         OmegaConf.resolve(config)
+        model: Any = OmegaConf.to_container(config.model)
+        require_named_modules(model, path)  # again, now that references within the file are followed
+        for target in targets_of(model):
+            _require_module_class(target, path)
         module = instantiate(config.model, _recursive_=True)
-    except Exception as error:  # a user's file can fail in any of the classes it names
+    except VolpromptError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's file can fail in any of the classes it names
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArchitectureError(f"{path}: no model can be built from this file: {first}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ArchitectureError(f"{path}: builds {type(module).__name__}, expected a model")
     return module.eval()
+
+
+def _require_module_class(target: str, path: Path) -> None:
+    """Raise ArchitectureError unless a name stands for a class of modules, and not for what its module imports."""
+    found: Any = get_object(target)
+    home = getattr(found, "__module__", "")
+    own = target.startswith("torch.nn.") or f"{home}.".startswith(PACKAGES)
+    if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and own):
+        raise ArchitectureError(f"{path}: {target} is no module of a model package")

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from volprompt.checkpoints.architectures import ArchitectureFileError, vet_architecture
 from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.checkpoints.digests import content_digest, remembered_sha256
 from volprompt.families import family_of
@@ -151,6 +152,10 @@ def _resolve_checkpoint(
 def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
     """An architecture is a YAML file, or what the family says; whatever else it may be, the job will tell."""
     if Path(model.architecture).is_file():
+        try:
+            vet_architecture(model.architecture)
+        except ArchitectureFileError as error:
+            faults.append(f"models.{name}.architecture: {error}")
         return
     family = family_of(model.family)
     if family.architectures and model.architecture not in family.architectures:

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 HEADER_BYTES = 65536
+MAX_DATA_FILES = 10_000
 END_OF_NRRD_HEADER = re.compile(rb"\r?\n\r?\n")
-NRRD_DATA_FILE = re.compile(rb"^data ?file:[ \t]*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
-METAIMAGE_DATA_FILE = re.compile(rb"^ElementDataFile[ \t]*=[ \t]*(\S.*?)\s*$", re.MULTILINE)
+NRRD_DATA_FILE = re.compile(rb"^data ?file:[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
+METAIMAGE_DATA_FILE = re.compile(rb"^ElementDataFile[ \t]*=[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE)
+# A name with a number in it, then the first number, the last one and the step: slice%03d.raw 0 19 1.
+PATTERN = re.compile(r"([^%]*%0?\d{0,2}d[^%]*?)\s+(\d+)\s+(\d+)(?:\s+(-?\d+))?(?:\s+\d+)?")
 
 
 def no_data_files(path: Path) -> list[Path]:
@@ -39,14 +42,15 @@ def pair_data_files(path: Path) -> list[Path]:
 
 
 def nrrd_data_files(path: Path) -> list[Path]:
-    """Return the data file that the header of an NRRD file names."""
+    """Return the data files that the header of an NRRD file names."""
     header = END_OF_NRRD_HEADER.split(_read_start(path), maxsplit=1)[0]
-    return _named_file(path, NRRD_DATA_FILE.search(header))
+    return _named_files(path, header, NRRD_DATA_FILE.search(header))
 
 
 def metaimage_data_files(path: Path) -> list[Path]:
-    """Return the data file that the header of a MetaImage file names."""
-    return _named_file(path, METAIMAGE_DATA_FILE.search(_read_start(path)))
+    """Return the data files that the header of a MetaImage file names."""
+    header = _read_start(path)
+    return _named_files(path, header, METAIMAGE_DATA_FILE.search(header))
 
 
 def _read_start(path: Path) -> bytes:
@@ -56,12 +60,21 @@ def _read_start(path: Path) -> bytes:
         return stream.read(HEADER_BYTES)
 
 
-def _named_file(header_path: Path, match: re.Match[bytes] | None) -> list[Path]:
-    """Return the file that a header line names, whether it exists or not. Lists and patterns of names are not read."""
-    name = "LOCAL" if match is None else match[1].decode(errors="replace")
-    if name.split()[0].upper() in ("LOCAL", "LIST") or "%" in name:
+def _named_files(header_path: Path, header: bytes, match: re.Match[bytes] | None) -> list[Path]:
+    """Return the files that a header line names, existing or not: one, those of a pattern, or a list that follows."""
+    said = "LOCAL" if match is None else match[1].decode(errors="replace")
+    kind = said.split()[0].upper()
+    if match is None or kind == "LOCAL":
         return []
-    return [header_path.parent / name]
+    if kind == "LIST":
+        names = [line.strip() for line in header[match.end() :].decode(errors="replace").splitlines()]
+    elif pattern := PATTERN.fullmatch(said):
+        name, first, last, step = pattern[1], int(pattern[2]), int(pattern[3]), int(pattern[4] or 1) or 1
+        stop = last + (1 if step > 0 else -1)
+        names = [name % number for number in range(first, stop, step)[:MAX_DATA_FILES]]
+    else:
+        names = [said]
+    return [header_path.parent / name for name in names if name]
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _open_itk(
     warnings = [] if oriented else [no_orientation(path, "LPS")]
     if not sized:
         warnings.append(no_voxel_size(path))
-    data_file = next(iter(data_files(path)), Path(path))
+    parts = data_files(path) or [Path(path)]
     itemsize = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID())).itemsize
     voxel_bytes = math.prod(shape) * itemsize
 
@@ -116,7 +116,8 @@ def _open_itk(
         return sitk.GetArrayFromImage(voxels).reshape(shape[::-1]).T
 
     def verify() -> None:
-        require_data(header, data_file, voxel_bytes)
+        for part in parts:
+            require_data(header, part, voxel_bytes // len(parts))
 
     return Image(path, shape, affine, geometry_header(shape, affine), load, verify, tuple(warnings), oriented)
 

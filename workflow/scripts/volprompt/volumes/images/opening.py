@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,13 @@ def open_image(path: str, series: str = "") -> Iterator[Image]:
     if source_format is None:
         raise unreadable(path, "no format that is read has this ending")
     for file in data_files(path):
+        if Path(os.path.normpath(Path(path).parent)) not in Path(os.path.normpath(file)).parents:
+            raise VolumeError(
+                path,
+                f"names the data file {file}, outside of its folder",
+                "data files beside or below their header",
+                "Move the data file there, and correct the header",
+            )
         if not file.is_file():
             part = "header" if ending_of(path) in source_format.data_endings else "data file"
             raise VolumeError(path, f"its {part} {file.name} is missing", remedy=f"Put it beside {Path(path).name}")
