@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import MadeOnce
-from tests.workflow.small_study import Study, new_study, snakemake_command
+from tests.workflow.small_study import Study, new_study
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +12,7 @@ def finished(made_once: MadeOnce) -> Study:
     """A study after its first, complete run; not to be changed."""
 
     def make(folder: Path) -> None:
-        run = new_study(folder).run(start=snakemake_command)
+        run = new_study(folder).run()
         assert run.code == 0, run.text
 
     return Study(made_once("finished", make))

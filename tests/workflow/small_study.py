@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +85,12 @@ class Study:
         """Replace top-level keys of the configuration."""
         (self.folder / "config.yaml").write_text(yaml.safe_dump({**self.config, **changes}, sort_keys=False))
 
-    def run(self, *arguments: str, start: Callable[..., Run] = snakemake) -> Run:
+    def run(self, *arguments: str) -> Run:
         """Run the workflow in the study's folder with the local profile."""
         profile = ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "2"]
         # Two small models side by side are faster than one after the other on two threads.
         workflow = ["--snakefile", str(self.workflow / "Snakefile"), "--set-threads", "segment=1"]
-        return start(self.folder, *workflow, "--configfile", "config.yaml", *profile, *arguments)
+        return snakemake(self.folder, *workflow, "--configfile", "config.yaml", *profile, *arguments)
 
     def plan(self) -> dict[str, int]:
         """Jobs that a run would do."""

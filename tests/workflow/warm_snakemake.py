@@ -2,7 +2,7 @@
 
 Each is forked from one process that has imported the packages, since importing them takes longer than the jobs of a
 small study and several times longer than planning it. The library is not among them: every process imports that of the
-workflow that it runs. The study that most tests look at comes from the command itself (`finished`).
+workflow that it runs. One whole study comes from the command itself (`test_a_hosted_module_runs_through`).
 """
 
 from __future__ import annotations
