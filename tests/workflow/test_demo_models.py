@@ -104,12 +104,11 @@ def scored(shards: list[Path], made_once: MadeOnce) -> dict[str, list[pd.DataFra
         found = combined(shard, model, EXPERIMENTS[model], shard / "prompts.parquet", folder)
         found.to_pickle(folder / "combined.pickle")
 
-    found: dict[str, list[pd.DataFrame]] = {model: [] for model in EXPERIMENTS}
-    for model, parts in found.items():
-        for shard in shards:
-            folder = made_once(f"{model}_{shard.name}", functools.partial(make, model, shard))
-            parts.append(pd.read_pickle(folder / "combined.pickle"))
-    return found
+    def rows(model: str, shard: Path) -> pd.DataFrame:
+        folder = made_once(f"{model}_{shard.name}", functools.partial(make, model, shard))
+        return pd.read_pickle(folder / "combined.pickle")
+
+    return {model: [rows(model, shard) for shard in shards] for model in EXPERIMENTS}
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,7 @@ def test_a_growing_folder_of_checkpoints(study: Study) -> None:
     study.configure(**config)
     one_model = ONE_EXPERIMENT
     assert study.plan() == one_model
-    run = study.run("tables")
+    run = study.run("--", "tables")
     assert run.code == 0, run.text
     assert study.plan() == REST
     masks = study.folder / "results" / "masks" / "training"
@@ -142,7 +142,7 @@ def test_a_growing_folder_of_checkpoints(study: Study) -> None:
     )
     (study.folder / "training" / "other.pth").unlink()
     assert study.plan() == one_model
-    run = study.run("tables")
+    run = study.run("--", "tables")
     assert run.code == 0, run.text
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert {path.name for path in masks.iterdir()} == {"tuned_step_100", "tuned_step_200"}
@@ -200,7 +200,7 @@ def test_new_volume_runs_its_shard_only(study: Study) -> None:
     before = pd.read_parquet(study.folder / "results" / "tables" / "scores.parquet")
     study.add_volume("knee_e", seed=5)
     assert study.plan() == ONE_SHARD
-    run = study.run("tables")
+    run = study.run("--", "tables")
     assert run.code == 0, run.text
     assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
     after = pd.read_parquet(study.folder / "results" / "tables" / "scores.parquet")
@@ -449,7 +449,7 @@ def test_what_was_made_again_is_made_once(study: Study) -> None:
     remove_scheme(study)
     zero_mask(study)
     assert study.plan() == ONE_JOB
-    run = study.run("tables")
+    run = study.run("--", "tables")
     assert run.code == 0, run.text
     assert study.plan() == REST
     for table in ("scores.parquet", "medians.parquet"):

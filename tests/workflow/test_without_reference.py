@@ -101,9 +101,10 @@ def test_the_report_is_there(clicked: Study) -> None:
 def test_scores_for_the_volumes_that_get_a_reference(clicked: Study, tmp_path: Path) -> None:
     study = clicked.copy_to(tmp_path)
     give_references(study, "knee_a")
-    run = study.run("tables")
+    planned = study.plan()
+    run = study.run("--", "tables")
     assert run.code == 0, run.text
-    assert run.jobs["segment"] == 1  # knee_a's shard alone
+    assert planned["segment"] == run.jobs["segment"] == 1  # knee_a's shard alone
     scores = pd.read_parquet(study.folder / "results" / "tables" / "scores.parquet")
     status = scores.groupby("volume")["status"].agg(lambda values: list(set(values)))
     assert status.to_dict() == {"knee_a": ["ok"], "knee_b": ["no_reference"], "knee_d": ["no_reference"]}

@@ -2,7 +2,7 @@
 
 Each is forked from one process that has imported the packages, since importing them takes longer than the jobs of a
 small study and several times longer than planning it. The library is not among them: every process imports that of the
-workflow that it runs. Runs with variables of Python's own, as those of a hosted module, come from the command itself.
+workflow that it runs. One whole study comes from the command itself (`test_a_hosted_module_runs_through`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def run_snakemake(folder: Path, arguments: Sequence[str], environment: dict[str,
     path = [*filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *_module_path()]
     with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
         surroundings = Surroundings(str(folder), environment, path, output.name, errors.name)
-        code = _wait(_start(_command, surroundings, list(arguments)))
+        forkserver.ensure_running()
+        code = _wait(_start(_command, surroundings, list(arguments), _server()))
         return code, output.read() + errors.read()
 
 
@@ -71,6 +72,24 @@ def _module_path() -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     program = "import json, sys; print(json.dumps(sys.path[1:]))"
     return json.loads(subprocess.check_output([sys.executable, "-c", program], env=environment))
+
+
+# Where multiprocessing keeps how its server of forks is reached.
+SERVER: Any = forkserver._forkserver
+REACHED_BY = ("_forkserver_address", "_forkserver_authkey")
+
+
+def _server() -> dict[str, Any]:
+    """How this process reaches the process that others are forked from."""
+    return {name: getattr(SERVER, name) for name in REACHED_BY if hasattr(SERVER, name)}
+
+
+def _use_server(reached: dict[str, Any]) -> None:
+    """Start processes from that server, too. By itself a process that came from one starts another one, which imports
+    everything again: more work than most of the jobs."""
+    for name, value in reached.items():
+        setattr(SERVER, name, value)
+    SERVER.ensure_running = lambda: None  # would not know the server, which is no child of this process
 
 
 def _start(target: Any, *arguments: Any) -> Any:
@@ -87,7 +106,7 @@ def _wait(process: Any) -> int:
     return process.exitcode
 
 
-def _command(surroundings: Surroundings, arguments: list[str]) -> None:
+def _command(surroundings: Surroundings, arguments: list[str], reached: dict[str, Any]) -> None:
     from snakemake.benchmark import benchmarked
     from snakemake.cli import main
     from snakemake.script import PythonScript
@@ -103,6 +122,7 @@ def _command(surroundings: Surroundings, arguments: list[str]) -> None:
         if code:
             raise subprocess.CalledProcessError(code, [sys.executable, path])
 
+    _use_server(reached)
     surroundings.enter()
     sys.path.append(ROOT)  # a job's process starts with this path, and has to find this module
     PythonScript.execute_script = execute_script
