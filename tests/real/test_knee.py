@@ -92,8 +92,8 @@ def test_masks_and_tables_of_every_scheme(shared_data: Path, tmp_path: Path) -> 
     """16 sagittal slices of the smaller file of the same knee (labels 1 femur, 2 tibia, 3 patella), from the patella to
     beyond the femur, small models of both families.
 
-    Untrained models speckle: on all 200 slices, measuring the surfaces of it takes two minutes. A report on real data is
-    made of a spinal cord (test_spinal_cord.py).
+    Untrained models speckle: on all 200 slices, measuring the surfaces of it takes two minutes. A report on real data
+    is made of a spinal cord (test_spinal_cord.py).
     """
     study: Study = new_study(tmp_path)
     row = knee(shared_data, "kneebones3dify_small") | {"image": "image.nii.gz", "reference": "labels.nii.gz"}
