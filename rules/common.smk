@@ -40,8 +40,11 @@ EVERY_JOB = [
 
 # Jobs read the workflow again; only the process that plans compares results with the configuration.
 if workflow.is_main_process:
-    with logging_to_console("plan"):
-        write_stamps(STUDY)
+    try:
+        with logging_to_console("plan"):
+            write_stamps(STUDY)
+    except VolpromptError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def sheet_rows(wildcards):

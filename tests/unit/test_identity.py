@@ -80,6 +80,14 @@ def test_a_damaged_identity_is_none(masks: Path, text: str) -> None:
         digest_of_intact(masks)
 
 
+def test_an_identity_that_was_edited_is_none(masks: Path) -> None:
+    path = identity_path(masks)
+    content = json.loads(path.read_text())
+    for key, value in (("files", {}), ("settings", {"precision": "bfloat16"}), ("settings", None), ("made_from", [1])):
+        path.write_text(json.dumps({**content, key: value}))
+        assert read_identity(masks) is None
+
+
 def test_files_that_are_missing_or_were_edited_are_named_before_they_are_used(masks: Path) -> None:
     os.utime(masks / "run.parquet", (1, 1))  # touched
     digest_of_intact(masks)

@@ -36,10 +36,11 @@ def counts(text: str) -> dict[str, tuple[int, int]]:
     return {what.strip(): (int(held), int(all_)) for held, all_, what in re.findall(r"(\d+) of (\d+)  ([^(\n]+)", text)}
 
 
-IDENTITIES, FILES, SOURCES, SCORES, TABLES = (
+IDENTITIES, FILES, SOURCES, CHECKPOINTS, SCORES, TABLES = (
     "results made from what the configuration asks for",
     "files of results with the bytes that were written",
     "images and references with the bytes that were read",
+    "checkpoints with the bytes that the masks were made with",
     "volumes of a model that are scored the same again",
     "tables that follow from the scores",
 )
@@ -54,6 +55,7 @@ def test_a_finished_study_holds(finished: Study, verify: Verify) -> None:
     # convert and prompts of 2 shards, masks and scores of 2 models x 2 shards, tables, report, end
     assert found[IDENTITIES] == (15, 15)
     assert found[SOURCES] == (6, 6)
+    assert found[CHECKPOINTS] == (2, 2)
     assert found[SCORES] == (6, 6)
     assert found[TABLES] == (14, 14)
     held, looked_at = found[FILES]
@@ -92,6 +94,14 @@ def flip_a_byte_of_the_page(study: Study) -> None:
     keep_times(path, lambda: path.write_text(path.read_text().replace("<body", "<BODY", 1)))
 
 
+def damage_a_checkpoint(study: Study) -> None:
+    """Inside, where its directory does not show it."""
+    path = study.folder / "models" / "small.pth"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    keep_times(path, lambda: path.write_bytes(bytes(content)))
+
+
 def forge_scores(study: Study) -> None:
     """Better scores, with an identity that agrees with them."""
     path = first(study, "scores/sam1/*/000.parquet")
@@ -123,6 +133,7 @@ def delete_a_mask(study: Study) -> None:
     [
         (edit_an_image, {SOURCES}, "volumes/knee_d_image.nii.gz has other bytes"),
         (flip_a_byte_of_the_page, {FILES}, "report: index.html was edited"),
+        (damage_a_checkpoint, {CHECKPOINTS}, "models/small.pth: it has other bytes"),
         (forge_scores, {SCORES, TABLES}, "scores/sam1/small_sam/000, volume knee_d: dice of "),
         (forge_the_median_table, {TABLES}, "medians.csv: other values come out"),
         (ask_for_another_tolerance, {IDENTITIES}, "surface_tolerance_mm: 1.0, now 2.0"),

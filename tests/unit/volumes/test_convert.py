@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 from tests.unit.image_files import oblique, stored_as
 
+from volprompt.identity import read_identity
+from volprompt.volumes import convert
 from volprompt.volumes.convert import convert_shard, convert_volume, jpeg75, window
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, read_volume_table
 from volprompt.volumes.images.image import VolumeError
@@ -461,6 +463,27 @@ def test_a_reference_without_any_configured_label(
 
 
 # Shards
+
+
+def test_a_source_that_is_written_to_while_it_is_read(
+    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames may be those of either file: the volume fails, and the next plan converts it again."""
+    converted = convert.convert_volume
+
+    def exchanged_meanwhile(*arguments: Any) -> dict[str, Any]:
+        made = converted(*arguments)
+        Path(image).write_bytes(Path(image).read_bytes())
+        return made
+
+    monkeypatch.setattr(convert, "convert_volume", exchanged_meanwhile)
+    convert_shard([row(image)], FRAMES, BONES, tmp_path / "000")
+    (found,) = read_volume_table(tmp_path / "000").itertuples()
+    assert found.status == "failed"
+    assert "was written to while it was read" in found.reason
+    identity = read_identity(tmp_path / "000")
+    assert identity is not None
+    assert set(identity.made_from.values()) == {""}
 
 
 def test_a_volume_that_fails_leaves_the_others_alone(tmp_path: Path, image: str) -> None:

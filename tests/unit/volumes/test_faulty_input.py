@@ -318,6 +318,42 @@ def data_by_an_absolute_path(folder: Path) -> Input:
     return Input(header)
 
 
+def with_bytes(folder: Path, old: bytes, new: bytes) -> Input:
+    """A series in whose headers some bytes are others."""
+    for path in write_dicom(folder / "series", grey(), AFFINE):
+        content = path.read_bytes()
+        assert content.count(old) == 1
+        path.write_bytes(content.replace(old, new))
+    return Input(folder / "series")
+
+
+def no_transfer_syntax(folder: Path) -> Input:
+    return with_bytes(folder, b"\x02\x00\x10\x00UI", b"\x02\x00\x00\x01UI")
+
+
+def private_transfer_syntax(folder: Path) -> Input:
+    return with_bytes(folder, b"1.2.840.10008.1.2.1\0", b"1.2.3.4.5.6.7.8.9.0\0")
+
+
+def no_voxels(folder: Path) -> Input:
+    path = nifti(folder)
+    content = bytearray(path.read_bytes())
+    content[42:44] = (0).to_bytes(2, "little")  # dim[1]
+    path.write_bytes(bytes(content))
+    return Input(path)
+
+
+def more_than_gzip_can_hold(folder: Path) -> Input:
+    """The size at the end of a gzip file counts modulo 2**32."""
+    path = nifti(folder)
+    content = bytearray(path.read_bytes())
+    content[42:48] = b"".join(length.to_bytes(2, "little") for length in (2048, 1024, 1024))
+    packed = bytearray(gzip.compress(bytes(content)))
+    packed[-4:] = ((352 + 2048 * 1024 * 1024 * 2) % 2**32).to_bytes(4, "little")
+    (folder / "image.nii.gz").write_bytes(bytes(packed))
+    return Input(folder / "image.nii.gz")
+
+
 def sheared(folder: Path) -> Input:
     affine = AFFINE.copy()
     affine[1, 0] = 0.8
@@ -467,6 +503,10 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("holds colours or inverted grey values; expected MONOCHROME2", colour_dicom, True),
     ("has no valid ImagePositionPatient", no_position, True),
     ("has no valid PixelSpacing", no_pixel_spacing, True),
+    ("says nothing of how its pixels are written (TransferSyntaxUID)", no_transfer_syntax, True),
+    ("says nothing of how its pixels are written (TransferSyntaxUID)", private_transfer_syntax, True),
+    ("has ... voxels; expected at least one along each axis", no_voxels, True),
+    ("the file is damaged or cut off (at most ... bytes unpacked, N expected)", more_than_gzip_can_hold, True),
     ("the file is damaged or cut off (header of ...)", cut_slice, True),
     ("the file is damaged or cut off (... has less than the N bytes of its pixels)", few_pixels, True),
     ("the file is damaged or cut off (the pixels of ... cannot be decoded)", broken_codec, False),

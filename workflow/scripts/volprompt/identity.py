@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ def signature_of(files: Iterable[Path], folder: Path) -> str:
     rows = []
     for file in files:
         status = file.stat()
-        row = [str(file.relative_to(folder)), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        row = [os.path.relpath(file, folder), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         rows.append(row)
     return digest_of(sorted(rows))
 
@@ -128,7 +129,8 @@ def read_identity(output: str | Path) -> Identity | None:
         if content["schema_version"] != SCHEMA_VERSION:
             return None
         files = {name: FileMark(*mark) for name, mark in content["files"].items()}
-        return Identity(content["settings"], content["made_from"], files, content["signatures"])
+        identity = Identity(dict(content["settings"]), dict(content["made_from"]), files, dict(content["signatures"]))
+        return identity if identity.digest == content["digest"] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

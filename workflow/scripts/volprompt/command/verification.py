@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from volprompt.errors import VolpromptError
-from volprompt.files import read_table
+from volprompt.files import read_table, sha256_of
 from volprompt.identity import changed_files, identity_path
 from volprompt.scores.scores import score_masks
 from volprompt.study.identities import Ledger, Output, outputs
@@ -55,6 +55,7 @@ def verify(study: Study, sample: int | None, seed: int) -> Iterator[Check]:
     yield check_identities(every, ledger)
     yield check_files(every, ledger)
     yield check_sources(every, ledger)
+    yield check_checkpoints(study, every, ledger)
     yield check_scores(study, every, sample, seed)
     yield check_tables(study, every)
 
@@ -90,6 +91,20 @@ def check_sources(every: Sequence[Output], ledger: Ledger) -> Check:
         for name, source in output.sources.items():
             same = readable_sha256(source) == identity.made_from.get(name)
             check.add(name, [] if same else [f"{source} has other bytes"])
+    return check
+
+
+def check_checkpoints(study: Study, every: Sequence[Output], ledger: Ledger) -> Check:
+    """Whether each checkpoint has the bytes that the masks were made with; one that is not there is left out."""
+    check = Check("checkpoints with the bytes that the masks were made with")
+    used: dict[str, set[str]] = defaultdict(set)
+    for output in every:
+        identity = ledger.identity(output.path) if output.rule == "segment" else None
+        if identity is not None and "checkpoint" in identity.settings:
+            used[study.checkpoints[output.path.parent.name].file].add(identity.settings["checkpoint"]["sha256"])
+    for file, digests in used.items():
+        if Path(file).is_file():
+            check.add(file, [] if digests == {sha256_of(file)} else ["it has other bytes"])
     return check
 
 

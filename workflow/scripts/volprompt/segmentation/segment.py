@@ -12,7 +12,7 @@ import pandas as pd
 from volprompt.checkpoints.catalogue import CheckpointError
 from volprompt.checkpoints.digests import archive_digest
 from volprompt.files import sha256_of, table_metadata, write_table
-from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
+from volprompt.identity import NO_SETTINGS, digest_of_intact, signature_of, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
 from volprompt.models.loading import load_model
@@ -58,7 +58,7 @@ def segment_shard(
     facts: dict[str, Any] = {"model": model["name"]}
     if len(ready):
         parsed = Inference(**inference)
-        loaded, facts = _prepare(model, checkpoint, parsed, threads)
+        loaded, facts, weights = _prepare(model, checkpoint, parsed, threads)
         settings = JobSettings(
             volumes_folder=Path(volumes),
             masks_folder=Path(masks),
@@ -75,16 +75,17 @@ def segment_shard(
     run_table = pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts))
     write_table(run_table, Path(masks) / "run.parquet")
     if len(ready):
-        sha256 = facts["checkpoint_sha256"]
-        content = archive_digest(Path(checkpoint)) or sha256
-        identity = {**identity, "checkpoint": {"sha256": sha256, "content": content}}
+        identity = {**identity, "checkpoint": weights}
     write_identity(masks, identity, made_from)
 
 
 def _prepare(
     model: Mapping[str, Any], checkpoint: str, inference: Inference, threads: int | None
-) -> tuple[PromptableModel, dict[str, Any]]:
-    """Choose the device, verify the checkpoint and load the model; also what every row of the run table repeats."""
+) -> tuple[PromptableModel, dict[str, Any], dict[str, str]]:
+    """Choose the device, verify the checkpoint and load the model.
+
+    Returns the model, what every row of the run table repeats, and the digests of the weights by their kind.
+    """
     watch = Stopwatch()
     with watch.phase("import"):
         import torch
@@ -94,8 +95,11 @@ def _prepare(
             keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
+    file = Path(checkpoint)
+    before = signature_of([file], file.parent)
     with watch.phase("verify"):
-        found = sha256_of(checkpoint)
+        found = sha256_of(file)
+        content = archive_digest(file) or found
     kind, _, expected = model["digest"].partition(":")
     if kind == "sha256" and found != expected:
         raise CheckpointError(
@@ -103,6 +107,8 @@ def _prepare(
             "fetched again, or give your own checkpoint another name."
         )
     loaded = load_model(model, checkpoint, device, watch.phase)
+    if signature_of([file], file.parent) != before:
+        raise CheckpointError(f"{checkpoint} was written to while it was loaded. Run again once it is complete.")
     seconds = ", ".join(f"{phase} {spent:.1f} s" for phase, spent in watch.seconds.items())
     logger.info("%s: %s parameters (%s)", model["name"], f"{loaded.parameters:,}", seconds)
     facts = {
@@ -114,7 +120,7 @@ def _prepare(
         **{f"seconds_{phase}": spent for phase, spent in watch.seconds.items()},
         "versions": json.dumps(package_versions(model["family"])),
     }
-    return loaded, facts
+    return loaded, facts, {"sha256": found, "content": content}
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> str:

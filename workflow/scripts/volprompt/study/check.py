@@ -86,7 +86,11 @@ def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None)
                 return image
         except VolumeError as error:
             faults.append(_fault(row["volume"], error))
-            return None
+        except Exception as error:  # what a reader stumbles over is the fault of this file alone
+            faults.append(
+                Fault(row["volume"], path, f"{type(error).__name__}: {error}", "an image that can be read", "")
+            )
+        return None
 
     image = header(row["image"], row.get("series", ""))
     reference = header(row["reference"]) if row["reference"] else None

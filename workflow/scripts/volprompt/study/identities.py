@@ -212,10 +212,14 @@ class Ledger:
 def setting_differences(rule: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """In what an output's settings differ from the wanted ones.
 
-    What SPARE names may be stored and no longer wanted. Of a checkpoint one digest of a kind that both have decides.
+    What SPARE names may be stored and no longer wanted, but for structures whose points are negative for others. Of a
+    checkpoint one digest of a kind that both have decides.
     """
     stored, wanted = dict(stored), dict(wanted)
-    for key in SPARE.get(rule, frozenset()) & stored.keys():
+    spare = SPARE.get(rule, frozenset())
+    if any(scheme.get("negatives") == "others" for scheme in wanted.get("schemes", {}).values() if rule == "segment"):
+        spare -= {"structures"}  # every structure gives points to the others
+    for key in spare & stored.keys():
         stored[key] = _still_wanted(stored[key], wanted[key])
     if "checkpoint" in wanted:
         first, second = stored.pop("checkpoint", {}), wanted.pop("checkpoint")

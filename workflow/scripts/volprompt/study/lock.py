@@ -27,13 +27,18 @@ def lock_results(results: str | Path) -> FileLock | None:
     results = Path(results)
     results.mkdir(parents=True, exist_ok=True)
     # A mark that a file system without locks would be given instead would outlive a run that dies.
-    lock = FileLock(results / LOCK, timeout=0, fallback_to_soft=False)
+    lock = FileLock(results / LOCK, timeout=0, mode=0o666, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         raise ResultsInUse(
             f"{results} is in use by another run ({_holder(results)}). Wait until it has ended, or give this study "
             "another folder with `results:`."
+        ) from None
+    except PermissionError:
+        raise ResultsInUse(
+            f"{results / LOCK} belongs to somebody else and cannot be opened ({_holder(results)}). If no run is "
+            "going on there, delete it."
         ) from None
     except (OSError, NotImplementedError) as error:
         logger.warning(

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from volprompt.files import write_text
+from volprompt.errors import VolpromptError
+from volprompt.files import atomic
 from volprompt.logs import NOTICE, logger
 from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
@@ -21,6 +22,10 @@ FOLDER = ".stamps"
 # Seconds since 1970: older than any output.
 LONG_PAST = 1
 SHOWN = 10
+
+
+class UnwritableResults(VolpromptError):
+    """A folder of results in which nothing can be noted."""
 
 
 def stamp_of(study: Study, output: Output) -> Path:
@@ -40,7 +45,7 @@ def write_stamps(study: Study) -> None:
     """Compare every output with what the configuration asks for, set its stamp, and log what is made again and why."""
     again: list[str] = []
     for output, faults in compare(study):
-        write_stamp(stamp_of(study, output), faults)
+        write_stamp(stamp_of(study, output), output.path, faults)
         if faults and output.path.exists():
             again.append(f"  - {output.name}: {'; '.join(faults)}")
     if again:
@@ -49,13 +54,31 @@ def write_stamps(study: Study) -> None:
         logger.log(NOTICE, "%s", "\n".join(lines))
 
 
-def write_stamp(stamp: Path, faults: list[str]) -> None:
-    """Make a stamp new, with the faults as its text, or old where there are none."""
-    if faults:
-        # Snakemake takes an input whose checksum it has on record for unchanged, however new it is.
-        write_text(stamp, "\n".join([*faults, f"seen at {time.time_ns()}", ""]))
+def write_stamp(stamp: Path, output: Path, faults: list[str]) -> None:
+    """Make a stamp newer than its output, with the faults as its text, or old where there are none.
+
+    Raises UnwritableResults.
+    """
+    if not faults and stamp.exists() and stamp.stat().st_mtime == LONG_PAST:
         return
-    if not stamp.exists():
-        write_text(stamp, "")
-    if stamp.stat().st_mtime != LONG_PAST:
-        os.utime(stamp, (LONG_PAST, LONG_PAST))
+    try:
+        with atomic(stamp) as new:  # and not in place: the time of a file can be set by its owner alone
+            # Snakemake takes an input whose checksum it has on record for unchanged, however new it is.
+            text = "\n".join([*faults, f"seen at {time.time_ns()}", ""]) if faults else ""
+            new.write_text(text, encoding="utf-8")
+            at = max(time.time(), _newest(output) + 1) if faults else LONG_PAST
+            os.utime(new, (at, at))
+    except OSError as error:
+        raise UnwritableResults(
+            f"{stamp.parent} cannot be written ({error.strerror}), and planning notes there which results are not what "
+            "is asked for. Get the right to write, or give this study another folder with `results:`."
+        ) from None
+
+
+def _newest(output: Path) -> float:
+    """The newest time of an output, with what lies in its folder, or beside it under its name; 0 without any.
+
+    It can lie in the future, where a copy came from another time zone, or a clock was set back.
+    """
+    files = output.rglob("*") if output.is_dir() else output.parent.glob(f"{output.stem}*")
+    return max((file.lstat().st_mtime for file in [output, *files] if os.path.lexists(file)), default=0.0)

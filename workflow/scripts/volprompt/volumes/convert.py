@@ -153,8 +153,14 @@ def convert_shard(
             "source": row["image"],
             "reference": row["reference"],
         }
+        changed = False
         try:
             made = convert_volume(row, frames, labels, folder, resample)
+            changed = any(
+                signature_of_source(source) != signatures[f"{row['volume']} {role}"] for role, source in sources.items()
+            )
+            if changed:
+                raise VolumeError(row["image"], "image or reference was written to while it was read", "", "Run again")
             for warning in made["warnings"]:
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
@@ -170,7 +176,8 @@ def convert_shard(
             what = "FAILED"
         digests = {"image": made.get("sha256"), "reference": made.get("reference_sha256")}
         for role, source in sources.items():
-            made_from[f"{row['volume']} {role}"] = digests[role] or readable_sha256(source)
+            # Without a digest the next plan takes the source for another one.
+            made_from[f"{row['volume']} {role}"] = "" if changed else digests[role] or readable_sha256(source)
         table.append({**VOLUME_COLUMNS, **known, **made})
         progress.step(row["volume"], what)
     write_table(pd.DataFrame(table), folder / "volumes.parquet")

@@ -143,11 +143,21 @@ def _read_header(member: Member, path: str) -> Slice | None:
         rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
         bits, samples = int(header.get("BitsAllocated") or 16), int(header.get("SamplesPerPixel") or 1)
         frames = int(header.get("NumberOfFrames") or 1)
-        compressed = header.file_meta.TransferSyntaxUID.is_compressed
+        syntax = header.file_meta.get("TransferSyntaxUID")
     except Exception as error:  # pydicom raises anything on a broken header; its text may quote the header
         raise damaged(path, f"header of {member.name}: {type(error).__name__}") from None
     if not rows or not columns:
+        if syntax is None:
+            raise damaged(path, f"header of {member.name}: nothing is left of it")
         return None
+    if syntax is None or not syntax.is_transfer_syntax:
+        raise VolumeError(
+            path,
+            f"{member.name} says nothing of how its pixels are written (TransferSyntaxUID), or in private words",
+            "one of DICOM's transfer syntaxes",
+            "Convert the series, for example with gdcmconv",
+        )
+    compressed = syntax.is_compressed or syntax.is_deflated
     expected = rows * columns * samples * frames * bits // 8
     if not compressed and member.path.stat().st_size < expected:
         raise damaged(path, f"{member.name} has less than the {expected} bytes of its pixels")

@@ -9,6 +9,8 @@ from isal import igzip, igzip_lib
 
 from volprompt.volumes.images.image import BROKEN, VolumeError, damaged
 
+# DEFLATE makes at most 258 bytes of two bits (RFC 1951).
+LARGEST_RATIO = 1032
 BROKEN_GZIP: Any = (*BROKEN, igzip_lib.IsalError)
 
 
@@ -26,6 +28,8 @@ def require_unpacked_bytes(file: Path, expected: int, path: str) -> None:
     something else, the file is unpacked to see.
     """
     size = file.stat().st_size
+    if expected > size * LARGEST_RATIO:
+        raise _cut_off(file, f"at most {size * LARGEST_RATIO} bytes unpacked", expected, path)
     with file.open("rb") as stream:
         stream.seek(-min(4, size), 2)
         promised = int.from_bytes(stream.read(), "little")

@@ -80,6 +80,13 @@ class Image:
     warnings: tuple[str, ...] = ()
     oriented: bool = True
 
+    def __post_init__(self) -> None:
+        """Raise VolumeError if there is no voxel."""
+        if min(self.shape) < 1:
+            raise VolumeError(
+                self.path, f"has {' x '.join(map(str, self.shape))} voxels", "at least one along each axis"
+            )
+
 
 def geometry_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:
     """Make a NIfTI-1 header that places a grid in the scanner's space, for sources of other formats.

@@ -53,7 +53,7 @@ def _open(path: str, image_class: Any) -> Image:
     if stored.get_data_dtype().kind not in "iufb":
         raise not_one_number(path, "colours or complex numbers")
     image = stored
-    if len(image.shape) == 4 and image.shape[3] == 1:
+    if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         try:
             image = nib.funcs.squeeze_image(image)  # reads the voxels
         except BROKEN as error:

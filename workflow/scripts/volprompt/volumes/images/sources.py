@@ -49,13 +49,16 @@ def parts_of(path: str | Path) -> list[Path]:
 def sha256_of_source(path: str | Path) -> str:
     """Return the SHA-256 of a source, as 64 hexadecimal digits.
 
-    The digest of a single file is that of its content. The digest of several files is that of their digests, sorted and
-    joined by line feeds, so it does not depend on their names. Raises OSError if a file cannot be read.
+    The digest of a single file is that of its content. The digest of several files is that of their digests, joined by
+    line feeds: in the order of their names, since a header says which part a data file holds; those of a folder sorted,
+    so that it does not depend on names. Raises OSError if a file cannot be read.
     """
     parts = parts_of(path)
-    digests = sorted(sha256_of(part) for part in parts)
+    digests = [sha256_of(part) for part in sorted(parts, key=lambda part: part.name)]
     if parts == [Path(path)]:
         return digests[0]
+    if Path(path).is_dir():
+        digests.sort()
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
