@@ -587,3 +587,14 @@ def test_a_reference_on_another_grid_is_no_fault_where_it_is_resampled(tmp_path:
     row = other_grid(tmp_path).row
     assert len(check_volumes([row], "sagittal", None, tmp_path / "faults.tsv")) == 1
     assert check_volumes([row], "sagittal", "nearest", tmp_path / "faults.tsv") == []
+
+
+def test_what_a_reader_stumbles_over_is_the_fault_of_its_volume(tmp_path: Path) -> None:
+    """Sides that no NIfTI header can hold, beside a volume without fault."""
+    good, huge = Input(nifti(tmp_path)), tmp_path / "huge.mha"
+    header = "ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 100000 100000 100000\n"
+    huge.write_text(header + "ElementSpacing = 1 1 1\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n")
+    rows = [good.row, {**Input(huge).row, "volume": "huge"}]
+    (fault,) = check_volumes(rows, "sagittal", None, tmp_path / "faults.tsv")
+    assert (fault.volume, fault.file) == ("huge", str(huge))
+    assert fault.finding.startswith("HeaderDataError: ")

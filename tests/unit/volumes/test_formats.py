@@ -196,6 +196,13 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_voxels(opened), voxels[0].T)
 
 
+def test_all_trailing_axes_of_length_one_are_dropped(tmp_path: Path) -> None:
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4, 1, 1)
+    path = write_nifti(tmp_path / "image.nii.gz", voxels, np.eye(4))
+    with open_image(path) as opened:
+        np.testing.assert_array_equal(read_voxels(opened), voxels[..., 0, 0])
+
+
 # A source's parts and its digest
 
 

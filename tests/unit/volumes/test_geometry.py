@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,32 +22,18 @@ SIZES = (2.0, 0.5, 0.7)
 VOXELS = np.arange(6 * 8 * 10, dtype=np.int16).reshape(6, 8, 10)
 
 
-def nifti1(path: Path) -> Path:
-    image = nib.Nifti1Image(VOXELS, None)
+def save_sizes_alone(image_class: Any, data: str, header: str, path: Path) -> Path:
+    """Save an image with voxel sizes and no orientation. data, header: endings of its two files, or of the one."""
+    image = image_class(VOXELS, None)
     image.header.set_zooms(SIZES)
-    nib.save(image, path.with_suffix(".nii"))
-    return path.with_suffix(".nii")
+    nib.save(image, path.with_suffix(data))
+    return path.with_suffix(header)
 
 
-def nifti2(path: Path) -> Path:
-    image = nib.Nifti2Image(VOXELS, None)
-    image.header.set_zooms(SIZES)
-    nib.save(image, path.with_suffix(".nii.gz"))
-    return path.with_suffix(".nii.gz")
-
-
-def pair(path: Path) -> Path:
-    image = nib.Nifti1Pair(VOXELS, None)
-    image.header.set_zooms(SIZES)
-    nib.save(image, path.with_suffix(".img"))
-    return path.with_suffix(".hdr")
-
-
-def analyze(path: Path) -> Path:
-    image = nib.AnalyzeImage(VOXELS, None)
-    image.header.set_zooms(SIZES)
-    nib.save(image, path.with_suffix(".img"))
-    return path.with_suffix(".hdr")
+nifti1 = partial(save_sizes_alone, nib.Nifti1Image, ".nii", ".nii")
+nifti2 = partial(save_sizes_alone, nib.Nifti2Image, ".nii.gz", ".nii.gz")
+pair = partial(save_sizes_alone, nib.Nifti1Pair, ".img", ".hdr")
+analyze = partial(save_sizes_alone, nib.AnalyzeImage, ".img", ".hdr")
 
 
 def mgh(path: Path) -> Path:

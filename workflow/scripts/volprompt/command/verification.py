@@ -13,7 +13,7 @@ import pandas as pd
 
 from volprompt.errors import VolpromptError
 from volprompt.files import read_table, sha256_of
-from volprompt.identity import changed_files, identity_path
+from volprompt.identity import Identity, changed_files, identity_path
 from volprompt.scores.scores import score_masks
 from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
@@ -68,13 +68,18 @@ def check_identities(every: Sequence[Output], ledger: Ledger) -> Check:
     return check
 
 
+def _with_identities(every: Sequence[Output], ledger: Ledger) -> Iterator[tuple[Output, Identity]]:
+    """Give the results that have an identity; `check_identities` reports the others."""
+    for output in every:
+        identity = ledger.identity(output.path)
+        if identity is not None:
+            yield output, identity
+
+
 def check_files(every: Sequence[Output], ledger: Ledger) -> Check:
     """Whether each file of the results has the bytes that were written, whatever its time of modification."""
     check = Check("files of results with the bytes that were written")
-    for output in every:
-        identity = ledger.identity(output.path)
-        if identity is None:
-            continue  # the first check has reported it
+    for output, identity in _with_identities(every, ledger):
         faults = changed_files(identity, identity_path(output.path).parent, trust_times=False)
         check.looked_at += len(identity.files)
         check.faults += [f"{output.name}: {fault}" for fault in faults]
@@ -84,10 +89,7 @@ def check_files(every: Sequence[Output], ledger: Ledger) -> Check:
 def check_sources(every: Sequence[Output], ledger: Ledger) -> Check:
     """Whether each image and reference has the bytes that were read."""
     check = Check("images and references with the bytes that were read")
-    for output in every:
-        identity = ledger.identity(output.path)
-        if identity is None:
-            continue
+    for output, identity in _with_identities(every, ledger):
         for name, source in output.sources.items():
             same = readable_sha256(source) == identity.made_from.get(name)
             check.add(name, [] if same else [f"{source} has other bytes"])
@@ -98,9 +100,8 @@ def check_checkpoints(study: Study, every: Sequence[Output], ledger: Ledger) -> 
     """Whether each checkpoint has the bytes that the masks were made with; one that is not there is left out."""
     check = Check("checkpoints with the bytes that the masks were made with")
     used: dict[str, set[str]] = defaultdict(set)
-    for output in every:
-        identity = ledger.identity(output.path) if output.rule == "segment" else None
-        if identity is not None and "checkpoint" in identity.settings:
+    for output, identity in _with_identities(every, ledger):
+        if output.rule == "segment" and "checkpoint" in identity.settings:
             used[study.checkpoints[output.path.parent.name].file].add(identity.settings["checkpoint"]["sha256"])
     for file, digests in used.items():
         if Path(file).is_file():
@@ -123,17 +124,16 @@ def check_scores(study: Study, every: Sequence[Output], sample: int | None, seed
     for output, volume in chosen:
         volumes_of.setdefault(output.path, (output, []))[1].append(volume)
     for output, volumes in volumes_of.values():
-        for volume, fault in _score_again(study, output, volumes).items():
+        for volume, fault in _score_again(output, volumes).items():
             check.add(f"{output.name}, volume {volume}", fault)
     return check
 
 
-def _score_again(study: Study, output: Output, volumes: Sequence[str]) -> dict[str, list[str]]:
+def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]:
     """What differs between stored and repeated scores, by volume."""
     experiment, model = output.path.parts[-3:-1]
-    schemes = {name: study.settings.schemes[name].predictor for name in study.experiments[experiment].schemes}
-    labels = {name: study.labels[name] for name in study.scored_structures}
-    tolerance = study.settings.scores.surface_tolerance_mm
+    schemes, labels = output.settings["schemes"], output.settings["structures"]
+    tolerance = output.settings["scores"]["surface_tolerance_mm"]
     try:
         stored = read_table(output.path)
         again, _ = score_masks(
