@@ -19,6 +19,7 @@ rule convert:
         frames=STUDY.settings.frames.model_dump(mode="json"),
         labels=LABELS,
         resample=STUDY.settings.references.resample,
+        ignored=STUDY.ignored,
         identity=lambda wildcards: convert_settings(STUDY, wildcards.shard),
     message:
         "Convert the volumes of shard {wildcards.shard}"

@@ -23,6 +23,7 @@ rule score:
             for name in STUDY.experiments[wildcards.experiment].schemes
         },
         labels=SCORED_LABELS,
+        ignored=STUDY.ignored,
         surface_tolerance_mm=STUDY.settings.scores.surface_tolerance_mm,
         identity=lambda wildcards: score_settings(STUDY, wildcards.experiment),
     message:

@@ -25,6 +25,7 @@ REST = {"report": 1, "all": 1}
 TABLES = {"aggregate": 1, **REST}
 ONE_EXPERIMENT = {"segment": 2, "score": 2, **TABLES}
 ONE_SHARD = {"convert": 1, "extract_prompts": 1, "segment": 2, "score": 2, **TABLES}
+EVERYTHING = {"convert": 2, "extract_prompts": 2, "segment": 4, "score": 4, **TABLES}
 ONE_JOB = {"segment": 1, "score": 1, **TABLES}
 
 
@@ -375,6 +376,14 @@ def tolerance(study: Study) -> None:
     study.configure(scores={"surface_tolerance_mm": 2.0})
 
 
+def ignore_a_label(study: Study) -> None:
+    study.configure(ignore={"labels": [99]})
+
+
+def grey_window(study: Study) -> None:
+    study.configure(frames={**study.config.get("frames", {}), "window": [0, 1000]})
+
+
 def allowed_failures(study: Study) -> None:
     study.configure(max_failed_fraction=0.5)
 
@@ -440,6 +449,8 @@ def damage_volume_table(study: Study) -> None:
         (mask_missing_in_a_copy_from_the_future, ONE_JOB),
         (device_auto, {}),
         (tolerance, {"score": 4, **TABLES}),
+        (ignore_a_label, EVERYTHING),
+        (grey_window, EVERYTHING),
         (allowed_failures, {"report": 1, "all": 1}),
         (delete_mask, ONE_JOB),
         (zero_mask, ONE_JOB),

@@ -10,5 +10,6 @@ with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
         labels=snakemake.params.labels,
         folder=snakemake.output[0],
         resample=snakemake.params.resample,
+        ignored=snakemake.params.ignored,
         identity=snakemake.params.identity,
     )

@@ -16,5 +16,6 @@ with logging_to(snakemake.log[0], f"score {wildcards.experiment}/{wildcards.mode
         tolerance_mm=snakemake.params.surface_tolerance_mm,
         scores=snakemake.output.scores,
         slices=snakemake.output.slices,
+        ignored=snakemake.params.ignored,
         identity=snakemake.params.identity,
     )

@@ -18,6 +18,7 @@ from volprompt.scores.scores import (
     Reference,
     dice,
     overlap,
+    score_masks,
     score_shard,
     score_volume,
     slice_counts,
@@ -174,6 +175,24 @@ def test_slice_table_of_a_volume() -> None:
     ]
 
 
+def test_ignored_voxels_count_nowhere() -> None:
+    """Predicted voxels there are no error, and lacking ones none either: by hand 2 x 2 / (3 + 2) outside of them."""
+    femur, ignored = line(1, 2), line(4, 5, 6, 7)
+    table, slices = score_volume(
+        {"femur": line(1, 2, 3, 4, 5)}, Reference({"femur": femur}, (1.0, 1.0, 1.0), ignored), 1.0
+    )
+    assert set(table["dice"]) == {0.8}
+    assert slices[["intersection", "predicted", "reference"]].values.tolist() == [[2, 3, 2]]
+    assert by_structure(table, "volume_mm3")["femur"] == 3
+
+
+@pytest.mark.parametrize("predicted", [line(1, 2, 3), line(1, 2, 3, 4, 6)])
+def test_a_perfect_mask_beside_ignored_voxels(predicted: np.ndarray) -> None:
+    reference = Reference({"femur": line(1, 2, 3)}, (1.0, 1.0, 1.0), line(4, 5, 6, 7))
+    table, _ = score_volume({"femur": predicted}, reference, 1.0)
+    assert table[["dice", "nsd", "hd95_mm", "assd_mm"]].drop_duplicates().values.tolist() == [[1, 1, 0, 0]]
+
+
 # A shard: `whole` has masks and reference, `bare` no reference, `broken` could not be converted, `lost` has no masks
 # under one of two schemes.
 
@@ -281,6 +300,21 @@ def test_scores_of_a_shard(shard: Path) -> None:
     metadata = table_metadata(shard / "scores.parquet")
     assert metadata["surface_tolerance_mm"] == "1.0"
     assert metadata["surface_areas"].startswith("surface-distance ")
+
+
+def test_ignored_labels_of_a_shard(shard: Path) -> None:
+    """The mask named tibia lies on label 3 alone, which here is ignored and belongs to no structure."""
+    rows = [{"volume": "whole", "image": str(shard / "image.nii"), "reference": str(shard / "labels.nii")}]
+    frames = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
+    convert_shard(rows, frames, {"tibia": [1]}, shard / "ignoring", ignored=[3])
+    assert read_volume_table(shard / "ignoring").loc[0, "warnings"].tolist() == []
+    pixels = {}
+    for ignored in ([], [3]):
+        _, slices = score_masks(
+            shard / "ignoring", shard / "masks", ("e", "m"), {"point": "image"}, {"tibia": [1]}, 1.0, ignored
+        )
+        pixels[bool(ignored)] = slices["predicted"].tolist()
+    assert pixels == {False: [0, 2], True: [0, 0]}
 
 
 def test_slices_of_a_shard(shard: Path) -> None:

@@ -42,6 +42,31 @@ def test_surface_of_one_voxel() -> None:
     np.testing.assert_allclose(surface.areas, surface.areas[0])
 
 
+def test_no_surface_towards_ignored_voxels() -> None:
+    """A bar of three voxels with ignored ones at one end has no surface at that end, and else all of it."""
+    mask, ignored = np.zeros((2, 5, 5, 9), dtype=bool)
+    mask[2, 2, 1:4] = True
+    ignored[:, :, 4:] = True
+    whole, cut = surface_of(mask, (1.0, 1.0, 1.0)), surface_of(mask, (1.0, 1.0, 1.0), ignored)
+    assert {tuple(point) for point in cut.points} == {tuple(point) for point in whole.points}  # corners beside the bar
+    ignored[:, :, 3:] = True
+    ignored[2, 2, 3] = False
+    alone = surface_of(mask, (1.0, 1.0, 1.0), ignored)
+    assert {point[2] for point in alone.points} == {0.5, 1.5, 2.5}
+    assert not len(surface_of(mask, (1.0, 1.0, 1.0), ~mask).points)
+
+
+def test_surface_of_a_slice_between_ignored_ones() -> None:
+    """Of a volume with one labelled slice, the outline on this slice remains."""
+    mask, ignored = np.zeros((2, 5, 6, 7), dtype=bool)
+    mask[2, 1:5, 1:5] = True
+    ignored[[0, 1, 3, 4]] = True
+    points = surface_of(mask, (2.0, 1.0, 1.0), ignored).points
+    assert {tuple(point) for point in points} == {
+        (z, y, x) for z in (3.0, 5.0) for y in np.arange(0.5, 5) for x in np.arange(0.5, 5) if {y, x} & {0.5, 4.5}
+    }
+
+
 @pytest.mark.parametrize(("axis", "millimetres"), [(0, 2.0), (1, 1.0), (2, 0.5)])
 def test_two_voxels_three_apart(axis: int, millimetres: float) -> None:
     """Of each voxel's corners half are two voxels from the other voxel's nearest corner and half are three."""

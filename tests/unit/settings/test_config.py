@@ -129,6 +129,8 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("frames.intensity_percentiles", [0, 101], "frames", "0.0 and 101.0; expected 0 <= low < high <= 100"),
         ("frames.intensity_percentiles", [50, 50], "frames", "50.0 and 50.0; expected 0 <= low < high <= 100"),
         ("frames.intensity_percentiles", [50], "frames.intensity_percentiles.1", "is required"),
+        ("frames.window", [240, -160], "frames", "window is 240.0 and -160.0; expected low < high"),
+        ("ignore.labels", [0], "ignore.labels.0", "found 0"),
         ("structures", {}, "structures", "at least 1"),
         ("structures.femur.labels", [], "structures.femur", "has no labels to be scored against"),
         ("structures.femur.labels", 1, "structures.femur.labels", "found 1"),

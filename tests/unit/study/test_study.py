@@ -216,6 +216,10 @@ def test_all_faults_are_listed_at_once() -> None:
     assert len(found) == 6
 
 
+def test_a_label_is_scored_or_ignored() -> None:
+    assert faults(changed(ignore={"labels": [9, 1]}))[0].startswith("ignore.labels: holds [1], and so does structures.")
+
+
 def test_faults_of_values_do_not_hide_those_of_the_tables() -> None:
     write_sheet("a\timage.nii\t", "a\timage.nii\t")
     config = changed(frames={"intensity_percentiles": [99, 1]}, inference={"device": "gpu"})

@@ -18,7 +18,7 @@ from tests.unit.image_files import oblique, stored_as
 
 from volprompt.identity import read_identity
 from volprompt.volumes import convert
-from volprompt.volumes.convert import convert_shard, convert_volume, jpeg75, window
+from volprompt.volumes.convert import convert_shard, convert_volume, jpeg75, limits_of, to_grey
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, read_volume_table
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.references import structure_mask
@@ -171,7 +171,9 @@ def test_the_grid_survives_the_volume_table(tmp_path: Path, folder: Path) -> Non
 def test_window_by_hand() -> None:
     # Percentiles 25 and 75 of 0..8 are the values at positions 2 and 6. Between them 4 steps of 255 / 4 = 63.75:
     # 63.75 -> 64, 127.5 -> 128 (the even neighbour), 191.25 -> 191.
-    grey, low, high = window(np.arange(9, dtype=np.float32), (25, 75), "image")
+    voxels = np.arange(9, dtype=np.float32)
+    low, high = limits_of(voxels, {"intensity_percentiles": (25, 75)}, "image")
+    grey = to_grey(voxels, low, high)
     assert (low, high) == (2.0, 6.0)
     assert grey.dtype == np.uint8
     assert grey.tolist() == [0, 0, 0, 64, 128, 191, 255, 255, 255]
@@ -179,14 +181,49 @@ def test_window_by_hand() -> None:
 
 def test_window_interpolates_between_values() -> None:
     # Position of the 10th percentile of 5 values: 0.1 * 4 = 0.4, so 0.4 of the way from 0 to 10; the 90th likewise.
-    _, low, high = window(np.array([40, 0, 30, 10, 20], dtype=np.float32), (10, 90), "image")
+    voxels = np.array([40, 0, 30, 10, 20], dtype=np.float32)
+    low, high = limits_of(voxels, {"intensity_percentiles": (10, 90)}, "image")
     assert (low, high) == (pytest.approx(4.0), pytest.approx(36.0))
 
 
 def test_window_leaves_the_voxels_as_they_are() -> None:
     voxels = np.arange(9, dtype=np.float32)
-    window(voxels, (25, 75), "image")
+    to_grey(voxels, 2, 6)
     assert voxels.tolist() == list(range(9))
+
+
+def ct(path: Path, values: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(values.astype(np.int16), affine_of()), path)
+    return path
+
+
+CT = {**FRAMES, "intensity_percentiles": [0.5, 99.5], "window": [-160, 240]}
+
+
+def test_ct_window(tmp_path: Path, folder: Path) -> None:
+    """Hounsfield units become grey by the window alone: -160 and 240 are 0 and 255, 40 is 200 / 400 of the way."""
+    values = np.full(anatomy().shape, -1000)
+    values.flat[:3] = 40, 3000, 140
+    found = convert_volume(row(ct(tmp_path / "image.nii", values)), CT, BONES, folder)
+    assert (found["window_low"], found["window_high"]) == (-160, 240)
+    greys = np.unique(read_frames(folder, "knee"))
+    assert greys.tolist() == [0, 128, 191, 255]  # 127.5 goes to the even neighbour, 191.25 down
+    assert found["warnings"] == []
+
+
+def test_a_window_that_shows_nothing(tmp_path: Path, folder: Path) -> None:
+    path = ct(tmp_path / "image.nii", np.full(anatomy().shape, 240))
+    with pytest.raises(VolumeError, match=r"\(240 to 240\) lie outside of the window \(-160 to 240\)"):
+        convert_volume(row(path), CT, BONES, folder)
+
+
+def test_intensities_that_are_no_hounsfield_units(tmp_path: Path, folder: Path) -> None:
+    """A CT has air, far below any window; numbers that begin at 0 are an MR image, or lack the rescale intercept."""
+    path = ct(tmp_path / "image.nii", np.arange(anatomy().size).reshape(anatomy().shape))
+    found = convert_volume(row(path), CT, BONES, folder)
+    assert found["warnings"] == [
+        f"{path}: no intensity lies below the window (-160); the lowest is 0: is this a CT in Hounsfield units?"
+    ]
 
 
 def test_negative_and_scaled_intensities(tmp_path: Path, folder: Path) -> None:

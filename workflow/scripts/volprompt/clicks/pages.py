@@ -23,7 +23,7 @@ from volprompt.settings.config import Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.study.sheets import Click, SheetRow, read_click_table, read_volumes
 from volprompt.study.study import shard_of
-from volprompt.volumes.convert import window
+from volprompt.volumes.convert import limits_of, to_grey
 from volprompt.volumes.converted import read_frames, read_volume_table
 from volprompt.volumes.grid import FRAME_AXES, grid_of
 from volprompt.volumes.images.formats import data_files
@@ -115,7 +115,8 @@ def frames_of(source: Source, settings: Settings) -> np.ndarray:
     if source.converted:
         return read_frames(source.converted, source.row.volume)
     with open_image(source.row.image, source.row.series) as image:
-        grey, _, _ = window(read_voxels(image), settings.frames.intensity_percentiles, image.path)
+        voxels = read_voxels(image)
+        grey = to_grey(voxels, *limits_of(voxels, settings.frames.model_dump(), image.path))
         return np.ascontiguousarray(grid_of(image, settings.frames.axis).to_frames(grey))
 
 

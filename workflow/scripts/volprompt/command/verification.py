@@ -137,7 +137,14 @@ def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]
     try:
         stored = read_table(output.path)
         again, _ = score_masks(
-            output.inputs["volumes"], output.inputs["masks"], (experiment, model), schemes, labels, tolerance, volumes
+            output.inputs["volumes"],
+            output.inputs["masks"],
+            (experiment, model),
+            schemes,
+            labels,
+            tolerance,
+            ignored=output.settings.get("ignored", ()),
+            only=volumes,
         )
     except (VolpromptError, OSError, KeyError, ValueError) as error:
         return {volume: [str(error)] for volume in volumes}

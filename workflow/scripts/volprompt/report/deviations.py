@@ -61,7 +61,10 @@ def _frame_deviations(frames: Frames) -> Iterator[Deviation]:
         yield Deviation("Frame coding", "JPEG at quality 75", "lossless")
     if frames.axis != "sagittal":
         yield Deviation("Slice axis", "sagittal", str(frames.axis))
-    if frames.intensity_percentiles != (0.5, 99.5):
+    if frames.window:
+        low, high = frames.window
+        yield Deviation("Intensities", "percentiles 0.5 and 99.5 of each volume", f"a window from {low:g} to {high:g}")
+    elif frames.intensity_percentiles != (0.5, 99.5):
         low, high = frames.intensity_percentiles
         yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
 

@@ -70,12 +70,17 @@ UNION = "union"
 class Reference:
     """The reference masks of a volume and their surfaces, computed once for all models and schemes.
 
-    masks: bool (slice, y, x) by structure; spacing: millimetres along these axes.
+    masks: bool (slice, y, x) by structure.
+    spacing: millimetres along these axes.
+    ignored: bool (slice, y, x), the voxels that no score counts, as if they were not there; None for none.
     """
 
-    def __init__(self, masks: Mapping[str, np.ndarray], spacing: Sequence[float]) -> None:
+    def __init__(
+        self, masks: Mapping[str, np.ndarray], spacing: Sequence[float], ignored: np.ndarray | None = None
+    ) -> None:
         self.masks = masks
         self.spacing = spacing
+        self.ignored = ignored
 
     @cached_property
     def union(self) -> np.ndarray:
@@ -85,7 +90,15 @@ class Reference:
     @cached_property
     def surfaces(self) -> dict[str, Surface]:
         """Surfaces by structure, and that of the union."""
-        return {name: surface_of(mask, self.spacing) for name, mask in [*self.masks.items(), (UNION, self.union)]}
+        return {name: self.surface_of(mask) for name, mask in [*self.masks.items(), (UNION, self.union)]}
+
+    def counted(self, predicted: np.ndarray) -> np.ndarray:
+        """Return the voxels of a mask that scores count: bool (slice, y, x)."""
+        return predicted if self.ignored is None else predicted & ~self.ignored
+
+    def surface_of(self, mask: np.ndarray) -> Surface:
+        """Return the surface of a mask without ignored voxels."""
+        return surface_of(mask, self.spacing, self.ignored)
 
 
 def dice(intersection: float, predicted: float, reference: float) -> float:
@@ -167,16 +180,17 @@ def score_volume(
     """
     voxel_mm3 = float(np.prod(reference.spacing))
     slices, gaps, rows = [], {}, {}
+    counted = {name: reference.counted(predicted[name]) for name in reference.masks}
     for name, mask in reference.masks.items():
-        counts = slice_counts(predicted[name], mask, (prompted or {}).get(name, ()))
+        counts = slice_counts(counted[name], mask, (prompted or {}).get(name, ()))
         slices.append(counts.assign(structure=name))
-        gaps[name] = Gap.between(surface_of(predicted[name], reference.spacing), reference.surfaces[name])
+        gaps[name] = Gap.between(reference.surface_of(counted[name]), reference.surfaces[name])
         rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[name], tolerance_mm)
     of_structures = pd.DataFrame(rows.values())
     all_slices = pd.concat(slices, ignore_index=True)
     rows["combined"] = overlap(all_slices, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
-    merged = np.logical_or.reduce([predicted[name] for name in reference.masks])
-    gap = Gap.between(surface_of(merged, reference.spacing), reference.surfaces[UNION])
+    merged = np.logical_or.reduce(list(counted.values()))
+    gap = Gap.between(reference.surface_of(merged), reference.surfaces[UNION])
     rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores(gap, tolerance_mm)
     rows["mean"] = {name: float(of_structures[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
     return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), all_slices
@@ -193,6 +207,7 @@ def score_shard(
     tolerance_mm: float,
     scores: str | Path,
     slices: str | Path,
+    ignored: Sequence[int] = (),
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
     """Write the score table and the slice table of one experiment, model and shard, and their identity.
@@ -204,13 +219,14 @@ def score_shard(
     labels: label numbers by scored structure.
     tolerance_mm: of the NSD.
     scores, slices: the tables to write.
+    ignored: label numbers of voxels that no score counts.
     identity: the settings that reach the scores.
 
     A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their scores
     are NaN. Raises DamagedResult if masks or volumes are not those that were made.
     """
     made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
-    score_table, slice_table = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm)
+    score_table, slice_table = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm, ignored)
     metadata = {
         "tool": f"volprompt {__version__}",
         "method_version": str(METHOD_VERSION["score"]),
@@ -229,6 +245,7 @@ def score_masks(
     schemes: Mapping[str, str],
     labels: Mapping[str, Sequence[int]],
     tolerance_mm: float,
+    ignored: Sequence[int] = (),
     only: Collection[str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the score table and the slice table of a shard's masks.
@@ -245,7 +262,7 @@ def score_masks(
     progress = Progress(len(rows))
     scored, sliced = [], []
     for row in rows:
-        reference = _read_reference_masks(volumes, row, labels)
+        reference = _read_reference_masks(volumes, row, labels, ignored)
         for scheme, predictor in schemes.items():
             named = {"experiment": job[0], "model": job[1], "scheme": scheme, "volume": row.volume}
             run = done.get((row.volume, scheme))
@@ -263,13 +280,16 @@ def score_masks(
     return _join_tables(scored, COLUMNS), _join_tables(sliced, SLICE_COLUMNS)
 
 
-def _read_reference_masks(volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]]) -> Reference | None:
+def _read_reference_masks(
+    volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]], ignored: Sequence[int]
+) -> Reference | None:
     """Read the reference of a volume; None if it has none or was not converted. row: of the volume table."""
     label_map = read_reference(volumes, row.volume) if row.status == "ok" else None
     if label_map is None:
         return None
     masks = {name: structure_mask(label_map, numbers) for name, numbers in labels.items()}
-    return Reference(masks, grid_of_row(row).spacing)
+    unknown = structure_mask(label_map, ignored) if ignored else None
+    return Reference(masks, grid_of_row(row).spacing, unknown)
 
 
 def _rows_without_score(structures: Iterable[str]) -> pd.DataFrame:

@@ -44,10 +44,13 @@ class Surface:
         return other.tree.query(self.points)[0].round(9) if len(self.points) else np.zeros(0)
 
 
-def surface_of(mask: np.ndarray, spacing: Sequence[float]) -> Surface:
+def surface_of(mask: np.ndarray, spacing: Sequence[float], ignored: np.ndarray | None = None) -> Surface:
     """Return the surface of a mask. The voxels around the volume count as outside.
 
-    mask: bool (slice, y, x); spacing: millimetres along these axes.
+    mask: bool (slice, y, x).
+    spacing: millimetres along these axes.
+    ignored: bool (slice, y, x), voxels outside of the mask of which nothing is known; None for none. Where the mask
+        borders on them alone, it has no surface.
     """
     inside = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not len(inside[0]):
@@ -59,9 +62,24 @@ def surface_of(mask: np.ndarray, spacing: Sequence[float]) -> Surface:
     for bit, offset in enumerate(np.ndindex(2, 2, 2)):
         part = tuple(slice(start, start + length) for start, length in zip(offset, corners, strict=True))
         codes |= padded[part] << np.uint8(7 - bit)
-    at = np.nonzero((codes != 0) & (codes != 255))
+    at = np.nonzero((codes != 0) & (codes != 255 if ignored is None else _touch_outside(padded, ignored, box)))
     origin = np.array([side.start for side in box]) - 0.5
     return Surface((np.stack(at, axis=1) + origin) * np.asarray(spacing), _corner_areas(tuple(spacing))[codes[at]])
+
+
+def _touch_outside(padded: np.ndarray, ignored: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """Return the corners of which a voxel is known to lie outside of the mask.
+
+    padded: uint8, the mask in `box`, with one voxel around it; ignored: bool (slice, y, x). Returns bool, one smaller
+    than `padded` along each axis.
+    """
+    around = np.pad(ignored, 1)[tuple(slice(side.start, side.stop + 2) for side in box)]
+    outside = (padded == 0) & ~around
+    corners = tuple(length - 1 for length in padded.shape)
+    touched = np.zeros(corners, bool)
+    for offset in np.ndindex(2, 2, 2):
+        touched |= outside[tuple(slice(start, start + length) for start, length in zip(offset, corners, strict=True))]
+    return touched
 
 
 @cache

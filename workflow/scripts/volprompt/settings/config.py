@@ -55,6 +55,10 @@ class Frames(Section):
     intensity_percentiles: tuple[float, float] = Field(
         (0.5, 99.5), description="Percentiles of the whole volume that become black and white."
     )
+    window: tuple[float, float] | None = Field(
+        None,
+        description="Intensities that become black and white, in place of percentiles: for CT, in Hounsfield units.",
+    )
     coding: Literal["lossless", "jpeg75"] = Field(
         "lossless", description="jpeg75 sends each frame through JPEG at quality 75, as the paper's code did."
     )
@@ -66,6 +70,17 @@ class Frames(Section):
             raise ValueError(f"intensity_percentiles are {low} and {high}; expected 0 <= low < high <= 100")
         return self
 
+    @model_validator(mode="after")
+    def _window_in_order(self) -> Frames:
+        if self.window and not self.window[0] < self.window[1]:
+            raise ValueError(f"window is {self.window[0]} and {self.window[1]}; expected low < high")
+        return self
+
+    @property
+    def grey(self) -> dict[str, tuple[float, float]]:
+        """The setting that says which intensities become black and white: `window` or `intensity_percentiles`."""
+        return {"window": self.window} if self.window else {"intensity_percentiles": self.intensity_percentiles}
+
 
 class References(Section):
     """How reference label maps are taken."""
@@ -74,6 +89,14 @@ class References(Section):
         None,
         description="nearest: a reference on another grid than its image is resampled onto it, with a warning; null: "
         "it is refused.",
+    )
+
+
+class Ignore(Section):
+    """Voxels of a reference that nobody has looked at; no score counts them."""
+
+    labels: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="Label numbers of voxels that are left out of every score, such as nnU-Net's label `ignore`."
     )
 
 
@@ -311,6 +334,7 @@ class Settings(Section):
     )
     frames: Frames = Frames()
     references: References = References()
+    ignore: Ignore = Ignore()
     structures: dict[Name, Structure] = Field(min_length=1)
     schemes: dict[Name, Scheme] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)

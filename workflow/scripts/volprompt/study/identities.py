@@ -51,12 +51,17 @@ class Output:
 
 def convert_settings(study: Study, shard: str) -> dict[str, Any]:
     """What a converted shard depends on, beside the bytes of its sources."""
+    frames = study.settings.frames
     return {
         "volumes": {
             row.volume: {"reference": bool(row.reference), "series": row.series} for row in study.shards[shard]
         },
-        "frames": study.settings.frames.model_dump(mode="json"),
-        "labels": sorted({label for labels in study.labels.values() for label in labels}),
+        "frames": {
+            "axis": frames.axis,
+            "coding": frames.coding,
+            **{key: list(value) for key, value in frames.grey.items()},
+        },
+        "labels": sorted({*study.ignored, *(label for labels in study.labels.values() for label in labels)}),
         "resample": study.settings.references.resample,
         "method_version": METHOD_VERSION["convert"],
     }
@@ -101,6 +106,7 @@ def score_settings(study: Study, experiment: str) -> dict[str, Any]:
     return {
         "schemes": {name: study.settings.schemes[name].predictor for name in schemes},
         "structures": {name: sorted(study.labels[name]) for name in study.scored_structures},
+        **({"ignored": sorted(study.ignored)} if study.ignored else {}),
         "scores": study.settings.scores.model_dump(mode="json"),
         "method_version": METHOD_VERSION["score"],
     }

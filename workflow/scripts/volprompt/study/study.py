@@ -66,6 +66,11 @@ class Study:
         ]
 
     @property
+    def ignored(self) -> list[int]:
+        """Label numbers of voxels that no score counts."""
+        return self.settings.ignore.labels
+
+    @property
     def groups(self) -> dict[str, str]:
         """The group (subject) of each volume that has one."""
         return {row.volume: row.group for row in self.volumes if row.group}
@@ -154,6 +159,9 @@ def _check_structures(settings: Settings, faults: list[str]) -> None:
             faults.append(f"structures.{name}: this name is taken by a score over all structures; choose another")
         elif name in columns:
             faults.append(f"structures.{name}: this name is taken by a column of the median table; choose another")
+    for name, structure in settings.structures.items():
+        if both := sorted(set(structure.labels) & set(settings.ignore.labels)):
+            faults.append(f"ignore.labels: holds {both}, and so does structures.{name}.labels; expected one of them")
     if not any(structure.scored for structure in settings.structures.values()):
         faults.append("structures: none is scored; leave `scored: false` out for at least one")
     for name, scheme in settings.schemes.items():

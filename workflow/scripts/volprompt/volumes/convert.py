@@ -22,12 +22,23 @@ from volprompt.volumes.images.sources import readable_sha256, sha256_of_source, 
 from volprompt.volumes.references import keep_structures, read_labels
 
 
-def window(voxels: np.ndarray, percentiles: Sequence[float], path: str) -> tuple[np.ndarray, float, float]:
-    """Scale to 8 bit: the two percentiles of the whole volume become 0 and 255, and values beyond are clipped.
+def limits_of(voxels: np.ndarray, frames: Mapping[str, Any], path: str) -> tuple[float, float]:
+    """Return the intensities that become black and white: the window, or two percentiles of the whole volume.
 
-    Grey values are rounded. Returns the uint8 array and the two intensities. path: of the image, for messages. Raises
-    VolumeError for an image without contrast.
+    frames: the settings window (None for none) and intensity_percentiles; path: of the image, for messages. Raises
+    VolumeError for an image of which nothing would be seen.
     """
+    if frames.get("window"):
+        low, high = (float(value) for value in frames["window"])
+        if voxels.max() <= low or voxels.min() >= high:
+            raise VolumeError(
+                path,
+                f"the intensities ({voxels.min():g} to {voxels.max():g}) lie outside of the window "
+                f"({low:g} to {high:g}): no contrast is left",
+                remedy="Correct frames.window, or leave it out for images that are no CT",
+            )
+        return low, high
+    percentiles = frames["intensity_percentiles"]
     low, high = (float(value) for value in np.percentile(voxels, percentiles))
     if not high > low:
         raise VolumeError(
@@ -36,10 +47,15 @@ def window(voxels: np.ndarray, percentiles: Sequence[float], path: str) -> tuple
             f"(range {voxels.min():g} to {voxels.max():g}): no contrast is left",
             remedy="Use another image or wider frames.intensity_percentiles",
         )
+    return low, high
+
+
+def to_grey(voxels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scale to uint8: `low` becomes 0 and `high` 255, values beyond are clipped, grey values rounded."""
     scaled = np.clip(voxels, low, high)
     scaled -= low
     scaled *= 255.0 / (high - low)
-    return np.rint(scaled, out=scaled).astype(np.uint8), low, high
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def jpeg75(frames: np.ndarray) -> np.ndarray:
@@ -60,29 +76,37 @@ def convert_volume(
     labels: Mapping[str, Sequence[int]],
     folder: Path,
     resample: str | None = None,
+    ignored: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Write a volume's frames and reference into `folder`, and return its row of the volume table.
 
     row: volume, image, reference, and series if the image's DICOM files hold several.
-    frames: the settings axis, intensity_percentiles and coding.
+    frames: the settings axis, intensity_percentiles, window and coding.
     labels: label numbers by structure.
     folder: of the shard.
     resample: `nearest` for references on other grids, which are refused without it.
+    ignored: label numbers of voxels that no score will count.
 
     Raises VolumeError.
     """
     with open_image(row["image"], row.get("series", "")) as image:
         warnings = list(image.warnings)
         grid = grid_of(image, frames["axis"])
-        grey, low, high = window(read_voxels(image), frames["intensity_percentiles"], image.path)
-    grey_frames = grid.to_frames(grey)
+        voxels = read_voxels(image)
+    low, high = limits_of(voxels, frames, row["image"])
+    if frames.get("window") and voxels.min() >= low:
+        warnings.append(
+            f"{row['image']}: no intensity lies below the window ({low:g}); the lowest is {voxels.min():g}: "
+            "is this a CT in Hounsfield units?"
+        )
+    grey_frames = grid.to_frames(to_grey(voxels, low, high))
     if frames["coding"] == "jpeg75":
         grey_frames = jpeg75(grey_frames)
     reference_sha256 = ""
     if row["reference"]:
         with open_image(row["reference"]) as reference:
             label_map, grid_warnings = read_labels(reference, image, resample)
-        label_map, label_warnings = keep_structures(label_map, labels, row["reference"])
+        label_map, label_warnings = keep_structures(label_map, labels, row["reference"], ignored)
         warnings += grid_warnings + label_warnings
         reference_sha256 = sha256_of_source(row["reference"])
         save_nifti(grid.to_frames(label_map), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
@@ -132,6 +156,7 @@ def convert_shard(
     labels: Mapping[str, Sequence[int]],
     folder: str | Path,
     resample: str | None = None,
+    ignored: Sequence[int] = (),
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
     """Convert a shard's volumes into `folder`, and write its `volumes.parquet` and its identity.
@@ -155,7 +180,7 @@ def convert_shard(
         }
         changed = False
         try:
-            made = convert_volume(row, frames, labels, folder, resample)
+            made = convert_volume(row, frames, labels, folder, resample, ignored)
             changed = any(
                 signature_of_source(source) != signatures[f"{row['volume']} {role}"] for role, source in sources.items()
             )

@@ -103,12 +103,12 @@ def _describe(image: Image) -> str:
 
 
 def keep_structures(
-    label_map: np.ndarray, labels: Mapping[str, Sequence[int]], path: str
+    label_map: np.ndarray, labels: Mapping[str, Sequence[int]], path: str, ignored: Sequence[int] = ()
 ) -> tuple[np.ndarray, list[str]]:
-    """Set labels that belong to no structure to 0. Returns the label map and warnings.
+    """Set labels that belong to no structure and are not ignored to 0. Returns the label map and warnings.
 
-    labels: label numbers by structure; path: of the reference, for messages. Raises VolumeError if the map shows none
-    of the structures.
+    labels: label numbers by structure; path: of the reference, for messages; ignored: label numbers of voxels that no
+    score counts. Raises VolumeError if the map shows none of the structures.
     """
     present = {int(value) for value in np.unique(label_map)} - {0}
     configured = {number for numbers in labels.values() for number in numbers}
@@ -119,12 +119,13 @@ def keep_structures(
             remedy="Correct structures.*.labels or the reference",
         )
     warnings = []
-    if others := sorted(present - configured):
+    kept = configured | set(ignored)
+    if others := sorted(present - kept):
         warnings.append(f"{path}: label(s) {', '.join(map(str, others))} belong to no structure and are left out")
     for name, numbers in labels.items():
         if numbers and not present & set(numbers):
             warnings.append(f"{path}: structure '{name}' (labels {list(numbers)}) is empty")
-    return np.where(np.isin(label_map, sorted(configured)), label_map, 0).astype(label_map.dtype), warnings
+    return np.where(np.isin(label_map, sorted(kept)), label_map, 0).astype(label_map.dtype), warnings
 
 
 def structure_mask(reference: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
