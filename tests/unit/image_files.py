@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, RLELossless
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
@@ -105,6 +107,79 @@ def write_dicom(folder: Path, array: np.ndarray, affine: np.ndarray, **tags: Any
         header.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def write_enhanced(
+    path: Path, array: np.ndarray, affine: np.ndarray, order: Sequence[int] | None = None, **tags: Any
+) -> Path:
+    """One enhanced MR file of values that are even numbers, each frame with a slope and intercept of its own.
+
+    order: of the slices among the frames. tags: set in every header; those that are lists have a value per frame, for
+    FrameContentSequence.
+    """
+    lps = TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    (first,) = write_dicom(path.parent / f"{path.name}_first", array[:, :, :1], affine)
+    header = pydicom.dcmread(first)
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoTime", "EchoNumbers"):
+        delattr(header, tag)
+    order = list(range(array.shape[2])) if order is None else list(order)
+    header.NumberOfFrames = len(order)
+    measures, plane = Dataset(), Dataset()
+    measures.PixelSpacing = [f"{spacing[1]:.10g}", f"{spacing[0]:.10g}"]
+    measures.SliceThickness = f"{spacing[2]:.10g}"
+    plane.ImageOrientationPatient = [f"{value:.10f}" for axis in (0, 1) for value in lps[:3, axis] / spacing[axis]]
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    header.SharedFunctionalGroupsSequence = [shared]
+    header.PerFrameFunctionalGroupsSequence, pixels = [], b""
+    for number, index in enumerate(order):
+        group, position, values, content = Dataset(), Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [f"{value:.8f}" for value in (lps @ [0, 0, index, 1])[:3]]
+        slope, intercept = (0.5, 1.0, 2.0)[number % 3], -10.0 * number
+        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = slope, intercept, "US"
+        for name, value in tags.items():
+            setattr(content, name, value[number] if isinstance(value, list) else value)
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = [position], [values]
+        group.FrameContentSequence = [content]
+        header.PerFrameFunctionalGroupsSequence.append(group)
+        pixels += np.rint((array[:, :, index].T - intercept) / slope).astype("<i2").tobytes()
+    header.PixelData = pixels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header.save_as(path)
+    return path
+
+
+def write_segmentation(path: Path, series: Sequence[Path], masks: Sequence[np.ndarray], **settings: Any) -> Path:
+    """A DICOM segmentation of the slices in these files; masks: bool (slice, row, column) per segment."""
+    sources = [pydicom.dcmread(file) for file in series]
+    for source in sources:
+        source.StudyInstanceUID, source.FrameOfReferenceUID = "1.2.3", "1.2.4"
+        source.StudyID = source.StudyDate = source.StudyTime = source.AccessionNumber = source.PatientSex = ""
+        source.ReferringPhysicianName = ""
+        source.Modality, source.InstanceNumber, source.SliceThickness = "MR", 1, 3.0
+    organ = codes.SCT.Organ
+    described = [
+        highdicom.seg.SegmentDescription(number, f"organ {number}", organ, organ, "MANUAL")
+        for number in range(1, len(masks) + 1)
+    ]
+    made = highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=np.stack(masks, axis=-1).astype(np.uint8),
+        segment_descriptions=described,
+        series_instance_uid="1.2.5",
+        series_number=100,
+        sop_instance_uid=pydicom.uid.generate_uid(),
+        instance_number=1,
+        manufacturer="none",
+        manufacturer_model_name="none",
+        software_versions="1",
+        device_serial_number="1",
+        **{"segmentation_type": "BINARY", **settings},
+    )
+    made.save_as(path)
+    return path
 
 
 def change(path: Path, **tags: Any) -> None:

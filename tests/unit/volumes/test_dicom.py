@@ -6,7 +6,9 @@ import io
 import random
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +16,16 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
-from tests.unit.image_files import SERIES, change, compress_rle, oblique, pack, write_dicom
+from tests.unit.image_files import (
+    SERIES,
+    change,
+    compress_rle,
+    oblique,
+    pack,
+    write_dicom,
+    write_enhanced,
+    write_segmentation,
+)
 
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import read_frames
@@ -23,6 +34,7 @@ from volprompt.volumes.images.archives import members_of
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
 from volprompt.volumes.images.sources import sha256_of_source
+from volprompt.volumes.references import read_labels
 
 SHAPE, SPACING = (5, 4, 6), (2.0, 1.0, 3.0)
 FRAMES = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
@@ -108,6 +120,50 @@ def test_deflated_files(series: Path) -> None:
     assert found.shape == plain.shape
     assert not found.any()
     np.testing.assert_array_equal(same, affine)
+
+
+def without_preamble(path: Path) -> None:
+    """As files were before PS3.10: the data set alone, in the default transfer syntax."""
+    header = pydicom.dcmread(path)
+    header.file_meta.clear()
+    header.preamble = None
+    header.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+    assert path.read_bytes()[:2] == b"\x08\x00"
+
+
+def without_mark(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[132:])
+
+
+@pytest.mark.parametrize("strip", [without_preamble, without_mark])
+def test_files_without_the_mark_of_dicom(series: Path, strip: Callable[[Path], None]) -> None:
+    expected, affine = read(series)
+    for path in series.iterdir():
+        strip(path)
+    (series / "notes.txt").write_bytes(b"\x08\x00 these are notes" * 20)
+    found, same = read(series)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(same, affine)
+
+
+def test_inverted_grey_values(tmp_path: Path) -> None:
+    """MONOCHROME1 shows large values dark; rescaled first, since slices can have slopes of their own."""
+    paths = write_dicom(tmp_path / "series", voxels(), AFFINE, PhotometricInterpretation="MONOCHROME1")
+    for index, path in enumerate(paths):
+        change(path, RescaleSlope=str(1 + index % 2), RescaleIntercept="-7")
+    expected = voxels().astype(float)
+    expected[:, :, 1::2] *= 2
+    with open_image(str(tmp_path / "series")) as image:
+        assert in_world(read_voxels(image), image.affine) == in_world(7 - expected, AFFINE)
+        assert image.warnings == (
+            f"{tmp_path / 'series'}: large values are shown dark (MONOCHROME1); the sign of all values is changed",
+        )
+
+
+def test_hounsfield_units_are_never_inverted(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "series", voxels(), AFFINE, PhotometricInterpretation="MONOCHROME1", Modality="CT")
+    array, affine = read(tmp_path / "series")
+    assert in_world(array, affine) == in_world(voxels(), AFFINE)
 
 
 def test_files_in_subfolders_and_other_files_beside(series: Path) -> None:
@@ -202,6 +258,155 @@ def test_a_series_chosen_by_uid_number_or_description(tmp_path: Path, choice: st
     write_dicom(folder, voxels() * 2, AFFINE, **other)
     array, affine = read(folder, choice)
     assert in_world(array, affine) == in_world(voxels() * 2, AFFINE)
+
+
+def test_echo_times_as_measured(tmp_path: Path) -> None:
+    """A time that differs from slice to slice by less than a twentieth is one echo; two such echoes remain two."""
+    for index, path in enumerate(write_dicom(tmp_path / "series", voxels(), AFFINE)):
+        change(path, EchoTime=4.7 + 0.03 * (index % 3))
+    array, affine = read(tmp_path / "series")
+    assert in_world(array, affine) == in_world(voxels(), AFFINE)
+    for path in write_dicom(tmp_path / "series", voxels(), AFFINE, EchoNumbers=2, EchoTime=4.8):
+        assert path.exists()
+    assert "holds 2 stacks of slices" in fault(tmp_path / "series")
+    array, affine = read(tmp_path / "series", "4@1")
+    assert in_world(array, affine) == in_world(voxels(), AFFINE)
+
+
+@pytest.mark.parametrize("series_of", [lambda index: index, lambda index: index % 2], ids=["each its own", "two"])
+def test_series_that_lie_between_each_other(tmp_path: Path, series_of: Callable[[int], int]) -> None:
+    folder = tmp_path / "series"
+    for index, path in enumerate(write_dicom(folder, voxels(), AFFINE)):
+        change(path, SeriesInstanceUID=f"{SERIES}.{series_of(index)}", SeriesNumber=series_of(index))
+    with open_image(str(folder)) as image:
+        assert in_world(read_voxels(image), image.affine) == in_world(voxels(), AFFINE)
+        (warning,) = image.warnings
+        assert "series of one description, whose slices lie between each other, are one volume" in warning
+
+
+def test_series_one_behind_the_other_stay_two(tmp_path: Path) -> None:
+    """Two stations of a scan: nothing says that they show the same contrast."""
+    for index, path in enumerate(write_dicom(tmp_path / "series", voxels(), AFFINE)):
+        change(path, SeriesInstanceUID=f"{SERIES}.{index // 3}")
+    assert "holds 2 stacks of slices" in fault(tmp_path / "series")
+
+
+def test_points_in_time_stay_apart(tmp_path: Path) -> None:
+    for time in (1, 2):
+        write_dicom(tmp_path / "series", voxels(), AFFINE, SeriesInstanceUID=f"{SERIES}.{time}")
+    assert "holds 2 stacks of slices" in fault(tmp_path / "series")
+
+
+# Enhanced files
+
+
+def even() -> np.ndarray:
+    return 2 * voxels()
+
+
+def test_an_enhanced_file(tmp_path: Path) -> None:
+    """Frames in any order, each with slope and intercept of its own."""
+    path = write_enhanced(tmp_path / "enhanced.dcm", even(), AFFINE, order=[3, 0, 5, 1, 4, 2])
+    array, affine = read(path)
+    assert in_world(array, affine) == in_world(even(), AFFINE)
+    (tmp_path / "folder").mkdir()
+    path.rename(tmp_path / "folder" / "IM1")
+    np.testing.assert_array_equal(read(tmp_path / "folder")[0], array)
+
+
+def test_a_compressed_enhanced_file(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "enhanced.dcm", even(), AFFINE)
+    compress_rle(path)
+    array, affine = read(path)
+    assert in_world(array, affine) == in_world(even(), AFFINE)
+
+
+def test_points_in_time_of_an_enhanced_file(tmp_path: Path) -> None:
+    twice = np.concatenate([even(), even() + 400], axis=2)
+    affine = AFFINE.copy()
+    path = write_enhanced(tmp_path / "enhanced.dcm", twice, affine, TemporalPositionIndex=[1] * 6 + [2] * 6)
+    header = pydicom.dcmread(path)
+    groups = header.PerFrameFunctionalGroupsSequence
+    for first, second in zip(groups[:6], groups[6:], strict=True):
+        second.PlanePositionSequence = first.PlanePositionSequence
+    header.save_as(path)
+    message = fault(path)
+    assert "holds 2 stacks of slices" in message
+    assert "frames of kind 2, " in message
+    array, affine = read(path, "4@2")
+    assert in_world(array, affine) == in_world(even() + 400, AFFINE)
+
+
+def test_an_enhanced_file_that_lacks_a_slice(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "enhanced.dcm", even(), AFFINE, order=[0, 1, 3, 4, 5])
+    assert "6 mm between enhanced.dcm frame 2 and enhanced.dcm frame 3" in fault(path)
+
+
+# Segmentations
+
+
+@pytest.fixture
+def organs(series: Path) -> dict[str, np.ndarray]:
+    """Two organs on slices 1 to 3 of 6, bool (column, row, slice)."""
+    masks = {"first": np.zeros(SHAPE, bool), "second": np.zeros(SHAPE, bool)}
+    masks["first"][1:3, 1:3, 1:4] = True
+    masks["second"][4, :, 3] = True
+    return masks
+
+
+def segmentation_of(series: Path, path: Path, masks: list[np.ndarray], **settings: Any) -> Path:
+    return write_segmentation(path, sorted(series.iterdir()), [mask.transpose(2, 1, 0) for mask in masks], **settings)
+
+
+def labels_of(reference: Path, image: Path) -> dict[tuple[float, ...], float]:
+    with open_image(str(image)) as grid, open_image(str(reference), labels=True) as label_map:
+        found, warnings = read_labels(label_map, grid)
+        assert warnings == []
+        return in_world(found, grid.affine)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("place", ["a file", "beside the slices", "alone in a folder"])
+def test_a_segmentation_is_a_label_map(
+    series: Path, tmp_path: Path, organs: dict[str, np.ndarray], kind: str, place: str
+) -> None:
+    """Labels are the numbers of segments; slices without any are not in the file."""
+    path = segmentation_of(series, tmp_path / "seg.dcm", list(organs.values()), segmentation_type=kind)
+    assert pydicom.dcmread(path).NumberOfFrames < SHAPE[2]
+    if place == "beside the slices":
+        path.rename(series / "seg.dcm")
+        path = series
+    elif place == "alone in a folder":
+        (tmp_path / "labels").mkdir()
+        path = path.rename(tmp_path / "labels" / "seg.dcm").parent
+    expected = organs["first"] + 2 * organs["second"].astype(int)
+    assert labels_of(path, series) == in_world(expected, AFFINE)
+    np.testing.assert_array_equal(read(series)[0].shape, SHAPE)  # the image is still the image
+
+
+def test_a_segmentation_of_one_slice(series: Path, tmp_path: Path, organs: dict[str, np.ndarray]) -> None:
+    path = segmentation_of(series, tmp_path / "seg.dcm", [organs["second"]])
+    assert pydicom.dcmread(path).NumberOfFrames == 1
+    assert labels_of(path, series) == in_world(organs["second"].astype(int), AFFINE)
+
+
+def test_a_segmentation_of_another_series(tmp_path: Path, series: Path, organs: dict[str, np.ndarray]) -> None:
+    moved = AFFINE.copy()
+    moved[:3, 3] += 0.4 * moved[:3, 2]
+    write_dicom(tmp_path / "other", voxels(), moved)
+    path = segmentation_of(series, tmp_path / "seg.dcm", list(organs.values()))
+    with pytest.raises(VolumeError, match="lies on another grid"):
+        labels_of(path, tmp_path / "other")
+
+
+def test_segments_that_overlap(series: Path, tmp_path: Path, organs: dict[str, np.ndarray]) -> None:
+    path = segmentation_of(series, tmp_path / "seg.dcm", [organs["first"], organs["first"]])
+    assert "segments of seg.dcm overlap; expected one label per voxel" in fault(path)
+
+
+def test_fractions_of_segments(series: Path, tmp_path: Path, organs: dict[str, np.ndarray]) -> None:
+    path = segmentation_of(series, tmp_path / "seg.dcm", [organs["first"]], segmentation_type="FRACTIONAL")
+    assert "holds fractions of segments; expected a segmentation of type BINARY or LABELMAP" in fault(path)
 
 
 def test_orientations_and_sizes_are_told_apart(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from tests.unit.image_files import change, compress_rle, pack, write_dicom, write_itk, write_mgh, write_nifti
 
 from volprompt.study.check import Fault, InvalidVolumes, check_volumes, report_faults
@@ -386,7 +387,28 @@ def multi_frame(folder: Path) -> Input:
 
 
 def colour_dicom(folder: Path) -> Input:
-    return Input(series(folder, PhotometricInterpretation="MONOCHROME1"))
+    return Input(series(folder, PhotometricInterpretation="PALETTE COLOR"))
+
+
+def contours(folder: Path) -> Input:
+    path = one_slice(folder).image
+    change(path / "IM0000", SOPClassUID=RTStructureSetStorage)
+    return Input(path)
+
+
+def several_segmentations(folder: Path) -> Input:
+    path = series(folder)
+    for name in ("IM0000", "IM0001"):
+        change(path / name, SOPClassUID=SegmentationStorage)
+    for file in sorted(path.iterdir())[2:]:
+        file.unlink()
+    return Input(path)
+
+
+def broken_segmentation(folder: Path) -> Input:
+    path = one_slice(folder).image
+    change(path / "IM0000", SOPClassUID=SegmentationStorage)
+    return Input(path)
 
 
 def no_position(folder: Path) -> Input:
@@ -499,8 +521,11 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("slices are not at equal distances", gap, True),
     ("slices are shifted against each other in their plane by up to N mm", tilted, True),
     ("the series has a single slice", one_slice, True),
-    ("is a multi-frame DICOM image (N frames)", multi_frame, True),
-    ("holds colours or inverted grey values; expected MONOCHROME2", colour_dicom, True),
+    ("is a multi-frame DICOM image (N frames) without positions", multi_frame, True),
+    ("holds colours; expected grey values", colour_dicom, True),
+    ("holds contours (RTSTRUCT)", contours, True),
+    ("holds N segmentations", several_segmentations, True),
+    ("cannot be read as an image (the segmentation ...", broken_segmentation, True),
     ("has no valid ImagePositionPatient", no_position, True),
     ("has no valid PixelSpacing", no_pixel_spacing, True),
     ("says nothing of how its pixels are written (TransferSyntaxUID)", no_transfer_syntax, True),

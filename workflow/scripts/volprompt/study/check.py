@@ -78,9 +78,9 @@ def check_volumes(
 def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None) -> list[Fault]:
     faults: list[Fault] = []
 
-    def header(path: str, series: str = "") -> Image | None:
+    def header(path: str, series: str = "", labels: bool = False) -> Image | None:
         try:
-            with open_image(path, series) as image:
+            with open_image(path, series, labels) as image:
                 image.verify()
                 grid_of(image, axis)
                 return image
@@ -93,7 +93,7 @@ def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None)
         return None
 
     image = header(row["image"], row.get("series", ""))
-    reference = header(row["reference"]) if row["reference"] else None
+    reference = header(row["reference"], labels=True) if row["reference"] else None
     if image is not None and reference is not None:
         try:
             require_reference_grid(reference, image, resample)

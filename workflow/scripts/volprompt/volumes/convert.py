@@ -104,7 +104,7 @@ def convert_volume(
         grey_frames = jpeg75(grey_frames)
     reference_sha256 = ""
     if row["reference"]:
-        with open_image(row["reference"]) as reference:
+        with open_image(row["reference"], labels=True) as reference:
             label_map, grid_warnings = read_labels(reference, image, resample)
         label_map, label_warnings = keep_structures(label_map, labels, row["reference"], ignored)
         warnings += grid_warnings + label_warnings

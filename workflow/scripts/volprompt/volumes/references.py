@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +26,7 @@ def read_labels(reference: Image, image: Image, resample: str | None = None) -> 
     nearest voxel, and 0 outside of it. Raises VolumeError if the grids differ otherwise (in shape, or in a corner by
     more than a tenth of a voxel), and for values that are no whole numbers >= 0.
     """
+    reference = _with_all_slices(reference, image)
     require_reference_grid(reference, image, resample)
     voxels = read_voxels(reference)
     label_map = np.rint(voxels)
@@ -42,6 +44,29 @@ def read_labels(reference: Image, image: Image, resample: str | None = None) -> 
         f"to {_describe(image)}"
     )
     return _resample_nearest(label_map, reference, image), [warning]
+
+
+def _with_all_slices(reference: Image, image: Image) -> Image:
+    """Return a sparse reference with the slices of the image that it lacks at its ends, as background.
+
+    That is done where its slices are slices of the image; else it is returned as it is.
+    """
+    if not reference.sparse or reference.shape[:2] != image.shape[:2]:
+        return reference
+    affine = reference.affine.copy()
+    if reference.shape[2] == 1:  # nothing says how far its neighbours would be
+        affine[:3, 2] = image.affine[:3, 2]
+    offset = float((np.linalg.inv(image.affine) @ affine)[2, 3])
+    before = round(offset)
+    after = image.shape[2] - before - reference.shape[2]
+    if min(before, after) < 0 or (before, after) == (0, 0):
+        return reference
+    affine[:3, 3] -= before * affine[:3, 2]
+
+    def load() -> np.ndarray:
+        return np.pad(reference.load(), [(0, 0), (0, 0), (before, after)])
+
+    return replace(reference, shape=image.shape, affine=affine, load=load)
 
 
 def _resample_nearest(label_map: np.ndarray, reference: Image, image: Image) -> np.ndarray:
@@ -72,6 +97,7 @@ def require_reference_grid(reference: Image, image: Image, resample: str | None 
     """Raise VolumeError, with both grids, if a reference can neither be used as it is nor be resampled."""
     require_span(reference)
     require_right_angles(reference)
+    reference = _with_all_slices(reference, image)
     apart = _corner_distance(reference, image)
     if apart is None:
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from volprompt.volumes.images.image import VolumeError, damaged
-from volprompt.volumes.images.sources import parts_of
+from volprompt.volumes.images.sources import is_dicom, parts_of
 
 # Far beyond any series of slices: an archive that holds more is not unpacked.
 MAX_FILES = 20_000
@@ -33,12 +33,15 @@ class Member:
 
 @contextmanager
 def members_of(path: str) -> Iterator[list[Member]]:
-    """Give the files of a folder where they are, or those of an archive, unpacked until the block ends.
+    """Give a DICOM file or the files of a folder where they are, or those of an archive, unpacked until the block ends.
 
     Unpacked files get numbers for names in a temporary folder: no name from the archive becomes a path. Links, devices
     and empty files are left out. Raises VolumeError for an archive that is damaged, encrypted or
     larger than MAX_FILES and MAX_BYTES.
     """
+    if is_dicom(path):
+        yield [Member(Path(path).name, Path(path))]
+        return
     if Path(path).is_dir():
         parts = parts_of(path)
         if astray := [part for part in parts if part.is_symlink() and not part.exists()]:

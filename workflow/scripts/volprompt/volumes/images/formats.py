@@ -88,7 +88,8 @@ class Format:
         which takes the path and the series.
     data_files: returns the further files that belong to the one in the sample sheet, existing or not.
     data_endings: of data files that the sample sheet may name in the header's place.
-    is_series: whether a source is a series of files, in a folder or in an archive with one of the `endings`.
+    is_series: whether a source is a series of files, in a folder or in an archive with one of the `endings`, or one
+        file of such a series with all of its planes, whatever its name.
     """
 
     name: str
@@ -128,10 +129,11 @@ FORMATS = (
     Format(
         "DICOM series",
         (".zip", ".tar", ".tar.gz", ".tgz"),
-        "volprompt.volumes.images.dicom:open_series",
+        "volprompt.volumes.images.dicom.series:open_series",
         is_series=True,
     ),
 )
+FORMAT_OF_SERIES = next(known for known in FORMATS if known.is_series)
 IMAGE_ENDINGS = tuple(ending for known in FORMATS if not known.is_series for ending in known.endings)
 ARCHIVE_ENDINGS = tuple(ending for known in FORMATS if known.is_series for ending in known.endings)
 
@@ -139,7 +141,7 @@ ARCHIVE_ENDINGS = tuple(ending for known in FORMATS if known.is_series for endin
 def format_of(path: str | Path) -> Format | None:
     """Return the format of a source by its name, or that of series for a folder; None if it is not in the table."""
     if Path(path).is_dir():
-        return next(known for known in FORMATS if known.is_series)
+        return FORMAT_OF_SERIES
     ending = ending_of(path)
     return next((known for known in FORMATS if ending in known.endings + known.data_endings), None)
 

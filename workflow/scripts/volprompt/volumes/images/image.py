@@ -69,6 +69,7 @@ class Image:
     verify: raises VolumeError if the sizes of the files show that voxels are missing.
     warnings: what a reader of the results has to know.
     oriented: whether the header says where the axes point.
+    sparse: whether slices at the ends, without any label, may be missing.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Image:
     verify: Callable[[], None]
     warnings: tuple[str, ...] = ()
     oriented: bool = True
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         """Raise VolumeError if there is no voxel."""

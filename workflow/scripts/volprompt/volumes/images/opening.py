@@ -9,31 +9,34 @@ from pathlib import Path
 
 import numpy as np
 
-from volprompt.volumes.images.formats import data_files, ending_of, format_of
+from volprompt.volumes.images.formats import FORMAT_OF_SERIES, data_files, ending_of, format_of
 from volprompt.volumes.images.image import BROKEN, Image, VolumeError, damaged, no_file, unreadable
 from volprompt.volumes.images.sources import is_dicom
 
 
 @contextmanager
-def open_image(path: str, series: str = "") -> Iterator[Image]:
+def open_image(path: str, series: str = "", labels: bool = False) -> Iterator[Image]:
     """Open a 3D image without reading its voxels, which can be read until the block ends.
 
-    path: a source of a format in the table `formats.FORMATS`; series: which series of a folder or an archive, see
-    `dicom.read_series`. Raises VolumeError for anything that is not one 3D volume of real numbers.
+    path: a source of a format in the table `formats.FORMATS`.
+    series: which series of a folder or an archive, see `dicom.series.read_series`.
+    labels: whether a label map is wanted: of DICOM, a segmentation is then preferred to images.
+
+    Raises VolumeError for anything that is not one 3D volume of real numbers.
     """
     if not Path(path).exists():
         raise no_file(path)
     source_format = format_of(path)
+    if source_format is None and is_dicom(path):
+        source_format = FORMAT_OF_SERIES
     if source_format is not None and source_format.is_series:
-        with source_format.load_opener()(path, series) as image:
+        with source_format.load_opener()(path, series, labels) as image:
             yield image
         return
     if series:
         raise VolumeError(
             path, f"the series '{series}' is chosen from a single file", "a folder or an archive of DICOM"
         )
-    if is_dicom(path):
-        raise VolumeError(path, "is a single DICOM file", "the folder or the archive of its series")
     if source_format is None:
         raise unreadable(path, "no format that is read has this ending")
     for file in data_files(path):

@@ -15,12 +15,26 @@ from volprompt.volumes.images.formats import data_files
 
 
 def is_dicom(path: str | Path) -> bool:
-    """Return whether a file has the mark of DICOM (PS3.10) at byte 128; False for one that cannot be read."""
+    """Return whether a file is one of DICOM; False for one that cannot be read.
+
+    It has the mark of PS3.10 at byte 128; or it begins as data sets did before, without preamble: with an element of
+    group 2 or 8 that has a representation of its value or a short length.
+    """
     try:
         with open(path, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
     except OSError:
         return False
+    if start[128:] == b"DICM":
+        return True
+    group, element, length = start[:2], start[2:4], start[4:8]
+    explicit = length[:2] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH")
+    return (
+        len(start) == 132
+        and group in (b"\2\0", b"\10\0")
+        and element < b"\x20"
+        and (explicit or length[1:] == b"\0\0\0")
+    )
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""DICOM: planes from headers, planes into stacks, one stack into an image; and segmentations."""
