@@ -36,7 +36,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError where it cannot be read."""
+    """SHA-256 of a file's content, as 64 hexadecimal digits.
+
+    Raises OSError where it cannot be read, and for what is no file: a pipe, say, at which a reader would wait forever.
+    """
+    if not Path(path).is_file():
+        raise OSError(f"{path} is no file")
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -17,7 +17,7 @@ from volprompt.errors import VolpromptError
 from volprompt.files import atomic
 from volprompt.logs import NOTICE, logger
 from volprompt.study.study import Study
-from volprompt.volumes.grid import grid_of
+from volprompt.volumes.grid import grid_of, unusual_frames
 from volprompt.volumes.images.image import Image, VolumeError
 from volprompt.volumes.images.opening import open_image
 from volprompt.volumes.references import require_reference_grid
@@ -67,7 +67,9 @@ def check_volumes(
     logger.info("Reading the headers of %d volumes", len(rows))
     with ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1))) as pool:
         found = list(pool.map(lambda row: _check_volume(row, axis, resample), rows))
-    faults = [fault for of_volume in found for fault in of_volume]
+    faults = [fault for of_volume, _ in found for fault in of_volume]
+    if unusual := [f"{row['image']}: {frames}" for row, (_, frames) in zip(rows, found, strict=True) if frames]:
+        logger.warning("%d of %d volumes have unusual frames, the first: %s", len(unusual), len(rows), unusual[0])
     columns = list(Fault.__dataclass_fields__)
     flat = [{key: " ".join(value.split()) for key, value in asdict(fault).items()} for fault in faults]
     with atomic(table) as temporary:
@@ -75,7 +77,8 @@ def check_volumes(
     return faults
 
 
-def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None) -> list[Fault]:
+def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None) -> tuple[list[Fault], str]:
+    """Return the faults of a volume, and what is unusual about its frames."""
     faults: list[Fault] = []
 
     def header(path: str, series: str = "", labels: bool = False) -> Image | None:
@@ -99,7 +102,7 @@ def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None)
             require_reference_grid(reference, image, resample)
         except VolumeError as error:
             faults.append(_fault(row["volume"], error))
-    return faults
+    return faults, "" if image is None or faults else unusual_frames(image, axis)
 
 
 def _fault(volume: str, error: VolumeError) -> Fault:

@@ -17,6 +17,8 @@ from nibabel import orientations
 from volprompt.volumes.images.geometry import require_right_angles, require_span
 from volprompt.volumes.images.image import Image
 
+# Frames with a smaller side, or with more slices than so many times their smaller side, are unusual.
+FEW_PIXELS, MANY_SLICES = 32, 4
 # Directions in which (slice, y, x) grow, as the eye expects the plane: the patient's front or head up or to the left.
 FRAME_AXES = {"sagittal": "RIP", "coronal": "AIL", "axial": "SPL"}
 
@@ -72,6 +74,21 @@ class Grid:
 def _orientation_of(axes: str) -> np.ndarray:
     """Return nibabel's orientation array, (3, 2), of axes that grow in these directions."""
     return orientations.axcodes2ornt(tuple(axes))
+
+
+def unusual_frames(image: Image, axis: str | int) -> str:
+    """Say what is unusual about the frames along an axis, and which frames the other planes give; empty if nothing is.
+
+    A side of few pixels, or many more slices than pixels along a side: then the axis is often not the one that was
+    meant. Errors as `grid_of`.
+    """
+    slices, *sides = grid_of(image, axis).frames_shape
+    if min(sides) >= FEW_PIXELS and slices <= MANY_SLICES * min(sides):
+        return ""
+    of_planes = {plane: " of {} x {}".format(*grid_of(image, plane).frames_shape[1:]) for plane in FRAME_AXES}
+    here = f" of {sides[0]} x {sides[1]}"
+    others = ", ".join(f"{plane}{sizes}" for plane, sizes in of_planes.items() if sizes != here)
+    return f"{slices} frames{here} pixels along axis {axis}" + (f"; frames.axis could be {others}" if others else "")
 
 
 def grid_of(image: Image, axis: str | int) -> Grid:

@@ -21,17 +21,22 @@ def require_bytes(file: Path, expected: int, path: str) -> None:
         raise _cut_off(file, f"{size} bytes", expected, path)
 
 
+def require_possible_bytes(file: Path, expected: int, path: str) -> None:
+    """Raise VolumeError if a file compressed by DEFLATE cannot hold so many bytes, whatever is in it."""
+    most = file.stat().st_size * LARGEST_RATIO
+    if expected > most:
+        raise _cut_off(file, f"at most {most} bytes unpacked", expected, path)
+
+
 def require_unpacked_bytes(file: Path, expected: int, path: str) -> None:
     """Raise VolumeError if a gzip file unpacks to fewer bytes than expected. path: the source that it belongs to.
 
     The last four bytes of a gzip file are the size of what it unpacks to (RFC 1952), if it has one member. If they say
     something else, the file is unpacked to see.
     """
-    size = file.stat().st_size
-    if expected > size * LARGEST_RATIO:
-        raise _cut_off(file, f"at most {size * LARGEST_RATIO} bytes unpacked", expected, path)
+    require_possible_bytes(file, expected, path)
     with file.open("rb") as stream:
-        stream.seek(-min(4, size), 2)
+        stream.seek(-min(4, file.stat().st_size), 2)
         promised = int.from_bytes(stream.read(), "little")
     if promised == expected % 2**32:
         return

@@ -11,6 +11,10 @@ from volprompt.volumes.images.image import Image, VolumeError
 
 # By how many of the smallest voxel edges slices may be shifted against each other, over the whole volume.
 IN_PLANE = 0.5
+# Voxels of electron microscopes, in millimetres, and far beyond those of any scanner.
+SMALLEST_MM, LARGEST_MM = 2e-6, 1000.0
+# Volume of the unit vectors along the axes at or below which they lie in one plane.
+FLAT = 1e-6
 
 
 def affine_without_orientation(voxel_sizes: np.ndarray) -> np.ndarray:
@@ -38,10 +42,20 @@ def no_voxel_size(path: str, axes: str = "") -> str:
 
 
 def require_span(image: Image) -> None:
-    """Raise VolumeError if the affine of an image does not span a volume."""
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        finding = f"the affine does not span a volume:\n{image.affine}\n"
-        raise VolumeError(image.path, finding, remedy="Set a valid orientation in the header")
+    """Raise VolumeError if the affine of an image does not span a volume, or one of voxels that no scanner makes."""
+    sizes = nib.affines.voxel_sizes(image.affine)
+    if np.isfinite(image.affine).all() and (sizes > 0).all():
+        if sizes.min() < SMALLEST_MM or sizes.max() > LARGEST_MM:
+            raise VolumeError(
+                image.path,
+                f"has voxels of {' x '.join(f'{size:.4g}' for size in sizes)} mm",
+                f"{SMALLEST_MM:g} to {LARGEST_MM:g} mm along each axis",
+                "Correct the voxel sizes in the header",
+            )
+        if abs(np.linalg.det(image.affine[:3, :3] / sizes)) > FLAT:
+            return
+    finding = f"the affine does not span a volume:\n{image.affine}\n"
+    raise VolumeError(image.path, finding, remedy="Set a valid orientation in the header")
 
 
 def require_right_angles(image: Image) -> None:

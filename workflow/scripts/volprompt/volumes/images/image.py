@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from volprompt.volumes.images.formats import formats_in_words
 
 # What reading the voxels of a damaged file raises.
 BROKEN = (OSError, EOFError, ValueError, zlib.error)
+# Masks are NIfTI-1, which counts voxels along an axis in 16 bits.
+MAX_SIDE = 32767
+MAX_VOXELS = 2**31
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -83,20 +87,24 @@ class Image:
     sparse: bool = False
 
     def __post_init__(self) -> None:
-        """Raise VolumeError if there is no voxel."""
-        if min(self.shape) < 1:
-            raise VolumeError(
-                self.path, f"has {' x '.join(map(str, self.shape))} voxels", "at least one along each axis"
-            )
+        """Raise VolumeError if there is no voxel, or more than masks can have or memory can hold."""
+        if min(self.shape) >= 1 and max(self.shape) <= MAX_SIDE and math.prod(self.shape) <= MAX_VOXELS:
+            return
+        raise VolumeError(
+            self.path,
+            f"has {' x '.join(map(str, self.shape))} voxels",
+            f"1 to {MAX_SIDE} along each axis, and at most {MAX_VOXELS} in all",
+        )
 
 
 def geometry_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:
     """Make a NIfTI-1 header that places a grid in the scanner's space, for sources of other formats.
 
-    An affine that spans no volume is left out, since no mask is ever written on it.
+    A shape that it cannot hold and an affine that spans no volume are left out, since no mask is ever written on them.
     """
     header = nib.Nifti1Header()
-    header.set_data_shape(shape)
+    if max(shape) <= MAX_SIDE:
+        header.set_data_shape(shape)
     if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0:
         header.set_qform(affine, code="scanner")
         header.set_sform(affine, code="scanner")

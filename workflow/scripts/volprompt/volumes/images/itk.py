@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from volprompt.volumes.images.file_sizes import require_bytes, require_unpacked_bytes
+from volprompt.volumes.images.file_sizes import require_bytes, require_possible_bytes, require_unpacked_bytes
 from volprompt.volumes.images.formats import HEADER_BYTES, data_files
 from volprompt.volumes.images.geometry import no_orientation, no_voxel_size
 from volprompt.volumes.images.image import (
     LPS_TO_RAS,
     Image,
+    VolumeError,
     damaged,
     geometry_header,
     not_3d,
@@ -38,8 +39,18 @@ def open_nrrd(path: str) -> Image:
         encoding = _search(rb"^encoding:\s*(\w+)\s*$", header)
         if encoding == "raw":
             require_bytes(data_file, voxel_bytes, path)
-        elif encoding in ("gzip", "gz") and data_file != Path(path):
-            require_unpacked_bytes(data_file, voxel_bytes, path)
+        elif encoding in ("gzip", "gz"):
+            if data_file == Path(path):
+                require_possible_bytes(data_file, voxel_bytes, path)
+            else:
+                require_unpacked_bytes(data_file, voxel_bytes, path)
+        elif encoding not in ("txt", "text", "ascii", "hex"):
+            raise VolumeError(
+                path,
+                f"its voxels are written with the encoding '{encoding}'",
+                "raw, gzip, text or hex",
+                "Save it again, for example in 3D Slicer with compression by gzip",
+            )
 
     return _open_itk(path, "NrrdImageIO", NRRD_SPACE, NRRD_SIZES, require_data)
 
@@ -49,6 +60,7 @@ def open_metaimage(path: str) -> Image:
 
     def require_data(header: bytes, data_file: Path, voxel_bytes: int) -> None:
         if _search(rb"^CompressedData\s*=\s*(\w+)\s*$", header) == "true":
+            require_possible_bytes(data_file, voxel_bytes, path)
             voxel_bytes = int(_search(rb"^CompressedDataSize\s*=\s*(\d+)\s*$", header) or 0)
         elif _search(rb"^BinaryData\s*=\s*(\w+)\s*$", header) != "true":
             return  # numbers as text

@@ -26,6 +26,8 @@ def open_image(path: str, series: str = "", labels: bool = False) -> Iterator[Im
     """
     if not Path(path).exists():
         raise no_file(path)
+    if not (Path(path).is_file() or Path(path).is_dir()):
+        raise VolumeError(path, "is a pipe, a socket or a device", "a file or a folder", "Copy its content to a file")
     source_format = format_of(path)
     if source_format is None and is_dicom(path):
         source_format = FORMAT_OF_SERIES

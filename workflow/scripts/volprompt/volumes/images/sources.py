@@ -20,6 +20,8 @@ def is_dicom(path: str | Path) -> bool:
     It has the mark of PS3.10 at byte 128; or it begins as data sets did before, without preamble: with an element of
     group 2 or 8 that has a representation of its value or a short length.
     """
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as stream:
             start = stream.read(132)
@@ -41,7 +43,7 @@ def files_below(folder: Path) -> list[Path]:
     """Return the files of a folder and its subfolders, sorted; symbolic links are followed.
 
     A folder that can be reached in several ways, by a link to a folder above it for example, is read once. Links that
-    lead nowhere are listed, so that whoever reads them notices.
+    lead nowhere are listed, so that whoever reads them notices; pipes, sockets and devices are left out.
     """
     seen, files = {os.path.realpath(folder)}, []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -49,7 +51,7 @@ def files_below(folder: Path) -> list[Path]:
         folders[:] = sorted(name for real, name in new.items() if real not in seen)
         seen |= new.keys()
         files += [Path(place, name) for name in names]
-    return sorted(files)
+    return sorted(file for file in files if file.is_file() or not file.exists())
 
 
 def parts_of(path: str | Path) -> list[Path]:

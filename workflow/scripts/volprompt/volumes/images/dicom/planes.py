@@ -11,6 +11,7 @@ import pydicom
 from pydicom.uid import UID, RTStructureSetStorage, SegmentationStorage
 
 from volprompt.volumes.images.archives import Member
+from volprompt.volumes.images.file_sizes import LARGEST_RATIO
 from volprompt.volumes.images.image import VolumeError, damaged
 from volprompt.volumes.images.sources import is_dicom
 
@@ -190,8 +191,12 @@ def _require_pixels(member: Member, path: str, header: pydicom.FileDataset, expe
             "one of DICOM's transfer syntaxes",
             "Convert the series, for example with gdcmconv",
         )
-    compressed = not old and (syntax.is_compressed or syntax.is_deflated)
-    if not compressed and member.path.stat().st_size < expected:
+    ratio = 1
+    if not old and syntax.is_deflated:
+        ratio = LARGEST_RATIO
+    elif not old and syntax.is_compressed:
+        return
+    if member.path.stat().st_size * ratio < expected:
         raise damaged(path, f"{member.name} has less than the {expected} bytes of its pixels")
 
 
