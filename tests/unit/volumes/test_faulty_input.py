@@ -596,7 +596,7 @@ KINDS: list[tuple[str, Callable[[Path], Input], bool]] = [
     ("holds colours; expected grey values", colour_dicom, True),
     ("holds contours (RTSTRUCT)", contours, True),
     ("holds N segmentations", several_segmentations, True),
-    ("cannot be read as an image (the segmentation ...", broken_segmentation, True),
+    ("the file is damaged or cut off (header of ...)", broken_segmentation, True),
     ("has no valid ImagePositionPatient", no_position, True),
     ("has no valid PixelSpacing", no_pixel_spacing, True),
     ("says nothing of how its pixels are written (TransferSyntaxUID)", no_transfer_syntax, True),

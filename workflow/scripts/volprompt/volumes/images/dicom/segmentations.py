@@ -8,7 +8,7 @@ import highdicom
 import numpy as np
 
 from volprompt.volumes.images.archives import Member
-from volprompt.volumes.images.image import LPS_TO_RAS, Image, VolumeError, damaged, geometry_header, unreadable
+from volprompt.volumes.images.image import LPS_TO_RAS, Image, VolumeError, damaged, geometry_header
 
 
 def open_segmentation(members: Sequence[Member], path: str) -> Image:
@@ -26,7 +26,7 @@ def open_segmentation(members: Sequence[Member], path: str) -> Image:
         fractional = stored.segmentation_type.value == "FRACTIONAL"
         geometry = stored.get_volume_geometry(allow_missing_positions=True)
     except Exception as error:  # its text may quote the header
-        raise unreadable(path, f"the segmentation {member.name}: {type(error).__name__}") from None
+        raise damaged(path, f"header of {member.name}: {type(error).__name__}") from None
     if fractional:
         raise VolumeError(
             path, f"{member.name} holds fractions of segments", "a segmentation of type BINARY or LABELMAP"
