@@ -103,7 +103,7 @@ def geometry_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nift
     A shape that it cannot hold and an affine that spans no volume are left out, since no mask is ever written on them.
     """
     header = nib.Nifti1Header()
-    if max(shape) <= MAX_SIDE:
+    if min(shape) >= 0 and max(shape) <= MAX_SIDE:
         header.set_data_shape(shape)
     if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0:
         header.set_qform(affine, code="scanner")
