@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -50,6 +52,32 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` in UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def replace_text(path: str | Path, text: str) -> None:
+    """Write `text` in UTF-8 into a file that people keep: atomically, and on the disk before it takes effect.
+
+    A symbolic link stays one (its target is replaced), and a file that is there keeps its group and its mode.
+    """
+    target = Path(os.path.realpath(path))
+    with atomic(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        with suppress(FileNotFoundError):
+            earlier = target.stat()
+            with suppress(OSError):  # the group may be none of ours
+                os.chown(temporary, -1, earlier.st_gid)
+            temporary.chmod(stat.S_IMODE(earlier.st_mode))
+        _sync(temporary)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_table(table: pd.DataFrame, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
