@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from volprompt.clicks.table import ClickTable, ClickTableError
+from volprompt.clicks.table import ClickTableError, changing
 from volprompt.files import separator
 from volprompt.settings.reading import ConfigurationError
 from volprompt.study.sheets import SheetRow, read_rows, read_volumes
@@ -157,17 +157,7 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
             f"{volumes}: no volume matches a series of {table}\n{_list_unmatched(matches)}\n"
             "A volume is found by its subject's number in the name, group or paths of its row."
         )
-    target = ClickTable(out)
-    there = target.keys()
-    added = kept = 0
-    for one in matches:
-        for structure, point in one.series.clicks.items() if one.series else ():
-            if (one.volume, structure, str(index)) in there:
-                kept += 1
-                continue
-            target.put(one.volume, structure, index, *point)
-            added += 1
-    target.write()
+    added, kept = _add_clicks(matches, out, index)
     lines = [f"{out}: {added} clicks added" + (f", {kept} were there already and stay as they are" if kept else "")]
     lines += [f"  {sum(one.reason == by for one in matches)} volumes matched by {by}" for by in reversed(BY)]
     if any(one.series is None for one in matches):
@@ -177,6 +167,22 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
         shown = "; ".join(map(str, left[:3])) + ("; ..." if len(left) > 3 else "")
         lines.append(f"{len(left)} of the table's {len(series)} series have no volume in {volumes}: {shown}")
     return "\n".join(lines)
+
+
+def _add_clicks(matches: Sequence[Match], out: str | Path, index: int) -> tuple[int, int]:
+    """Add the matched clicks to a table. Returns how many are new, and how many were there already."""
+    added = kept = 0
+    with changing(out) as target:
+        there = target.keys()
+        for one in matches:
+            for structure, point in one.series.clicks.items() if one.series else ():
+                if (one.volume, structure, index) in there:
+                    kept += 1
+                    continue
+                target.put(one.volume, structure, index, *point)
+                added += 1
+        target.write()
+    return added, kept
 
 
 def _list_unmatched(matches: Sequence[Match]) -> str:
