@@ -11,11 +11,14 @@ import logging
 import os
 import pickle
 import re
+import resource
 import shutil
+import struct
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +31,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from volprompt.checkpoints import digests, download
+from volprompt.checkpoints import digests, download, load
 from volprompt.checkpoints.catalogue import CatalogueEntry, CheckpointError, read_catalogue
 from volprompt.checkpoints.digests import content_digest
 from volprompt.checkpoints.download import fetch
@@ -626,6 +629,147 @@ def test_a_whole_module_is_refused_by_name(tmp_path: Path) -> None:
     assert "(torch.nn.modules.linear.Linear)" in _failure(load_state_dict, tmp_path / "weights.pt")
 
 
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch is not asked to load anything."""
+
+    def load_it(*_: object, **__: object) -> None:
+        raise AssertionError("the file was loaded")
+
+    monkeypatch.setattr(torch, "load", load_it)
+
+
+def _packed_again(path: Path, part: str = "", content: bytes = b"", method: int = zipfile.ZIP_DEFLATED) -> None:
+    """Write an archive again, packed, with other content of one part."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, old in parts.items():
+            archive.writestr(name, content if part and name.endswith(part) else old)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("part", ["data.pkl", "data/0", "version"])
+def test_an_archive_that_unpacks_to_far_more_is_refused_by_its_directory(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(_weights(), path)
+    _packed_again(path, part, bytes(200 * MIB))
+    assert path.stat().st_size < MIB
+    tracemalloc.start()
+    message = _failure(load_state_dict, path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"{part} becomes {200 * MIB} bytes" in message
+    assert "is a packed archive" in message
+    assert peak < 10 * MIB
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_directory_that_lies_about_a_part_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(5000)}, path)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<II", 20_000, 20_000), struct.pack("<II", 20_000, 1 << 30)))
+    assert f"becomes {1 << 30} bytes" in _failure(load_state_dict, path)
+
+
+class _Calls:
+    """Pickled as a call."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (_Calls(bytearray, 10**12), "bytearray"),
+        (
+            _Calls(torch._utils._rebuild_device_tensor_from_cpu_tensor, torch.ones(1), torch.float64, "cpu", False),
+            "cpu",
+        ),
+        (torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (10**6, 10**6), check_invariants=True), "sparse"),
+        (torch.zeros(3, device="meta"), "meta"),
+    ],
+)
+def test_a_pickle_that_makes_memory_from_numbers_is_not_loaded(
+    tmp_path: Path, value: object, name: str, archive: bool
+) -> None:
+    torch.save({"a": torch.ones(1), "b": value}, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    message = _failure(load_state_dict, tmp_path / "w.pt")
+    assert re.search(rf"contains more than tensors \([\w.]*{name}\w*\)", message)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_what_training_keeps_beside_the_weights_is_loaded(tmp_path: Path, archive: bool) -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2])
+    content = {
+        "model": {**module.state_dict(), "half": torch.ones(2, dtype=torch.bfloat16), "own": module.weight},
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rest": [torch.float16, torch.Size([3]), torch.device("cpu"), {1, 2}, 1j, None, "text", 2.5],
+    }
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    assert load_state_dict(tmp_path / "w.pt").keys() == {"weight", "bias", "half", "own"}
+
+
+def test_an_archive_without_crc_is_loaded(tmp_path: Path) -> None:
+    from torch.serialization import set_crc32_options
+
+    set_crc32_options(False)
+    try:
+        torch.save(_weights(), tmp_path / "weights.pt")
+    finally:
+        set_crc32_options(True)
+    assert load_state_dict(tmp_path / "weights.pt").keys() == _weights().keys()
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_views_that_stand_for_far_more_than_the_file_are_refused(tmp_path: Path, archive: bool) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(1).expand(10**6, 10**6)}, path, _use_new_zipfile_serialization=archive)
+    message = _failure(load_state_dict, path)
+    assert f"{path} has {path.stat().st_size} bytes, and its tensors stand for {4 * 10**12}" in message
+    many = torch.rand(1000, 1000)
+    torch.save({"a": many, "tied": many}, path, _use_new_zipfile_serialization=archive)
+    assert load_state_dict(path).keys() == {"a", "tied"}
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_storages_that_claim_more_than_the_file_holds(tmp_path: Path, archive: bool) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.arange(1000.0)}, path, _use_new_zipfile_serialization=archive)
+    if archive:
+        with zipfile.ZipFile(path) as parts:
+            pickled = next(parts.read(name) for name in parts.namelist() if name.endswith("data.pkl"))
+        assert b"M\xe8\x03" in pickled
+        claim = pickled.replace(b"M\xe8\x03", b"\x8a\x05" + (10**11).to_bytes(5, "little"))
+        _packed_again(path, "data.pkl", claim, zipfile.ZIP_STORED)
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"M\xe8\x03", b"\x8a\x05" + (10**10).to_bytes(5, "little")))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "is not a complete PyTorch file" in _failure(load_state_dict, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_safetensors_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert "is not a complete safetensors file" in _failure(load_state_dict, path)
+    path.write_bytes(struct.pack("<Q", 1 << 60) + header + bytes(4))
+    assert "is not a complete safetensors file" in _failure(load_state_dict, path)
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
@@ -736,7 +880,9 @@ def test_hint_where_kind_and_size_are_right(tmp_path: Path) -> None:
         ("mobile_sam", "not supported"),
     ],
 )
-def test_hints_for_the_tensors_of_real_checkpoints(shared_data: Path, tmp_path: Path, name: str, hint: str) -> None:
+def test_hints_for_the_tensors_of_real_checkpoints(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
     listing = shared_data / "checkpoints" / f"{name}.keys.json"
     if not listing.exists():
         pytest.skip(f"{listing} is absent")
@@ -745,8 +891,8 @@ def test_hints_for_the_tensors_of_real_checkpoints(shared_data: Path, tmp_path: 
         key.removeprefix("model/"): torch.tensor(0.0).expand(value["shape"])
         for key, value in json.loads(listing.read_text()).items()
     }
-    torch.save({"model": tensors}, tmp_path / "weights.pt")
-    message = _failure(load_into, torch.nn.Linear(1, 1), tmp_path / "weights.pt", "a layer")
+    monkeypatch.setattr(load, "load_state_dict", lambda _: tensors)
+    message = _failure(load_into, torch.nn.Linear(1, 1), "weights.pt", "a layer")
     assert f"{len(tensors)} unexpected" in message
     assert hint in message
 
