@@ -248,3 +248,19 @@ def test_rows_that_cannot_be_used_are_named(row: str, fault: str) -> None:
     Path("clicks.csv").write_text(f"volume,structure,slice,x,y\n{row}\n")
     with pytest.raises(ClickTableError, match=fault):
         ClickTable("clicks.csv").of_volume("a")
+
+
+def test_no_text_of_a_table_becomes_a_formula() -> None:
+    Path("clicks.csv").write_text("volume,structure,slice,x,y\n=1+1,-x,4,-0.25,-1\n'@b,femur,4,1,1\n")
+    table = ClickTable("clicks.csv")
+    assert [row["volume"] for row in table.rows] == ["=1+1", "@b"]
+    table.write()
+    assert Path("clicks.csv").read_text().splitlines()[1:] == ["'=1+1,'-x,4,-0.25,-1", "'@b,femur,4,1,1"]
+    assert ClickTable("clicks.csv").rows == table.rows
+
+
+@pytest.mark.parametrize("row", ["=cmd,1,1", "femur,nan,1", "femur,1,inf"])
+def test_an_authors_table_gives_names_and_finite_numbers(row: str) -> None:
+    Path("authors.csv").write_text(TABLE + f"9000003,20040607,10550899,{row}\n")
+    with pytest.raises(ClickTableError, match=r"authors.csv line 6: .* expected"):
+        read_authors_table("authors.csv")

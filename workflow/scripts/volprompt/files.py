@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from volprompt.cells import as_cell
 from volprompt.errors import VolpromptError
 
 if TYPE_CHECKING:
@@ -78,6 +79,17 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table for people as CSV, or with tabs if the name ends in .tsv, atomically; no text becomes a formula."""
+    columns = {name: column.map(_as_cell) for name, column in table.items() if column.dtype.kind not in "biufc"}
+    with atomic(path) as temporary:
+        table.assign(**columns).to_csv(temporary, sep=separator(path, ","), index=False)
+
+
+def _as_cell(value: object) -> object:
+    return as_cell(value) if isinstance(value, str) else value
 
 
 def write_table(table: pd.DataFrame, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -95,6 +95,6 @@ def _names(pickle: bytes | mmap.mmap) -> Iterator[str]:
     source: Any = pickle  # a file that is mapped reads as one that is open
     for operation, argument, _ in pickletools.genops(source):
         if operation.name in ("GLOBAL", "INST"):
-            yield argument
+            yield str(argument)
         elif operation.name == "STACK_GLOBAL":
             yield "a computed name"

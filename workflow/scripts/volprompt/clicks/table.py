@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from volprompt.cells import as_cell
 from volprompt.errors import VolpromptError
 from volprompt.files import replace_text, separator
 from volprompt.locks import alone_on
@@ -83,7 +84,7 @@ class ClickTable:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, delimiter=separator(self.path, ","), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows({name: as_cell(text) for name, text in row.items()} for row in self.rows)
         replace_text(self.path, text.getvalue())
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from volprompt.cells import from_cell
 from volprompt.files import separator
 from volprompt.settings.config import NAME, Settings
 from volprompt.settings.reading import hint
@@ -61,10 +62,15 @@ def read_rows(path: str, delimiter: str, required: set[str], optional: set[str],
             return []
         if unknown:
             faults.append(f"{path}: unknown column(s) {', '.join(sorted(map(str, unknown)))}")
-        return [{**{k: v or "" for k, v in row.items()}, "line": reader.line_num} for row in reader]
+        return [{**{k: _text_of(v) for k, v in row.items()}, "line": reader.line_num} for row in reader]
     except csv.Error as error:
         faults.append(f"{path} line {reader.line_num}: is no row of a table ({error}); correct or remove it")
         return []
+
+
+def _text_of(cell: str | list[str] | None) -> str | list[str]:
+    """Return the text of a cell, or of the cells beyond the header's."""
+    return from_cell(cell) if isinstance(cell, str) else cell or ""
 
 
 def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[SheetRow]:
