@@ -662,3 +662,28 @@ def test_a_browser_that_hangs_up_is_no_fault(server: CollectServer) -> None:
         with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
             connection.sendall(request_of(server, b"", path="page/0/2").replace(b"POST", b"GET"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+def test_any_request_gets_a_status(
+    server: CollectServer, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int], int]
+) -> None:
+    monkeypatch.setattr(handler, "DRAIN_SECONDS", 0.1)
+    rng = np.random.default_rng(7)
+    body = json.dumps(sent([click("femur", 1, 1)], [click("tibia", 2, 2)])).encode()
+    whole = request_of(server, body, JSON_TYPE, f"Content-Length: {len(body)}")
+    for _ in range(rounds(1000)):
+        request = bytearray(whole)
+        for place in rng.integers(0, len(request), rng.integers(1, 6)):
+            kind = rng.integers(4)
+            if kind == 0:
+                request[place : place + 1] = bytes([rng.integers(256)])
+            elif kind == 1:
+                del request[place : place + rng.integers(1, 30)]
+            elif kind == 2:
+                request[place:place] = request[: rng.integers(len(request))]
+            else:
+                request[place:place] = bytes([request[place % len(request)]]) * rng.integers(1, 2000)
+        if request.partition(b"\n")[0].decode("latin-1").split():  # a first line that is blank is no request yet
+            assert answers(server, bytes(request))[0], bytes(request)

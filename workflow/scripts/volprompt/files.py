@@ -69,7 +69,8 @@ def replace_text(path: str | Path, text: str) -> None:
                 os.chown(temporary, -1, earlier.st_gid)
             temporary.chmod(stat.S_IMODE(earlier.st_mode))
         _sync(temporary)
-    _sync(target.parent)
+    with suppress(OSError):  # not every file system has folders that can be synchronised
+        _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

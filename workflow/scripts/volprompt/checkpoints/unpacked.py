@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 # What a state dict, an optimizer and a learning-rate schedule are made of. PyTorch allows more, some of which makes
 # any amount of memory from a number or from a tensor of one value (bytearray, sparse and nested tensors).
 NAMES = re.compile(
-    r"collections (OrderedDict|Counter)|(__builtin__|builtins) (set|complex)"
-    r"|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
-    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
-    r"|(torch|torch\.cuda|torch\.storage) \w+Storage|torch (Size|device|[a-z]\w*)"
+    r"collections\.(OrderedDict|Counter)|(__builtin__|builtins)\.(set|complex)"
+    r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
+    r"|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
+    r"|torch\.((cuda|storage)\.)?\w+Storage|torch\.(Size|[a-z]\w*)"  # the last are types and devices
 )
 PICKLES = 5  # at the start of a file in PyTorch's format of before 2020; then come the numbers
 # Tensors may share their numbers, as tied weights do.
@@ -60,7 +60,7 @@ def require_names_of_tensors(path: Path, archive: bool) -> None:
         for name in chain.from_iterable(map(_names, _pickles(path, archive))):
             if not NAMES.fullmatch(name):
                 raise CheckpointError(
-                    f"{path} contains more than tensors ({name.replace(' ', '.')}) and is not loaded, since that can "
+                    f"{path} contains more than tensors ({name}) and is not loaded, since that can "
                     "run code or fill the memory. Save its state dict alone with torch.save, or convert it to "
                     "safetensors."
                 )
@@ -95,6 +95,6 @@ def _names(pickle: bytes | mmap.mmap) -> Iterator[str]:
     source: Any = pickle  # a file that is mapped reads as one that is open
     for operation, argument, _ in pickletools.genops(source):
         if operation.name in ("GLOBAL", "INST"):
-            yield str(argument)
+            yield str(argument).replace(" ", ".")
         elif operation.name == "STACK_GLOBAL":
-            yield "a computed name"
+            yield "a computed name"  # which PyTorch refuses, too
