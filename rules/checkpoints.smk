@@ -12,7 +12,8 @@ NOTHING = "(?!)"  # matches no name
 rule fetch_checkpoint:
     """Fetch one checkpoint of the catalogue and verify its SHA-256."""
     output:
-        "<checkpoints>/{file}",
+        # Not removed before the job: another run may have fetched it since this one was planned.
+        update("<checkpoints>/{file}"),
     log:
         "<logs>/fetch_checkpoint/{file}.log",
     benchmark:

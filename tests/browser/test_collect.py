@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from volprompt.clicks.pages import collect
+from volprompt.clicks.collection import collect
 from volprompt.clicks.server import CollectServer, FrameStore
 from volprompt.palette import structure_colours
 
@@ -322,3 +322,37 @@ def test_a_structure_has_the_reports_colour_whatever_else_is_asked_for(
     expect(button).to_contain_text("tibia")
     colour = button.evaluate("button => button.style.getPropertyValue('--own')")
     assert colour == structure_colours(["femur", "tibia"])["tibia"]
+
+
+def test_two_pages_on_one_volume_lose_nothing(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    session = start()
+    first, second = visit(session), visit(start())  # two servers on one table
+    for page in (first, second):
+        ready(page, 0)
+    click_on(first, "knee_a", "femur")
+    first.keyboard.press("Enter")
+    first.keyboard.press("Enter")
+    ready(first, 1)
+    # the second page has not seen that: it adds the tibia and leaves the femur alone
+    second.keyboard.press("2")
+    click_on(second, "knee_a", "tibia")
+    second.keyboard.press("Enter")
+    second.keyboard.press("Enter")
+    ready(second, 1)
+    both = {("knee_a", name, 4): SPOTS["knee_a"][name] for name in ("femur", "tibia")}
+    assert_close(session, both)
+    # both click on the same structure of the next volume; the later one is asked
+    click_on(first, "knee_b", "femur")
+    first.keyboard.press("Enter")
+    first.keyboard.press("Enter")
+    ready(first, 2)
+    x, y = spots_on_screen(second)[0]
+    second.mouse.click(x + 60, y)
+    second.keyboard.press("Enter")
+    second.keyboard.press("Enter")
+    expect(second.locator("#message")).to_contain_text("femur on slice 4 is at 20.0, 10.0")
+    assert_close(session, both | {("knee_b", "femur", 4): SPOTS["knee_b"]["femur"]})
+    second.keyboard.press("Enter")
+    ready(second, 2)
+    x, y = session.table()["knee_b", "femur", 4]
+    assert abs(x - SPOTS["knee_b"]["femur"][0]) > 1

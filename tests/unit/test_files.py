@@ -10,7 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from volprompt.files import atomic, table_metadata, write_table, write_text
+from volprompt.cells import as_cell, from_cell
+from volprompt.files import atomic, table_metadata, write_csv, write_table, write_text
+from volprompt.tables.stored import read_csv
 
 
 @pytest.fixture
@@ -77,3 +79,43 @@ def test_tables_with_metadata(tmp_path: Path) -> None:
     write_table(table.iloc[1:], tmp_path / "part.parquet")
     assert table_metadata(tmp_path / "part.parquet") == {}
     assert pq.read_schema(tmp_path / "part.parquet").names == ["volume", "dice"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        *((text, text) for text in ("", "femur", "a=b", "-1", "+0.5", "-1e-3", ".5", "'", "'quoted'", "it's")),
+        *((text, f"'{text}") for text in ("=1+1", "+1-2", "-x", "-inf", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "--", "=")),
+        *((text, f"'{text}") for text in ("'=1", "''-x", "'-1")),
+    ],
+)
+def test_no_cell_is_a_formula_and_each_comes_back(text: str, cell: str) -> None:
+    assert as_cell(text) == cell
+    assert from_cell(cell) == text
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.tsv"])
+def test_tables_for_people_hold_no_formula_and_numbers_stay_numbers(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame(
+        {
+            "volume": ["a", None, "-x"],
+            "reason": ['=HYPERLINK("http://a.example")', "fine", None],
+            "model": [None, None, None],
+            "difference": [-0.5, 1.0, float("nan")],
+            "count": pd.array([-1, None, 2], dtype="Int64"),
+        }
+    )
+    write_csv(table, tmp_path / name)
+    between = "\t" if name.endswith("tsv") else ","
+    plain = pd.read_csv(tmp_path / name, sep=between)
+    assert plain["reason"][0] == "'" + table["reason"][0]
+    assert plain["volume"][2] == "'-x"
+    assert list(plain["difference"][:2]) == [-0.5, 1.0]
+    assert plain["count"][0] == -1
+    assert (tmp_path / name).read_text().splitlines()[2] == between.join(["", "fine", "", "1.0", ""])
+    if between == ",":
+        again = read_csv(tmp_path / name)
+        assert again["reason"][0] == table["reason"][0]
+        assert again["volume"][2] == "-x"
+        assert again["model"].isna().all()
+        assert again["difference"].dtype == float

@@ -15,6 +15,7 @@ from tests.unit.command_line import volprompt
 from volprompt.phantom.image import Contrast, Phantom, Side, make_phantom
 from volprompt.phantom.knee import LABELS
 from volprompt.phantom.study import write_phantom, write_study
+from volprompt.study.sheets import read_volumes
 
 SHAPE, SPACING = (40, 96, 96), (2.8, 1.46, 1.46)
 SEEDS = (100, 101, 102)
@@ -185,6 +186,16 @@ def test_study_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[0]["image"] == "study/phantom_000_image.nii.gz"
     assert all(Path(row[kind]).is_file() for row in rows for kind in ("image", "reference"))
     assert len({nib.aff2axcodes(nib.Nifti1Image.from_filename(row["image"]).affine) for row in rows}) == 3
+
+
+def test_paths_in_the_sheet_become_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sheet = write_study("=study", range(1), (10, 24, 24), (11.2, 5.84, 5.84))
+    assert "\t'=study/phantom_000_image.nii.gz\t'=study/" in sheet.read_text()
+    faults: list[str] = []
+    (row,) = read_volumes(str(sheet), False, faults)
+    assert row.image == "=study/phantom_000_image.nii.gz"
+    assert not faults
 
 
 def test_command_line_skips_a_complete_study_and_mends_a_broken_one(

@@ -106,6 +106,22 @@ def test_file_in_place_is_used_offline(tmp_path: Path, server: tuple[str, Path])
     assert (study.folder / "checkpoints" / "online.pth").exists()
 
 
+def test_a_file_that_another_run_has_fetched_since_planning_is_taken(tmp_path: Path, server: tuple[str, Path]) -> None:
+    _, folder = server
+    workflow = deploy(tmp_path / "deployed", "http://127.0.0.1:9/online.pth", serve_weights(folder, seed=1))
+    study = one_model(tmp_path / "study", workflow)
+    fetched = study.folder / "checkpoints" / "online.pth"
+    with (workflow / "Snakefile").open("a") as snakefile:  # after planning and before the first job
+        snakefile.write(
+            f"\n\nonstart:\n    import os, shutil\n    os.makedirs({str(fetched.parent)!r}, exist_ok=True)\n"
+            f"    shutil.copy({str(folder / 'online.pth')!r}, {str(fetched)!r})\n"
+        )
+    run = study.run("--until", "fetch_checkpoint", "--retries", "0")
+    assert run.code == 0, run.text
+    assert run.jobs["fetch_checkpoint"] == 1
+    assert sha256_of(fetched) == sha256_of(folder / "online.pth")
+
+
 def test_offline_without_the_file_is_one_clear_error(tmp_path: Path) -> None:
     workflow = deploy(tmp_path / "deployed", "http://127.0.0.1:9/online.pth", "0" * 64)
     study = one_model(tmp_path / "study", workflow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import importlib.resources
 import json
@@ -10,10 +11,14 @@ import logging
 import os
 import pickle
 import re
+import resource
 import shutil
+import struct
 import subprocess
 import sys
 import threading
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +31,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from volprompt.checkpoints import digests, download
+from volprompt.checkpoints import digests, download, load
 from volprompt.checkpoints.catalogue import CatalogueEntry, CheckpointError, read_catalogue
 from volprompt.checkpoints.digests import content_digest
 from volprompt.checkpoints.download import fetch
@@ -50,6 +55,9 @@ class Site:
     status: list[int] = field(default_factory=list)  # answered to the next requests, before any content
     drop_after: list[int] = field(default_factory=list)  # bytes of the next bodies before a break
     length: bool = True
+    kind: str = "application/octet-stream"
+    more: bytes = b""  # sent behind the content
+    pause: float = 0.0  # seconds between pieces of 1000 bytes
     extent: str | None = None  # a Content-Range to answer instead of the true one
     asked: list[str | None] = field(default_factory=list)  # the Range header of each request
     sent: list[int] = field(default_factory=list)  # body bytes of each answer
@@ -73,14 +81,17 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", site.extent or f"bytes {start}-{total - 1}/{total}")
+            self.send_header("Content-Type", site.kind)
             if site.length:
                 self.send_header("Content-Length", str(total - start))
             self.end_headers()
-            body = site.content[start:]
+            body = site.content[start:] + site.more
             body = body[: site.drop_after.pop(0)] if site.drop_after else body
             site.sent.append(len(body))  # first: the client may go on before this thread does
             with contextlib.suppress(ConnectionError):  # the client may hang up
-                self.wfile.write(body)
+                for place in range(0, len(body), 1000 if site.pause else len(body)):
+                    self.wfile.write(body[place : place + 1000] if site.pause else body)
+                    time.sleep(site.pause)
             self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -135,11 +146,16 @@ def _part(file: Path, content: bytes | None = None) -> Path:
     return part
 
 
+def _left(file: Path) -> list[str]:
+    """Names in the folder of checkpoints, without those of locks."""
+    return [path.name for path in file.parent.iterdir() if path.suffix != ".lock"]
+
+
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 def test_fetch_downloads_and_leaves_no_partial_file(site: Site, file: Path, size: int | None) -> None:
     fetch(_entry(site.url, size=size), file)
     assert file.read_bytes() == CONTENT
-    assert [path.name for path in file.parent.iterdir()] == ["weights.pt"]
+    assert _left(file) == ["weights.pt"]
     assert site.asked == [None]
 
 
@@ -147,8 +163,8 @@ def test_fetch_resumes_within_one_call(site: Site, file: Path) -> None:
     site.drop_after = [3 * MIB - 5]
     fetch(_entry(site.url, size=len(CONTENT)), file)
     assert file.read_bytes() == CONTENT
-    assert site.asked == [None, f"bytes={2 * MIB}-"]  # whole chunks of 1 MiB were kept
-    assert site.sent == [3 * MIB - 5, len(CONTENT) - 2 * MIB]
+    assert site.asked == [None, f"bytes={3 * MIB - 5}-"]  # every byte that came was kept
+    assert site.sent == [3 * MIB - 5, len(CONTENT) - 3 * MIB + 5]
 
 
 def test_fetch_resumes_what_an_earlier_run_left(site: Site, file: Path) -> None:
@@ -226,15 +242,126 @@ def test_fetch_removes_a_download_with_the_wrong_sum(site: Site, file: Path) -> 
     found = hashlib.sha256(site.content).hexdigest()
     for part in (site.url, found, hashlib.sha256(CONTENT).hexdigest(), str(file), "catalogue"):
         assert part in message
-    assert list(file.parent.iterdir()) == []
+    assert _left(file) == []
 
 
 def test_fetch_tells_a_web_page_from_a_checkpoint(site: Site, file: Path) -> None:
     site.content = b"<!DOCTYPE html><html>log in</html>"
     assert "web page" in _failure(fetch, _entry(site.url), file)
+    assert "web page" in _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
+    site.content = b"another file"
     message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
-    assert f"offers {len(site.content)} bytes, the catalogue expects {len(CONTENT)}" in message
-    assert list(file.parent.iterdir()) == []
+    assert f"offers 12 bytes, the catalogue expects {len(CONTENT)}" in message
+    assert _left(file) == []
+
+
+@pytest.mark.parametrize("part", [None, CONTENT[:MIB]])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("text/html; charset=utf-8", b"\x80 looks like a pickle"),
+        ("application/octet-stream", b"\xef\xbb\xbf\n<!DOCTYPE html>" + b" " * MIB),
+        ("application/octet-stream", b"<!-- a proxy's --><html></html>"),
+        ("text/plain", b"version https://git-lfs.github.com/spec/v1"),
+    ],
+)
+def test_nothing_of_a_web_page_is_kept(site: Site, file: Path, kind: str, content: bytes, part: bytes | None) -> None:
+    site.kind, site.content, site.length, site.ranges = kind, content, False, False
+    site.drop_after = [len(content) - 5]
+    _part(file, part)
+    message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
+    assert "the server answered with a" in message
+    assert len(site.asked) == 1
+    assert _left(file) == (["weights.pt.part"] if part else [])  # what came of the file itself is kept
+    site.kind, site.content = "application/octet-stream", CONTENT
+    fetch(_entry(site.url, size=len(CONTENT)), file)
+    assert file.read_bytes() == CONTENT
+
+
+def test_a_web_page_of_an_earlier_version_is_not_gone_on_from(site: Site, file: Path) -> None:
+    _part(file, b"<html>" + b" " * 1000)
+    fetch(_entry(site.url, size=len(CONTENT)), file)
+    assert file.read_bytes() == CONTENT
+    assert site.asked == [None]
+
+
+@pytest.mark.parametrize("part", [None, CONTENT[:MIB]])
+def test_fetch_takes_no_more_bytes_than_the_catalogue_says(site: Site, file: Path, part: bytes | None) -> None:
+    site.length, site.more = False, b"x" * 50 * MIB
+    _part(file, part)
+    message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
+    assert f"the server sends more than the {len(CONTENT)} bytes of the file" in message
+    assert _left(file) == []
+
+
+def test_an_answer_that_is_packed_is_not_unpacked(site: Site, file: Path) -> None:
+    site.kind, site.content = "application/octet-stream\r\nContent-Encoding: gzip", gzip.compress(bytes(500 * MIB), 1)
+    message = _failure(fetch, _entry(site.url), file)
+    assert f"({len(site.content)} bytes) is another file" in message
+
+
+def test_space_is_looked_at_on_the_way(site: Site, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SPACE_BYTES", MIB)
+    free = iter([5 * MIB, 5 * MIB, 1000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
+    assert "MB more and 0 MB are free" in message
+    kept = _part(file).read_bytes()
+    assert 2 * MIB <= len(kept) <= 4 * MIB
+    assert CONTENT.startswith(kept)
+
+
+def test_a_line_that_is_too_slow_is_ended_with_what_came(
+    site: Site, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "FLOOR_SECONDS", 0.3)
+    monkeypatch.setattr(download, "FLOOR_BYTES_PER_SECOND", 100_000)
+    site.pause = 0.1
+    message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
+    kept = _part(file).read_bytes()
+    assert "comes too slowly" in message
+    assert "expected at least 100 kB/s" in message
+    assert f"{len(kept)} of {len(CONTENT)} bytes are kept" in message
+    assert 2000 <= len(kept) <= 10_000
+    assert CONTENT.startswith(kept)
+    site.pause = 0.0
+    fetch(_entry(site.url, size=len(CONTENT)), file)
+    assert site.asked[-1] == f"bytes={len(kept)}-"
+    assert file.read_bytes() == CONTENT
+
+
+def test_a_line_that_breaks_after_every_few_bytes_is_given_up(site: Site, file: Path) -> None:
+    site.drop_after = [700] * 100
+    message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file, attempts=3)
+    assert "3 tries in a row brought next to nothing" in message
+    assert f"{3 * 700} bytes are kept" in message
+
+
+FETCH = """
+import sys
+from volprompt.checkpoints.catalogue import CatalogueEntry
+from volprompt.checkpoints.download import fetch
+fetch(CatalogueEntry.model_validate_json(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_two_processes_fetch_one_file_once(site: Site, file: Path) -> None:
+    site.pause, site.content = 0.01, CONTENT[:100_000]
+    entry = _entry(site.url, site.content, len(site.content))
+    command = [sys.executable, "-c", FETCH, entry.model_dump_json(), str(file)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [subprocess.Popen(command, env=environment) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert site.asked == [None]
+    assert file.read_bytes() == site.content
+    assert _left(file) == ["weights.pt"]
+
+
+def test_a_file_in_a_folder_that_cannot_be_written_needs_no_lock(site: Site, file: Path) -> None:
+    file.parent.mkdir()
+    file.write_bytes(CONTENT)
+    fetch(_entry(site.url), file)
+    assert [path.name for path in file.parent.iterdir()] == ["weights.pt"]
 
 
 def test_fetch_uses_a_file_in_place_without_a_request(site: Site, file: Path) -> None:
@@ -263,7 +390,7 @@ def test_fetch_offline_says_where_to_put_the_file(site: Site, file: Path, host: 
     message = _failure(fetch, entry, file, attempts=2)
     assert entry.url in message
     assert f"place it at {file}" in message
-    assert list(file.parent.iterdir()) == []
+    assert _left(file) == []
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -273,7 +400,7 @@ def test_fetch_does_not_repeat_a_refused_request(site: Site, file: Path, status:
     assert f"HTTP {status}" in message
     assert f"place it at {file}" in message
     assert len(site.asked) == 1
-    assert list(file.parent.iterdir()) == []
+    assert _left(file) == []
 
 
 def test_fetch_repeats_a_request_to_a_busy_server(site: Site, file: Path) -> None:
@@ -287,7 +414,7 @@ def test_fetch_asks_for_space_before_it_writes(site: Site, file: Path, monkeypat
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=MIB))
     message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
     assert "needs 4 MB more and 1 MB are free" in message
-    assert list(file.parent.iterdir()) == []
+    assert _left(file) == []
 
 
 def test_fetch_reports_a_folder_it_cannot_make(site: Site, tmp_path: Path) -> None:
@@ -305,12 +432,13 @@ def test_fetch_logs_its_progress(site: Site, file: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(logger, "level", logging.INFO)
     monkeypatch.setattr(logger, "handlers", [handler])
     fetch(_entry(site.url, size=len(CONTENT)), file)
-    assert len(lines) == 5
-    assert re.fullmatch(r"weights\.pt: 25 %, 1 of 4 MB, [\d.]+ MB/s, \d+ s left", lines[0])
+    assert len(lines) >= 4
+    assert re.fullmatch(r"weights\.pt: \d+ %, \d of 4 MB, [\d.]+ MB/s, \d+ s left", lines[0])
+    lines.clear()
     monkeypatch.setattr(download, "PROGRESS_SECONDS", 60.0)
     file.unlink()
     fetch(_entry(site.url), file)
-    assert len(lines) == 5
+    assert not lines
 
 
 def _weights() -> dict[str, torch.Tensor]:
@@ -501,6 +629,147 @@ def test_a_whole_module_is_refused_by_name(tmp_path: Path) -> None:
     assert "(torch.nn.modules.linear.Linear)" in _failure(load_state_dict, tmp_path / "weights.pt")
 
 
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch is not asked to load anything."""
+
+    def load_it(*_: object, **__: object) -> None:
+        raise AssertionError("the file was loaded")
+
+    monkeypatch.setattr(torch, "load", load_it)
+
+
+def _packed_again(path: Path, part: str = "", content: bytes = b"", method: int = zipfile.ZIP_DEFLATED) -> None:
+    """Write an archive again, packed, with other content of one part."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, old in parts.items():
+            archive.writestr(name, content if part and name.endswith(part) else old)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("part", ["data.pkl", "data/0", "version"])
+def test_an_archive_that_unpacks_to_far_more_is_refused_by_its_directory(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(_weights(), path)
+    _packed_again(path, part, bytes(200 * MIB))
+    assert path.stat().st_size < MIB
+    tracemalloc.start()
+    message = _failure(load_state_dict, path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"{part} becomes {200 * MIB} bytes" in message
+    assert "is a packed archive" in message
+    assert peak < 10 * MIB
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_directory_that_lies_about_a_part_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(5000)}, path)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<II", 20_000, 20_000), struct.pack("<II", 20_000, 1 << 30)))
+    assert f"becomes {1 << 30} bytes" in _failure(load_state_dict, path)
+
+
+class _Calls:
+    """Pickled as a call."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (_Calls(bytearray, 10**12), "bytearray"),
+        (
+            _Calls(torch._utils._rebuild_device_tensor_from_cpu_tensor, torch.ones(1), torch.float64, "cpu", False),
+            "cpu",
+        ),
+        (torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (10**6, 10**6), check_invariants=True), "sparse"),
+        (torch.zeros(3, device="meta"), "meta"),
+    ],
+)
+def test_a_pickle_that_makes_memory_from_numbers_is_not_loaded(
+    tmp_path: Path, value: object, name: str, archive: bool
+) -> None:
+    torch.save({"a": torch.ones(1), "b": value}, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    message = _failure(load_state_dict, tmp_path / "w.pt")
+    assert re.search(rf"contains more than tensors \([\w.]*{name}\w*\)", message)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_what_training_keeps_beside_the_weights_is_loaded(tmp_path: Path, archive: bool) -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2])
+    content = {
+        "model": {**module.state_dict(), "half": torch.ones(2, dtype=torch.bfloat16), "own": module.weight},
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rest": [torch.float16, torch.Size([3]), torch.device("cpu"), {1, 2}, 1j, None, "text", 2.5],
+    }
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    assert load_state_dict(tmp_path / "w.pt").keys() == {"weight", "bias", "half", "own"}
+
+
+def test_an_archive_without_crc_is_loaded(tmp_path: Path) -> None:
+    from torch.serialization import set_crc32_options
+
+    set_crc32_options(False)
+    try:
+        torch.save(_weights(), tmp_path / "weights.pt")
+    finally:
+        set_crc32_options(True)
+    assert load_state_dict(tmp_path / "weights.pt").keys() == _weights().keys()
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_views_that_stand_for_far_more_than_the_file_are_refused(tmp_path: Path, archive: bool) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(1).expand(10**6, 10**6)}, path, _use_new_zipfile_serialization=archive)
+    message = _failure(load_state_dict, path)
+    assert f"{path} has {path.stat().st_size} bytes, and its tensors stand for {4 * 10**12}" in message
+    many = torch.rand(1000, 1000)
+    torch.save({"a": many, "tied": many}, path, _use_new_zipfile_serialization=archive)
+    assert load_state_dict(path).keys() == {"a", "tied"}
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_storages_that_claim_more_than_the_file_holds(tmp_path: Path, archive: bool) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.arange(1000.0)}, path, _use_new_zipfile_serialization=archive)
+    if archive:
+        with zipfile.ZipFile(path) as parts:
+            pickled = next(parts.read(name) for name in parts.namelist() if name.endswith("data.pkl"))
+        assert b"M\xe8\x03" in pickled
+        claim = pickled.replace(b"M\xe8\x03", b"\x8a\x05" + (10**11).to_bytes(5, "little"))
+        _packed_again(path, "data.pkl", claim, zipfile.ZIP_STORED)
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"M\xe8\x03", b"\x8a\x05" + (10**10).to_bytes(5, "little")))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "is not a complete PyTorch file" in _failure(load_state_dict, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_safetensors_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert "is not a complete safetensors file" in _failure(load_state_dict, path)
+    path.write_bytes(struct.pack("<Q", 1 << 60) + header + bytes(4))
+    assert "is not a complete safetensors file" in _failure(load_state_dict, path)
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
@@ -611,7 +880,9 @@ def test_hint_where_kind_and_size_are_right(tmp_path: Path) -> None:
         ("mobile_sam", "not supported"),
     ],
 )
-def test_hints_for_the_tensors_of_real_checkpoints(shared_data: Path, tmp_path: Path, name: str, hint: str) -> None:
+def test_hints_for_the_tensors_of_real_checkpoints(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
     listing = shared_data / "checkpoints" / f"{name}.keys.json"
     if not listing.exists():
         pytest.skip(f"{listing} is absent")
@@ -620,8 +891,8 @@ def test_hints_for_the_tensors_of_real_checkpoints(shared_data: Path, tmp_path: 
         key.removeprefix("model/"): torch.tensor(0.0).expand(value["shape"])
         for key, value in json.loads(listing.read_text()).items()
     }
-    torch.save({"model": tensors}, tmp_path / "weights.pt")
-    message = _failure(load_into, torch.nn.Linear(1, 1), tmp_path / "weights.pt", "a layer")
+    monkeypatch.setattr(load, "load_state_dict", lambda _: tensors)
+    message = _failure(load_into, torch.nn.Linear(1, 1), "weights.pt", "a layer")
     assert f"{len(tensors)} unexpected" in message
     assert hint in message
 

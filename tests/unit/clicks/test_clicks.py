@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import logging
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from tests.unit.command_line import volprompt
 
+from volprompt.clicks import table
 from volprompt.clicks.authors import import_clicks, match, read_authors_table
-from volprompt.clicks.table import ClickTable, ClickTableError
+from volprompt.clicks.table import ClickTable, ClickTableError, changing
+from volprompt.locks import FileInUse
 from volprompt.study.sheets import SheetRow
 
 # Two knees of one visit, another subject, in the authors' layout.
@@ -149,8 +154,8 @@ def test_a_table_of_another_form_is_an_error() -> None:
     Path("clicks.csv").write_text("volume,structure,x,y\n")
     with pytest.raises(ClickTableError, match="slice missing"):
         ClickTable("clicks.csv")
-    Path("clicks.csv").write_text("volume,structure,slice,x,y\na,femur,4.0,1,2\n")
-    with pytest.raises(ClickTableError, match=r"slice '4.0'"):
+    Path("clicks.csv").write_text("volume,structure,slice,x,y\na,femur,4.5,1,2\n")
+    with pytest.raises(ClickTableError, match=r"slice '4.5'"):
         ClickTable("clicks.csv").of_volume("a")
 
 
@@ -164,3 +169,98 @@ def test_the_papers_table(shared_data: Path) -> None:
     by_subject = [SheetRow(s.subject, "image.nii.gz") for s in series]
     assert [one.series for one in match(by_subject, series)] == series
     assert series[0].clicks["patella"] == (41.89, 117.318)
+
+
+def written(path: str) -> None:
+    new = ClickTable(path)
+    new.put("a", "femur", 4, 1, 2)
+    new.write()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_table_stays_one(there: bool) -> None:
+    Path("shared").mkdir()
+    if there:
+        Path("shared/table.csv").write_text("volume,structure,slice,x,y\n")
+    Path("clicks.csv").symlink_to("shared/table.csv")
+    written("clicks.csv")
+    assert Path("clicks.csv").is_symlink()
+    assert ClickTable("shared/table.csv").keys() == {("a", "femur", 4)}
+
+
+def test_a_table_keeps_its_mode_and_a_new_one_has_the_umasks() -> None:
+    before = os.umask(0o027)
+    try:
+        written("new.csv")
+        Path("shared.csv").write_text("volume,structure,slice,x,y\n")
+        Path("shared.csv").chmod(0o666)
+        written("shared.csv")
+    finally:
+        os.umask(before)
+    assert Path("new.csv").stat().st_mode & 0o777 == 0o640
+    assert Path("shared.csv").stat().st_mode & 0o777 == 0o666
+
+
+def test_a_table_is_on_the_disk_before_it_takes_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    replace = Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: happened.append("fsync"))
+    monkeypatch.setattr(Path, "replace", lambda *paths: (happened.append("replace"), replace(*paths))[1])
+    written("clicks.csv")
+    assert happened == ["fsync", "replace", "fsync"]  # the file, its new name, the folder
+
+
+def test_a_table_that_is_held_is_waited_for_and_then_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    with changing("clicks.csv"):
+        monkeypatch.setattr(table, "LOCK_SECONDS", 0.1)
+        with pytest.raises(FileInUse, match=r"clicks\.csv has been in use by another process"), changing("clicks.csv"):
+            pass
+    with changing("clicks.csv") as free:
+        assert free.rows == []
+
+
+def test_a_file_system_without_locks_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with caplog.at_level(logging.WARNING, "volprompt"), changing("clicks.csv") as held:
+        held.put("a", "femur", 4, 1, 2)
+        held.write()
+    assert "cannot be locked" in caplog.text
+    assert len(ClickTable("clicks.csv").rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("a,femur,nan,1,1", "expected a whole number"),
+        ("a,femur,4.5,1,1", "expected a whole number"),
+        ("a,femur,4,inf,1", "expected a whole number"),
+        ("a,femur,4,1,nan", "expected a whole number"),
+        ("a,femur,4,1,1,more", "line 2: has more cells than the header"),
+        (f"a,{'x' * 200_000},4,1,1", "is no row of a table"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(row: str, fault: str) -> None:
+    Path("clicks.csv").write_text(f"volume,structure,slice,x,y\n{row}\n")
+    with pytest.raises(ClickTableError, match=fault):
+        ClickTable("clicks.csv").of_volume("a")
+
+
+def test_no_text_of_a_table_becomes_a_formula() -> None:
+    Path("clicks.csv").write_text("volume,structure,slice,x,y\n=1+1,-x,4,-0.25,-1\n'@b,femur,4,1,1\n")
+    table = ClickTable("clicks.csv")
+    assert [row["volume"] for row in table.rows] == ["=1+1", "@b"]
+    table.write()
+    assert Path("clicks.csv").read_text().splitlines()[1:] == ["'=1+1,'-x,4,-0.25,-1", "'@b,femur,4,1,1"]
+    assert ClickTable("clicks.csv").rows == table.rows
+
+
+@pytest.mark.parametrize("row", ["=cmd,1,1", "femur,nan,1", "femur,1,inf"])
+def test_an_authors_table_gives_names_and_finite_numbers(row: str) -> None:
+    Path("authors.csv").write_text(TABLE + f"9000003,20040607,10550899,{row}\n")
+    with pytest.raises(ClickTableError, match=r"authors.csv line 6: .* expected"):
+        read_authors_table("authors.csv")

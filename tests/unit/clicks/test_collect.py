@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
 import os
+import re
+import socket
+import struct
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +24,12 @@ import pytest
 from PIL import Image
 from tests.unit.command_line import volprompt
 
-from volprompt.clicks.pages import (
-    CollectError,
-    Page,
-    Source,
-    checked_clicks,
-    collect,
-    first_page,
-    frames_of,
-    pages_of,
-    source_of,
-)
+from volprompt.clicks import handler
+from volprompt.clicks.changes import checked_clicks, merge
+from volprompt.clicks.collection import Collection, collect, first_page
+from volprompt.clicks.pages import CollectError, Page, Source, frames_of, pages_of, source_of
 from volprompt.clicks.server import CollectServer, FrameStore
+from volprompt.clicks.table import ClickTable
 from volprompt.palette import structure_colours
 from volprompt.settings.reading import ConfigurationError, read_settings
 from volprompt.study.sheets import Click, SheetRow
@@ -200,6 +201,8 @@ def page(free: bool = False) -> Page:
         ({"y": -0.6}, "outside"),
         ({"x": float("nan")}, "outside"),
         ({"x": None}, "outside"),
+        ({"x": 10**400}, "outside"),
+        ({"slice": 10**400}, "outside"),
         ({"structure": "patella"}, "not asked for"),
         ({"structure": ["femur"]}, "not asked for"),
         ({"slice": 3}, "schemes prompt slice 2"),
@@ -234,14 +237,24 @@ def click(structure: str, x: float, y: float, slice_: int = 2) -> dict[str, Any]
     return {"structure": structure, "slice": slice_, "x": x, "y": y}
 
 
+def sent(clicks: Sequence[dict[str, Any]], known: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What a page sends that knew these clicks."""
+    return {"clicks": list(clicks), "known": list(known)}
+
+
+def save(found: Collection, place: int, clicks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Save a page that knew what the table holds."""
+    return found.save(found.pages[place], sent(clicks, found.clicks(found.pages[place])))
+
+
 def test_saving_changes_a_pages_own_rows_and_no_others() -> None:
     Path("clicks.csv").write_text(HEAD + "a,femur,2,1,1\na,femur,3,1.0,1\nz,what,9,8,7\nb,femur,2,1,1\n")
     found, _ = collect(CONFIG)
-    assert found.save(found.pages[0], [click("tibia", 2.5, 3.0004)]) is False
+    assert save(found, 0, [click("tibia", 2.5, 3.0004)])["done"] is False
     assert Path("clicks.csv").read_text() == HEAD + "a,femur,3,1.0,1\nz,what,9,8,7\nb,femur,2,1,1\na,tibia,2,2.5,3\n"
     with Path("clicks.csv").open("a") as file:
         file.write("c,patella,2,1,1\n")  # somebody else's, meanwhile
-    assert found.save(found.pages[1], [click("femur", 1, 1), click("tibia", 0, 0)]) is True
+    assert save(found, 1, [click("femur", 1, 1), click("tibia", 0, 0)])["done"] is True
     rows = Path("clicks.csv").read_text().splitlines()
     assert rows[-2:] == ["c,patella,2,1,1", "b,tibia,2,0,0"]
     assert found.clicks(found.pages[1]) == [click("femur", 1.0, 1.0), click("tibia", 0.0, 0.0)]
@@ -259,9 +272,85 @@ def test_a_write_that_fails_leaves_the_table_as_it_was(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space"):
-            found.save(found.pages[0], [click("tibia", 1, 1)])
+            save(found, 0, [click("tibia", 1, 1)])
     assert Path("clicks.csv").read_text() == HEAD + "a,femur,2,1,1\n"
     assert not list(Path().glob(".part-*"))
+
+
+FEMUR = ("femur", 2)
+A, B, C = (1.0, 1.0), (2.0, 2.0), (3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "held", "outcome"),
+    [
+        (A, A, A, "nothing"),
+        (A, B, A, B),
+        (A, None, A, None),
+        (None, A, None, A),
+        (A, A, B, "nothing"),  # moved by somebody else, and left alone here
+        (None, None, A, "nothing"),  # added by somebody else: deleted only by a page that knew it
+        (A, A, None, "nothing"),
+        (A, B, B, "nothing"),  # both alike, or saved before and sent again
+        (A, None, None, "nothing"),
+        (A, B, C, "conflict"),
+        (A, None, B, "conflict"),
+        (A, B, None, "conflict"),
+        (None, A, B, "conflict"),
+    ],
+)
+def test_a_page_changes_only_what_it_knew(known: Any, new: Any, held: Any, outcome: Any) -> None:
+    maps = ({} if point is None else {FEMUR: point} for point in (known, new, held))
+    changes, conflicts = merge(*maps)
+    assert conflicts == ([FEMUR] if outcome == "conflict" else [])
+    assert changes == ({} if outcome in ("nothing", "conflict") else {FEMUR: outcome})
+
+
+def test_two_pages_on_one_volume_lose_nothing() -> None:
+    found, _ = collect(CONFIG)
+    one = found.pages[0]
+    assert found.save(one, sent([click("femur", 1, 1)]))["conflicts"] == []
+    answer = found.save(one, sent([click("tibia", 2, 2)]))  # a second page, opened before the first one had saved
+    assert answer["clicks"] == [click("femur", 1, 1), click("tibia", 2, 2)]
+    before = Path("clicks.csv").read_text()
+    answer = found.save(one, sent([click("femur", 3, 3), click("tibia", 1, 1)], [click("tibia", 2, 2)]))
+    assert answer["conflicts"] == [{"structure": "femur", "slice": 2}]
+    assert Path("clicks.csv").read_text() == before  # all or nothing
+    again = found.save(one, sent([click("femur", 3, 3), click("tibia", 1, 1)], answer["clicks"]))
+    assert again["clicks"] == [click("femur", 3, 3), click("tibia", 1, 1)]
+
+
+def test_rows_are_found_by_their_numbers_and_keep_their_text() -> None:
+    Path("clicks.csv").write_text(HEAD + "a,femur,02,1.50,1.00\na,tibia,2.0,2.00049,2\n")
+    found, _ = collect(CONFIG)
+    known = found.clicks(found.pages[0])
+    assert known == [click("femur", 1.5, 1), click("tibia", 2.00049, 2)]
+    save(found, 0, [click("femur", 3, 1), click("tibia", 2.0, 2)])  # 2.00049 to a thousandth
+    assert Path("clicks.csv").read_text() == HEAD + "a,femur,2,3,1\na,tibia,2.0,2.00049,2\n"
+    save(found, 0, [])
+    assert Path("clicks.csv").read_text() == HEAD
+
+
+CLICK_AWAY = """
+import sys
+from volprompt.clicks.table import changing
+for index in range(20):
+    with changing("clicks.csv") as table:
+        table.put(sys.argv[1], "femur", index, 1, 1)
+        table.write()
+"""
+
+
+def test_processes_that_write_one_table_at_once_lose_no_row() -> None:
+    Path("link.csv").symlink_to("clicks.csv")
+    through_link = CLICK_AWAY.replace("clicks.csv", "link.csv")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, name], env=environment)
+        for code, name in ((CLICK_AWAY, "a"), (CLICK_AWAY, "b"), (through_link, "c"))
+    ]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert len(ClickTable("clicks.csv").rows) == 60
 
 
 # ---- the server
@@ -330,7 +419,7 @@ def test_another_host_or_origin_is_refused(server: CollectServer, send: Send) ->
     assert send(host=f"localhost:{port}")[0] == 200
     for host in (f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", f"127.0.0.1:{port}.evil.example"):
         assert send(host=host)[0] == 403
-    body = json.dumps([click("femur", 1, 1)]).encode()
+    body = json.dumps(sent([click("femur", 1, 1)])).encode()
     assert send("page/0/clicks", "POST", body, Origin="http://evil.example")[0] == 403
     assert send("page/0/clicks", "POST", body, Origin="null")[0] == 403
     assert not Path("clicks.csv").exists()
@@ -340,7 +429,7 @@ def test_another_host_or_origin_is_refused(server: CollectServer, send: Send) ->
 def test_only_json_of_a_bearable_size_is_taken(send: Send) -> None:
     assert send("page/0/clicks", "POST", b"[]", Content_Type="text/plain")[0] == 415
     assert send("page/0/clicks", "POST", b"", Content_Length="99999999")[0] == 413
-    assert send("page/0/clicks", "POST", b"", Content_Length="-1")[0] == 413
+    assert send("page/0/clicks", "POST", b"", Content_Length="9" * 5000)[0] == 413
     assert send("page/0/clicks", "POST", b"[")[0] == 400
     assert json.loads(send("page/0/clicks", "POST", b'[{"structure": "femur"}]')[2])["error"]
     assert not Path("clicks.csv").exists()
@@ -383,14 +472,16 @@ def test_a_session_goes_on_where_the_last_one_ended(server: CollectServer, send:
         "done": False,
     }
     assert study["colours"] == structure_colours(["femur", "tibia", "patella"])
-    saved = send("page/0/clicks", "POST", json.dumps([click("femur", 1.25, 2), click("tibia", 3, 0)]).encode())
-    assert json.loads(saved[2]) == {"done": True}
+    both = [click("femur", 1.25, 2), click("tibia", 3, 0)]
+    saved = send("page/0/clicks", "POST", json.dumps(sent(both)).encode())
+    assert json.loads(saved[2]) == {"done": True, "clicks": both, "conflicts": []}
     assert Path("clicks.csv").read_text() == HEAD + "a,femur,2,1.25,2\na,tibia,2,3,0\n"
     study = json.loads(send("study")[2])
     assert (study["start"], [one["done"] for one in study["pages"]]) == (1, [True, False, False])
     assert json.loads(send("page/0/clicks")[2])["clicks"][0] == click("femur", 1.25, 2.0)
     # taken back
-    assert json.loads(send("page/0/clicks", "POST", b"[]")[2]) == {"done": False}
+    body = json.dumps(sent([], both)).encode()
+    assert json.loads(send("page/0/clicks", "POST", body)[2]) == {"done": False, "clicks": [], "conflicts": []}
     assert Path("clicks.csv").read_text() == HEAD
 
 
@@ -404,7 +495,7 @@ def test_a_volume_whose_voxels_are_broken_says_so(server: CollectServer, send: S
 
 def test_a_table_that_cannot_be_written_says_so(send: Send, here: Path) -> None:
     (here / "clicks.csv").mkdir()
-    status, _, body = send("page/0/clicks", "POST", b"[]")
+    status, _, body = send("page/0/clicks", "POST", json.dumps(sent([click("femur", 1, 1)])).encode())
     assert status == 200
     assert "clicks.csv" in json.loads(body)["error"]
 
@@ -417,3 +508,182 @@ def test_a_taken_port_is_one_clear_error(server: CollectServer) -> None:
 def test_the_command_line_reports_faults(capsys: pytest.CaptureFixture[str]) -> None:
     assert volprompt("clicks", "collect", "--configfile", "gone.yaml") == 1
     assert "gone.yaml" in capsys.readouterr().err
+
+
+# ---- requests that are none
+
+
+def answers(server: CollectServer, request: bytes, close: bool = True) -> tuple[int, float]:
+    """Send bytes as they are. Returns the status of the answer, 0 for none, and the seconds until the end."""
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(request)
+        if close:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    status = re.match(rb"HTTP/1\.[01] (\d{3}) ", received)
+    return int(status[1]) if status else 0, time.monotonic() - began
+
+
+def request_of(server: CollectServer, body: bytes, *lines: str, path: str = "page/0/clicks") -> bytes:
+    head = [f"POST /{server.token}/{path} HTTP/1.1", f"Host: 127.0.0.1:{server.server_port}", *lines]
+    return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
+
+
+@pytest.fixture
+def quiet(server: CollectServer, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Afterwards nothing may have been said on the console, and no thread may be left with a connection."""
+    yield
+    deadline = time.monotonic() + 10
+    while [one for one in threading.enumerate() if "process_request" in one.name] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [one for one in threading.enumerate() if "process_request" in one.name]
+    assert capfd.readouterr() == ("", "")
+
+
+JSON_TYPE = "Content-Type: application/json"
+BODIES = (
+    b"",
+    b"[]",
+    b"{}",
+    b"null",
+    b"NaN",
+    b"\xff\xfe",
+    b"[" * 200_000,
+    b'{"clicks": 1, "known": 2}',
+    b'{"clicks": [[]], "known": []}',
+    b'{"clicks": [], "known": [{"structure": ["femur"], "slice": {}, "x": null, "y": []}]}',
+    b'{"clicks": [{"structure": "femur", "slice": 2, "x": NaN, "y": 1}], "known": []}',
+    b'{"clicks": [{"structure": "femur", "slice": 2, "x": 1e999, "y": -Infinity}], "known": []}',
+    b'{"clicks": [{"structure": "femur", "slice": 2, "x": 1' + b"0" * 400 + b', "y": 1}], "known": []}',
+    b'{"clicks": [{"structure": "femur", "slice": 1' + b"0" * 5000 + b', "x": 1, "y": 1}], "known": []}',
+    b'{"clicks": [{"structure": "\\ud800", "slice": 2, "x": 1, "y": 1}], "known": []}',
+)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body[:40].decode("latin-1"))
+def test_a_body_that_is_no_click_gets_a_status(server: CollectServer, body: bytes) -> None:
+    status, _ = answers(server, request_of(server, body, JSON_TYPE, f"Content-Length: {len(body)}"))
+    assert status in (200, 400)
+    assert not Path("clicks.csv").exists()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ((), 411),
+        (("Transfer-Encoding: chunked",), 411),
+        (("Content-Length: -1",), 400),
+        (("Content-Length: 1e3",), 400),
+        (("Content-Length: \xb2",), 400),
+        (("Content-Length: 1000001",), 413),
+        (("Content-Length: " + "9" * 5000,), 413),
+        (("Content-Length: 50",), 400),  # more than is sent
+        (("Content-Length: 2", "Expect: 100-continue"), 100),
+        (("Content-Length: 2", *(f"X-{number}: x" for number in range(200))), 431),
+        (("Content-Length: 2", "X: " + "x" * 70_000), 431),
+    ],
+)
+def test_lengths_and_heads_that_are_none(server: CollectServer, lines: tuple[str, ...], status: int) -> None:
+    assert answers(server, request_of(server, b"[]", JSON_TYPE, *lines))[0] == status
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"\r\n\r\n", 0),  # no request yet
+        (b"hello\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 403),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"BREW / HTTP/1.1\r\n\r\n", 501),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),  # https
+        (b"GET /TOKEN/page/" + b"9" * 5000 + b"/2 HTTP/1.1\r\nHost: HOST\r\n\r\n", 404),
+        (b"GET /TOKEN/page/0/" + b"9" * 5000 + b" HTTP/1.1\r\nHost: HOST\r\n\r\n", 404),
+        (b"GET /TOKEN/study HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nGET /", 400),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_lines_that_are_no_request(server: CollectServer, request_: bytes, status: int) -> None:
+    host = f"127.0.0.1:{server.server_port}".encode()
+    assert answers(server, request_.replace(b"TOKEN", server.token.encode()).replace(b"HOST", host))[0] == status
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_request_without_token_is_answered_before_its_body_and_let_go_of(
+    server: CollectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(handler, "DRAIN_SECONDS", 0.1)
+    host = f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
+    head = b"POST /x/page/0/clicks HTTP/1.1\r\n" + host + b"Content-Length: 500000\r\n\r\n"
+    status, seconds = answers(server, head + b"[", close=False)
+    assert (status, seconds < 5) == (403, True)
+    status, seconds = answers(server, b"GET / HTT", close=False)
+    assert (status, seconds < 5) == (0, True)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as slow:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):  # the other side has hung up
+            while time.monotonic() - began < 10:
+                slow.sendall(b"x")
+                time.sleep(0.1)
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_body_that_never_ends_is_given_up(server: CollectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(handler, "DRAIN_SECONDS", 0.1)
+    status, seconds = answers(server, request_of(server, b"[", JSON_TYPE, "Content-Length: 50"), close=False)
+    assert (status, seconds < 5) == (408, True)
+
+
+def test_a_fault_of_our_own_is_a_status_and_a_line(
+    server: CollectServer, send: Send, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> dict[str, Any]:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(server.collection, "describe", broken)
+    status, _, text = send("study")
+    assert status == 500
+    assert b"ZeroDivisionError: by zero" in text
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_browser_that_hangs_up_is_no_fault(server: CollectServer) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+            connection.sendall(request_of(server, b"", path="page/0/2").replace(b"POST", b"GET"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+def test_any_request_gets_a_status(
+    server: CollectServer, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[int], int]
+) -> None:
+    monkeypatch.setattr(handler, "DRAIN_SECONDS", 0.1)
+    rng = np.random.default_rng(7)
+    body = json.dumps(sent([click("femur", 1, 1)], [click("tibia", 2, 2)])).encode()
+    whole = request_of(server, body, JSON_TYPE, f"Content-Length: {len(body)}")
+    for _ in range(rounds(1000)):
+        request = bytearray(whole)
+        for place in rng.integers(0, len(request), rng.integers(1, 6)):
+            kind = rng.integers(4)
+            if kind == 0:
+                request[place : place + 1] = bytes([rng.integers(256)])
+            elif kind == 1:
+                del request[place : place + rng.integers(1, 30)]
+            elif kind == 2:
+                request[place:place] = request[: rng.integers(len(request))]
+            else:
+                request[place:place] = bytes([request[place % len(request)]]) * rng.integers(1, 2000)
+        if request.partition(b"\n")[0].decode("latin-1").split():  # a first line that is blank is no request yet
+            assert answers(server, bytes(request))[0], bytes(request)

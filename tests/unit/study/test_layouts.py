@@ -14,6 +14,8 @@ import yaml
 from tests.unit.command_line import volprompt
 from tests.unit.image_files import pack, write_dicom
 
+from volprompt.study.sheets import read_volumes
+
 
 def touch(folder: Path, *names: str) -> None:
     for name in names:
@@ -232,3 +234,13 @@ def test_the_written_sheet_is_one_that_the_study_reads(tmp_path: Path) -> None:
     (volume,) = read_volumes(str(tmp_path / "volumes.tsv"), False, faults)
     assert faults == []
     assert volume.reference == str(tmp_path / "masks" / "a.nii.gz")
+
+
+def test_paths_become_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "=a/knee.nii.gz")
+    assert volprompt("sheet", "folders", "=a", "--out", "volumes.tsv") == 0
+    assert "\t'=a/knee.nii.gz\t" in Path("volumes.tsv").read_text()
+    faults: list[str] = []
+    assert [row.image for row in read_volumes("volumes.tsv", False, faults)] == ["=a/knee.nii.gz"]
+    assert not faults

@@ -689,6 +689,13 @@ def test_all_faults_of_all_volumes_in_one_table(tmp_path: Path) -> None:
     report_faults(faults, 3, "skip", "faults.tsv")
 
 
+def test_no_cell_of_the_table_of_faults_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("=1+1.nii").write_bytes(b"nothing")
+    check_volumes([{"volume": "a", "image": "=1+1.nii", "reference": ""}], "sagittal", None, "faults.tsv")
+    assert pd.read_csv("faults.tsv", sep="\t")["file"].tolist() == ["'=1+1.nii"]
+
+
 def test_a_reference_on_another_grid_is_no_fault_where_it_is_resampled(tmp_path: Path) -> None:
     row = other_grid(tmp_path).row
     assert len(check_volumes([row], "sagittal", None, tmp_path / "faults.tsv")) == 1

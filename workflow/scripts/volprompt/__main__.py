@@ -177,7 +177,7 @@ def clicks() -> None:
 @click.option("--port", default=0, help="Port on 127.0.0.1 (default: a free one).")
 def collect(configfile: str, table: str | None, structures: str | None, slice_: str | None, port: int) -> None:
     """Collect clicks on a page in the browser."""
-    from volprompt.clicks.pages import collect
+    from volprompt.clicks.collection import collect
     from volprompt.clicks.server import serve
     from volprompt.settings.reading import load_config
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from volprompt.cells import as_cell
 from volprompt.errors import VolpromptError
 
 if TYPE_CHECKING:
@@ -55,6 +58,44 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` in UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def replace_text(path: str | Path, text: str) -> None:
+    """Write `text` in UTF-8 into a file that people keep: atomically, and on the disk before it takes effect.
+
+    A symbolic link stays one (its target is replaced), and a file that is there keeps its group and its mode.
+    """
+    target = Path(os.path.realpath(path))
+    with atomic(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        with suppress(FileNotFoundError):
+            earlier = target.stat()
+            with suppress(OSError):  # the group may be none of ours
+                os.chown(temporary, -1, earlier.st_gid)
+            temporary.chmod(stat.S_IMODE(earlier.st_mode))
+        _sync(temporary)
+    with suppress(OSError):  # not every file system has folders that can be synchronised
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table for people as CSV, or with tabs if the name ends in .tsv, atomically; no text becomes a formula."""
+    columns = {name: column.map(_as_cell) for name, column in table.items() if column.dtype.kind not in "biufc"}
+    with atomic(path) as temporary:
+        table.assign(**columns).to_csv(temporary, sep=separator(path, ","), index=False)
+
+
+def _as_cell(value: object) -> object:
+    return as_cell(value) if isinstance(value, str) else value
 
 
 def write_table(table: pd.DataFrame, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

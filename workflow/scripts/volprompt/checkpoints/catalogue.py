@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import yaml
@@ -12,6 +13,9 @@ from volprompt.settings.config import FamilyName
 
 # In a checkout a link to config/checkpoints.yaml, in an installed package that file.
 CATALOGUE = (Path(__file__).parent / "catalogue.yaml").resolve()
+
+
+HEAD_BYTES = 512  # that tell what is no checkpoint
 
 
 class CheckpointError(VolpromptError):
@@ -59,7 +63,12 @@ def size_of(path: Path) -> int:
 def disguise_of(path: Path) -> str | None:
     """What a file really is that is often found in a checkpoint's place; None for anything else."""
     with open(path, "rb") as stream:
-        head = stream.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return disguise_of_bytes(stream.read(HEAD_BYTES))
+
+
+def disguise_of_bytes(head: bytes) -> str | None:
+    """What something really is that begins with these bytes; None for what may be a checkpoint."""
+    head = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<?xml", b"<!--")):
         return "a web page (a log-in or error page, say)"
     return "a Git LFS pointer" if head.startswith(b"version https://git-lfs") else None

@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volprompt.checkpoints.catalogue import CheckpointError, disguise_of, require_file, size_of
+from volprompt.checkpoints.unpacked import require_names_of_tensors, require_real_tensors, require_unpacked_archive
 from volprompt.families import FAMILIES, CheckpointKind, Family
 
 if TYPE_CHECKING:
     import torch
+
+# What PyTorch and zipfile say of a file that ends early, and of one that asks for more than there is.
+UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, MemoryError, OverflowError),
+    *(struct.error, zipfile.BadZipFile, NotImplementedError),
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -55,6 +62,9 @@ def _read_pytorch(path: Path) -> Any:
     if not archive and not pickled:
         raise _incomplete(path, "PyTorch")
     try:
+        if archive:
+            require_unpacked_archive(path)
+        require_names_of_tensors(path, archive)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -62,7 +72,7 @@ def _read_pytorch(path: Path) -> Any:
             f"{path} contains more than tensors{f' ({found[1]})' if found else ''} and is not loaded, since "
             "that can run code. Save its state dict alone with torch.save, or convert it to safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error) as error:
+    except UNREADABLE as error:
         raise _incomplete(path, "PyTorch") from error
 
 
@@ -81,6 +91,7 @@ def _named_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path} holds a {type(value).__name__} under {name!r}: {wanted}")
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    require_real_tensors(path, content)
     return {name.removeprefix(prefix): value for name, value in content.items()}
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from volprompt.clicks.table import ClickTable, ClickTableError
+from volprompt.clicks.table import ClickTableError, changing
 from volprompt.files import separator
+from volprompt.settings.config import NAME
 from volprompt.settings.reading import ConfigurationError
-from volprompt.study.sheets import SheetRow, read_rows, read_volumes
+from volprompt.study.sheets import SheetRow, click_numbers, read_rows, read_volumes
 
 # The authors clicked on this slice, counted from 0.
 AUTHORS_SLICE = 80
@@ -48,12 +49,14 @@ def read_authors_table(path: str | Path) -> list[Series]:
     columns = {"subject", "visit_date", "series", "structure", "x", "y"}
     clicks: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for row in read_rows(str(path), separator(path, ","), columns, set(), faults):
+        if not NAME.fullmatch(row["structure"]):
+            faults.append(f"{path} line {row['line']}: structure is '{row['structure']}'; expected a name")
         try:
-            point = float(row["x"]), float(row["y"])
+            _, *point = click_numbers({**row, "slice": "0"})
         except ValueError:
             faults.append(f"{path} line {row['line']}: x and y are '{row['x']}', '{row['y']}'; expected two numbers")
             continue
-        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = point
+        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = point[0], point[1]
     if faults:
         raise ClickTableError("\n".join(faults))
     return [Series(*numbers, points) for numbers, points in clicks.items()]
@@ -157,17 +160,7 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
             f"{volumes}: no volume matches a series of {table}\n{_list_unmatched(matches)}\n"
             "A volume is found by its subject's number in the name, group or paths of its row."
         )
-    target = ClickTable(out)
-    there = target.keys()
-    added = kept = 0
-    for one in matches:
-        for structure, point in one.series.clicks.items() if one.series else ():
-            if (one.volume, structure, str(index)) in there:
-                kept += 1
-                continue
-            target.put(one.volume, structure, index, *point)
-            added += 1
-    target.write()
+    added, kept = _add_clicks(matches, out, index)
     lines = [f"{out}: {added} clicks added" + (f", {kept} were there already and stay as they are" if kept else "")]
     lines += [f"  {sum(one.reason == by for one in matches)} volumes matched by {by}" for by in reversed(BY)]
     if any(one.series is None for one in matches):
@@ -177,6 +170,22 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
         shown = "; ".join(map(str, left[:3])) + ("; ..." if len(left) > 3 else "")
         lines.append(f"{len(left)} of the table's {len(series)} series have no volume in {volumes}: {shown}")
     return "\n".join(lines)
+
+
+def _add_clicks(matches: Sequence[Match], out: str | Path, index: int) -> tuple[int, int]:
+    """Add the matched clicks to a table. Returns how many are new, and how many were there already."""
+    added = kept = 0
+    with changing(out) as target:
+        there = target.keys()
+        for one in matches:
+            for structure, point in one.series.clicks.items() if one.series else ():
+                if (one.volume, structure, index) in there:
+                    kept += 1
+                    continue
+                target.put(one.volume, structure, index, *point)
+                added += 1
+        target.write()
+    return added, kept
 
 
 def _list_unmatched(matches: Sequence[Match]) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from volprompt.cells import as_cell
 from volprompt.errors import VolpromptError
-from volprompt.files import separator, write_text
-from volprompt.study.sheets import read_rows
+from volprompt.files import replace_text, separator
+from volprompt.locks import alone_on
+from volprompt.study.sheets import click_numbers, read_rows
 
 COLUMNS = ("volume", "structure", "slice", "x", "y")
+# A change takes milliseconds; who holds a table for longer has been stopped.
+LOCK_SECONDS = 30
 
 Point = tuple[float, float]  # (x, y), pixels of the frame
 ClickKey = tuple[str, int]  # structure, slice
-RowKey = tuple[str, str, str]  # volume, structure, slice, as in the file
+RowKey = tuple[str, str, float | str]  # volume, structure, slice; the slice as a number, if it is one
 
 
 class ClickTableError(VolpromptError):
@@ -35,6 +40,7 @@ class ClickTable:
         faults: list[str] = []
         if self.path.exists():
             rows = read_rows(str(path), separator(path, ","), set(COLUMNS), set(), faults)
+            faults += [f"{path} line {row['line']}: has more cells than the header" for row in rows if None in row]
             self.rows = [{name: row[name].strip() for name in COLUMNS} for row in rows]
         if faults:
             raise ClickTableError("\n".join(faults))
@@ -45,12 +51,13 @@ class ClickTable:
         for row in self.rows:
             if row["volume"] == volume:
                 try:
-                    clicks[row["structure"], int(row["slice"])] = float(row["x"]), float(row["y"])
+                    index, x, y = click_numbers(row)
                 except ValueError:
                     raise ClickTableError(
                         f"{self.path}: a row of volume '{volume}' holds slice '{row['slice']}', x '{row['x']}', y "
                         f"'{row['y']}'; expected a whole number and two numbers. Correct or remove it."
                     ) from None
+                clicks[row["structure"], index] = x, y
         return clicks
 
     def keys(self) -> set[RowKey]:
@@ -70,19 +77,32 @@ class ClickTable:
 
     def remove(self, volume: str, structure: str, index: int) -> None:
         """Remove a click, if there is one."""
-        self.rows = [row for row in self.rows if _row_key(row) != (volume, structure, str(index))]
+        self.rows = [row for row in self.rows if _row_key(row) != (volume, structure, index)]
 
     def write(self) -> None:
-        """Write the table to its file, atomically."""
+        """Write the table to its file, atomically; a link to it and its mode stay."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, delimiter=separator(self.path, ","), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        writer.writerows({name: as_cell(text) for name, text in row.items()} for row in self.rows)
+        replace_text(self.path, text.getvalue())
+
+
+@contextmanager
+def changing(path: str | Path) -> Iterator[ClickTable]:
+    """Give a table as it is now, while no other process changes it, for the block to change and to write.
+
+    Raises ClickTableError as reading does, and FileInUse if another process does not let go of the table.
+    """
+    with alone_on(path, LOCK_SECONDS):
+        yield ClickTable(path)
 
 
 def _row_key(row: Mapping[str, str]) -> RowKey:
-    return row["volume"], row["structure"], row["slice"]
+    try:
+        return row["volume"], row["structure"], float(row["slice"])
+    except ValueError:
+        return row["volume"], row["structure"], row["slice"]
 
 
 def _as_text(value: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from volprompt.cells import as_cell
 from volprompt.files import atomic, write_text
 from volprompt.phantom.image import Contrast, Phantom, Shape, Side, make_phantom
 from volprompt.phantom.shapes import Triple
@@ -48,7 +49,8 @@ def write_study(
     sheet = Path(folder) / "volumes.tsv"
     names = {seed: f"phantom_{seed:03d}" for seed in seeds}
     files = {seed: [sheet.with_name(f"{n}_{kind}.nii.gz") for kind in ("image", "labels")] for seed, n in names.items()}
-    rows = [f"{names[seed]}\t{image}\t{labels}\t{names[seed]}\n" for seed, (image, labels) in files.items()]
+    cells = [(names[seed], str(image), str(labels), names[seed]) for seed, (image, labels) in files.items()]
+    rows = ["\t".join(map(as_cell, row)) + "\n" for row in cells]
     text = "".join(["volume\timage\treference\tgroup\n", *rows])
     done = sheet.exists() and sheet.read_text(encoding="utf-8") == text
     done = done and all(path.exists() for pair in files.values() for path in pair)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from volprompt.errors import VolpromptError
-from volprompt.files import atomic
+from volprompt.files import write_csv
 from volprompt.logs import NOTICE, logger
 from volprompt.study.study import Study
 from volprompt.volumes.grid import grid_of, unusual_frames
@@ -72,8 +72,7 @@ def check_volumes(
         logger.warning("%d of %d volumes have unusual frames, the first: %s", len(unusual), len(rows), unusual[0])
     columns = list(Fault.__dataclass_fields__)
     flat = [{key: " ".join(value.split()) for key, value in asdict(fault).items()} for fault in faults]
-    with atomic(table) as temporary:
-        pd.DataFrame(flat, columns=columns).to_csv(temporary, sep="\t", index=False)
+    write_csv(pd.DataFrame(flat, columns=columns), table)
     return faults
 
 

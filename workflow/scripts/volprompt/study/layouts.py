@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from volprompt.cells import as_cell
 from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
 from volprompt.settings.config import NAME
@@ -301,7 +302,7 @@ def write_sheet(found: Found, out: Path, force: bool) -> None:
     sheet = csv.writer(text, delimiter=separator(out, "\t"), lineterminator="\n")
     sheet.writerow(["volume", "image", "reference", "group"])
     for row in sorted(found.rows, key=lambda row: row.volume):
-        sheet.writerow([row.volume, row.image, row.reference or "", row.group])
+        sheet.writerow(as_cell(str(cell)) for cell in (row.volume, row.image, row.reference or "", row.group))
     write_text(out, text.getvalue())
 
 

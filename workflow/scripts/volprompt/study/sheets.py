@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from volprompt.cells import from_cell
 from volprompt.files import separator
 from volprompt.settings.config import NAME, Settings
 from volprompt.settings.reading import hint
@@ -51,8 +53,8 @@ def read_rows(path: str, delimiter: str, required: set[str], optional: set[str],
     except UnicodeDecodeError as error:
         faults.append(f"{path}: is not UTF-8 text ({error}); save it in that encoding")
         return []
-    with io.StringIO(text, newline="") as lines:
-        reader = csv.DictReader(lines, delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
         columns = set(reader.fieldnames or [])
         missing, unknown = required - columns, columns - required - optional
         if missing:
@@ -60,7 +62,15 @@ def read_rows(path: str, delimiter: str, required: set[str], optional: set[str],
             return []
         if unknown:
             faults.append(f"{path}: unknown column(s) {', '.join(sorted(map(str, unknown)))}")
-        return [{**{k: v or "" for k, v in row.items()}, "line": reader.line_num} for row in reader]
+        return [{**{k: _text_of(v) for k, v in row.items()}, "line": reader.line_num} for row in reader]
+    except csv.Error as error:
+        faults.append(f"{path} line {reader.line_num}: is no row of a table ({error}); correct or remove it")
+        return []
+
+
+def _text_of(cell: str | list[str] | None) -> str | list[str]:
+    """Return the text of a cell, or of the cells beyond the header's."""
+    return from_cell(cell) if isinstance(cell, str) else cell or ""
 
 
 def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[SheetRow]:
@@ -117,7 +127,7 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
         if structure not in settings.structures:
             faults.append(f"{place}: there is no structure '{structure}'{hint(structure, settings.structures)}")
         try:
-            numbers = int(row["slice"]), float(row["x"]), float(row["y"])
+            numbers = click_numbers(row)
         except ValueError:
             faults.append(
                 f"{place}: slice, x and y are '{row['slice']}', '{row['x']}', '{row['y']}'; expected a whole number "
@@ -129,3 +139,14 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
         if volume in (None, row.get("volume") or volume):
             clicks.append(Click(volume or row["volume"], structure, *numbers))
     return clicks
+
+
+def click_numbers(row: Mapping[str, str]) -> tuple[int, float, float]:
+    """Return slice, x and y of a row of a clicks table, where 80.0 is the same slice as 80.
+
+    Raises ValueError unless they are a whole number and two finite ones.
+    """
+    slice_, x, y = (float(row[name]) for name in ("slice", "x", "y"))
+    if not (slice_.is_integer() and math.isfinite(x) and math.isfinite(y)):
+        raise ValueError("expected a whole number and two finite numbers")
+    return int(slice_), x, y

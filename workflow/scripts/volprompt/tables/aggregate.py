@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from volprompt.files import write_table, write_text
+from volprompt.files import write_csv, write_table, write_text
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import logger
 from volprompt.tables.comparisons import comparisons
@@ -26,7 +26,6 @@ from volprompt.tables.stored import (
     read_tracked_slices,
     score_metadata,
     table_origin,
-    write_csv,
 )
 from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
 from volprompt.volumes.converted import read_volume_table

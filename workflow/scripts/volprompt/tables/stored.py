@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
-from volprompt.files import atomic, read_table, table_metadata
+from volprompt.cells import from_cell
+from volprompt.files import read_table, table_metadata
 
 # The schemes of each experiment.
 Experiments = Mapping[str, Sequence[str]]
@@ -17,7 +18,17 @@ NAMES = ("volume", "model", "scheme", "other_model", "other_scheme", "structure"
 
 def read_csv(path: str | Path) -> pd.DataFrame:
     """Read a CSV table of the study. Names are text, even if they look like a number or say NA."""
-    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+    texts = {
+        name: column.map(_from_cell).astype(column.dtype)
+        for name, column in table.items()
+        if column.dtype.kind not in "biufc"
+    }
+    return table.assign(**texts)
+
+
+def _from_cell(value: object) -> object:
+    return from_cell(value) if isinstance(value, str) else value
 
 
 def table_origin() -> dict[str, str]:
@@ -85,9 +96,3 @@ def _run_columns(parts: Sequence[pd.DataFrame]) -> list[str]:
     expected += ["seconds_encode", "seconds_prompt", "slices_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
     expected += ["device", "precision", "checkpoint_sha256", "versions"]
     return list(dict.fromkeys([*expected, *(column for part in parts for column in part.columns)]))
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, atomically."""
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)

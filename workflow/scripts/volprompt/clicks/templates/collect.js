@@ -10,6 +10,7 @@ const pen = canvas.getContext("2d");
 let study; // what the server said at the start
 let place = -1; // index of the shown page; as many as there are pages: the end
 let clicks = new Map(); // "structure\tslice" -> [x, y]
+let known = new Map(); // those that the table held when the page was shown, or last saved
 let history = []; // earlier states of `clicks`, for undo
 let chosen = 0; // index of the chosen structure
 let shown = 0; // shown slice
@@ -252,10 +253,29 @@ function missing() {
   const least = lacking.reduce((a, b) => (b.length < a.length ? b : a));
   return `Without a click${page().free && slices.length > 1 ? " on one slice" : ""}: ${least.join(", ")}`;
 }
-function save(at, map) { // one after another, in the order of the pages
-  const body = [...map].map(([key, [x, y]]) => ({ structure: parted(key)[0], slice: parted(key)[1], x, y }));
+const listed = (map) => [...map].map(([key, [x, y]]) => ({ structure: parted(key)[0], slice: parted(key)[1], x, y }));
+const mapped = (list) => new Map(list.map((one) => [key(one.structure, one.slice), [one.x, one.y]]));
+const same = (one, other) => String(one) === String(other);
+function save(at, map, before) { // one after another, in the order of the pages
+  const body = { clicks: listed(map), known: listed(before) };
   saving = saving.catch(() => {}).then(() => ask(`page/${at}/clicks`, body));
   return saving;
+}
+// Takes over what somebody else wrote into the table meanwhile, where this page has changed nothing itself.
+function takeOver(held) {
+  const others = new Map([...clicks, ...held]);
+  for (const key of new Set([...others.keys(), ...known.keys()])) {
+    if (!same(clicks.get(key), known.get(key))) continue;
+    if (held.has(key)) clicks.set(key, held.get(key));
+    else clicks.delete(key);
+  }
+  known = held;
+}
+function contested(conflicts) { // in words
+  return conflicts.map((one) => {
+    const there = known.get(key(one.structure, one.slice));
+    return `${one.structure} on slice ${one.slice} ${there ? `is at ${there[0].toFixed(1)}, ${there[1].toFixed(1)}` : "is gone"}`;
+  }).join("; ");
 }
 
 // ---- pages
@@ -273,12 +293,24 @@ async function keep() { // saves what is new on the page; whether that went well
   if (place < 0 || place >= study.pages.length || !history.length) return true;
   const [at, turn] = [place, turning];
   try {
-    study.pages[at].done = (await save(at, clicks)).done;
+    const sent = new Map(clicks);
+    const answer = await save(at, sent, known);
+    study.pages[at].done = answer.done;
+    if (turn !== turning) return false;
+    const more = !same([...clicks], [...sent]); // clicked on while the answer was on its way
+    takeOver(mapped(answer.clicks));
+    if (answer.conflicts.length) {
+      say(`Not saved, since the table was changed meanwhile: ${contested(answer.conflicts)}. Once more replaces that.`);
+      showState();
+      draw();
+      return false;
+    }
+    if (more) return keep();
   } catch (error) {
     say(`Not saved: ${error.message}`);
     return false;
   }
-  return turn === turning;
+  return true;
 }
 function advance() { // to the next page that is neither done nor passed, from the start again behind the last
   passed.add(place);
@@ -301,7 +333,7 @@ async function turn(to) { // to a page by its place, with what is new kept
 async function show(to) {
   const mine = ++turning;
   place = to;
-  [clicks, history, chosen, confirming, crosshair] = [new Map(), [], 0, false, null];
+  [clicks, known, history, chosen, confirming, crosshair] = [new Map(), new Map(), [], 0, false, null];
   since = performance.now();
   say("");
   $("end").hidden = place < study.pages.length;
@@ -316,9 +348,9 @@ async function show(to) {
   draw();
   if (document.activeElement === document.body || document.activeElement === null) canvas.focus({ preventScroll: true });
   try {
-    const known = await ask(`page/${place}/clicks`);
+    const answer = await ask(`page/${place}/clicks`);
     if (mine !== turning) return;
-    for (const one of known.clicks) if (!clicks.has(key(one.structure, one.slice))) clicks.set(key(one.structure, one.slice), [one.x, one.y]);
+    takeOver(mapped(answer.clicks));
     const open = page().structures.findIndex((name) => !clicks.has(key(name, shown)));
     chosen = history.length ? chosen : Math.max(0, open);
     showState();
