@@ -76,7 +76,9 @@ class Case:
         table = read_prompts(folder / "prompts.parquet")
         schemes = {name: Scheme(**definition) for name, definition in self.definitions.items()}
         prompts = {
-            name: scheme_prompts(scheme, table[table["volume"] == "knee_900"], list(LABELS), SCORED, len(frames))
+            name: scheme_prompts(
+                scheme, table[table["volume"] == "knee_900"], list(LABELS), SCORED, len(frames)
+            ).prompts
             for name, scheme in schemes.items()
         }
         return model, LoadedVolume("knee_900", model.prepare(frames), frames.shape[1:], prompts), schemes

@@ -126,7 +126,7 @@ def main(folder: Path, out: Path) -> None:
         for name, definition in case.definitions.items():
             scheme = Scheme(**definition)
             own = candidates[candidates["volume"] == row.volume]
-            prompts = scheme_prompts(scheme, own, list(LABELS), SCORED, len(frames))
+            prompts = scheme_prompts(scheme, own, list(LABELS), SCORED, len(frames)).prompts
             with torch.inference_mode(), torch.autocast(case.device, torch.bfloat16) if half else nullcontext():
                 if scheme.predictor == "image":
                     masks = image_scheme(image, frames, prompts, watch)

@@ -89,7 +89,9 @@ def segment(
     """Per scheme the masks of the scored structures, bool (slice, y, x)."""
     depth, *size = volume.frames.shape
     table = volume_prompts(volume.labels, STRUCTURES, [], volume.frames.shape, volume.spacing[1:])
-    prompts = {name: scheme_prompts(scheme, table, list(STRUCTURES), SCORED, depth) for name, scheme in schemes.items()}
+    prompts = {
+        name: scheme_prompts(scheme, table, list(STRUCTURES), SCORED, depth).prompts for name, scheme in schemes.items()
+    }
     given = engine.LoadedVolume(volume.name, model.prepare(volume.frames), (size[0], size[1]), prompts)
     (segmented,) = engine.segment_volumes(model, [given], schemes, ENCODER_BATCH)
     for name, masks in segmented.masks.items():

@@ -20,8 +20,9 @@ from PIL import Image
 from volprompt.files import atomic, write_text
 from volprompt.palette import structure_colours
 from volprompt.phantom.image import make_phantom
+from volprompt.prompts.available import FrameGrid
 from volprompt.prompts.candidates import volume_prompts
-from volprompt.prompts.schemes import FrameGrid, scheme_prompts, with_masks
+from volprompt.prompts.schemes import scheme_prompts, with_masks
 from volprompt.report.drawing import draw_prompts, png
 from volprompt.settings.reading import read_settings
 
@@ -92,7 +93,7 @@ class Knee:
     def draw(self, lines: str) -> Figure:
         """Three slices with the prompts of a scheme: those that a video scheme prompts, and usual ones."""
         scheme = next(iter(schemes(lines).values()))
-        prompts = scheme_prompts(scheme, self.table, list(STRUCTURES), SCORED, SHAPE[0], self.grid)
+        prompts = scheme_prompts(scheme, self.table, list(STRUCTURES), SCORED, SHAPE[0], self.grid).prompts
         if scheme.mask:
             prompts = with_masks(prompts, self.labels, STRUCTURES)
         if scheme.negatives == "others":  # each object's points are the others' negative ones, on the same pixels

@@ -685,7 +685,7 @@ def test_trained_models_in_bfloat16_stay_within_a_hundredth(family: str) -> None
     if family == "sam2":
         schemes["video"] = Scheme(predictor="video", point="centroid", slice="nearest")
     names = ["femur", "tibia"]
-    given = {name: scheme_prompts(scheme, table, names, names, len(frames)) for name, scheme in schemes.items()}
+    given = {name: scheme_prompts(scheme, table, names, names, len(frames)).prompts for name, scheme in schemes.items()}
     checkpoint = DEMO / "checkpoints" / ("demo_sam.pth" if family == "sam" else "demo_sam2.pt")
     found = []
     for precision in ("float32", "bfloat16"):

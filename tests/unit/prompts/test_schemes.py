@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from volprompt.prompts.available import FrameGrid
 from volprompt.prompts.candidates import as_prompt_table
-from volprompt.prompts.schemes import FrameGrid, MissingPrompt, ObjectPrompt, middle_slice, scheme_prompts, with_masks
+from volprompt.prompts.schemes import ObjectPrompt, SchemePrompts, middle_slice, scheme_prompts, with_masks
 from volprompt.settings.config import Scheme
 
 STRUCTURES = ["femur", "tibia", "patella"]
@@ -18,7 +19,7 @@ SCORED = ["femur", "tibia"]
 PLACE = {"femur": (100, 10), "tibia": (200, 20), "patella": (300, 30)}
 
 
-ELSEWHERE = "; add clicks there, or prompt another slice (slice: nearest)"
+ELSEWHERE = "; prompt another slice (slice: nearest or largest)"
 
 
 def point(structure: str, slice: int, origin: str = "centroid", area: int | None = 50) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def given(
     scored: list[str] = SCORED,
     frame: FrameGrid | None = None,
 ) -> list[ObjectPrompt]:
-    return scheme_prompts(Scheme(**scheme), rows, STRUCTURES, scored, depth, frame)
+    return scheme_prompts(Scheme(**scheme), rows, STRUCTURES, scored, depth, frame).prompts
 
 
 def slices(prompts: list[ObjectPrompt]) -> dict[str, list[int]]:
@@ -57,10 +58,12 @@ def slices(prompts: list[ObjectPrompt]) -> dict[str, list[int]]:
     return found
 
 
-def missing(scheme: dict[str, Any], rows: pd.DataFrame, depth: int = 10) -> str:
-    with pytest.raises(MissingPrompt) as caught:
-        given(scheme, rows, depth)
-    return str(caught.value)
+def chosen(scheme: dict[str, Any], rows: pd.DataFrame, depth: int = 10) -> SchemePrompts:
+    return scheme_prompts(Scheme(**scheme), rows, STRUCTURES, SCORED, depth)
+
+
+def missing(scheme: dict[str, Any], rows: pd.DataFrame, depth: int = 10) -> dict[str, str]:
+    return chosen(scheme, rows, depth).unprompted
 
 
 VIDEO = {"predictor": "video", "point": "centroid"}
@@ -108,8 +111,8 @@ def test_box_and_point_are_both_needed() -> None:
 
 
 def test_an_image_scheme_without_any_prompt() -> None:
-    message = missing({"predictor": "image", "point": ["click", "interior"]}, EVERYWHERE)
-    assert message == "no slice has a point (click or interior) for 'femur', 'tibia'; check the reference's labels"
+    found = missing({"predictor": "image", "point": ["click", "interior"]}, EVERYWHERE)
+    assert found == {name: f"no slice has a point (click or interior) for '{name}'; click on it" for name in SCORED}
 
 
 def test_negatives_of_an_image_scheme_are_those_that_are_there() -> None:
@@ -187,9 +190,8 @@ def test_index() -> None:
 
 
 def test_an_index_beyond_the_volume() -> None:
-    message = missing({**VIDEO, "slice": {"index": 10}}, EVERYWHERE)
-    assert "slice 10" in message
-    assert "10 slices (0 to 9)" in message
+    found = missing({**VIDEO, "slice": {"index": 10}}, EVERYWHERE)
+    assert found == dict.fromkeys(SCORED, "the scheme prompts slice 10; the volume has 10 slices, from 0 on")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,10 @@ def test_an_index_beyond_the_volume() -> None:
 )
 def test_nearest(femur: list[int], tibia: list[int], nearest: int) -> None:
     rows = table(*(point("femur", index) for index in femur), *(point("tibia", index) for index in tibia))
-    assert slices(given({**VIDEO, "slice": "nearest"}, rows)) == {"femur": [nearest], "tibia": [nearest]}
+    found = given({**VIDEO, "slice": "nearest", "share_slice": True}, rows)
+    assert slices(found) == {"femur": [nearest], "tibia": [nearest]}
+    own = slices(given({**VIDEO, "slice": "nearest"}, rows))
+    assert own == {name: [min(at, key=lambda i: (abs(i - 5), i))] for name, at in (("femur", femur), ("tibia", tibia))}
 
 
 def test_nearest_needs_the_negatives_too() -> None:
@@ -213,9 +218,53 @@ def test_nearest_needs_the_negatives_too() -> None:
 
 
 def test_nearest_where_no_slice_has_all() -> None:
-    rows = table(point("femur", 4), point("tibia", 5))
-    message = missing({**VIDEO, "slice": "nearest"}, rows)
-    assert message == "there is no slice on which 'femur', 'tibia' all have a point (centroid); add clicks on one slice"
+    """Each object is prompted on a slice of its own, unless the scheme says that they share one."""
+    rows = table(point("femur", 4), point("tibia", 9))
+    for choice in ("nearest", "largest"):
+        assert slices(given({**VIDEO, "slice": choice}, rows)) == {"femur": [4], "tibia": [9]}
+        message = (
+            "there is no slice on which 'femur', 'tibia' all have a point (centroid); leave share_slice out, and each "
+            "is prompted on a slice of its own"
+        )
+        shared = {**VIDEO, "slice": choice, "share_slice": True}
+        assert missing(shared, rows) == dict.fromkeys(SCORED, message)
+        assert given(shared, rows) == []
+
+
+def test_largest_on_one_slice_for_all() -> None:
+    femur = [point("femur", index, area=area) for index, area in ((2, 60), (3, 90), (4, 10))]
+    tibia = [point("tibia", index, area=area) for index, area in ((2, 60), (4, 90), (5, 200))]
+    shared = given({**VIDEO, "slice": "largest", "share_slice": True}, table(*femur, *tibia))
+    assert slices(shared) == {"femur": [2], "tibia": [2]}  # 60 + 60 pixels; on slice 4 there are 10 + 90
+
+
+def test_an_absent_structure_is_not_prompted_and_holds_up_nobody() -> None:
+    rows = table(*(make("femur", index) for index in (4, 5) for make in (point, box)))
+    for choice in ("middle", "nearest", "largest"):
+        for more in ({}, {"negatives": "others"}):
+            found = chosen({**VIDEO, "slice": choice, **more}, rows)
+            assert slices(found.prompts)["femur"] == [5 if choice != "largest" else 4]
+            assert (found.absent, found.unprompted) == (["tibia"], {})
+            assert found.lacking == ({"femur": ["tibia", "patella"]} if more else {})
+    found = chosen({**VIDEO, "slice": "nearest", "share_slice": True}, rows)
+    assert (slices(found.prompts), found.unprompted) == ({"femur": [5]}, {})
+    assert chosen({"predictor": "image", "point": "centroid"}, rows).absent == ["tibia"]
+
+
+def test_missing_negatives_are_left_out_where_no_slice_has_them() -> None:
+    rows = table(point("femur", 4), point("tibia", 9), point("patella", 9))
+    found = chosen({**VIDEO, "slice": "nearest", "negatives": "others"}, rows)
+    assert {prompt.structure: prompt.labels.tolist() for prompt in found.prompts} == {"femur": [1], "tibia": [1, 0]}
+    assert found.lacking == {"femur": ["tibia", "patella"], "tibia": ["femur"]}
+
+
+def test_without_a_reference_nothing_is_absent() -> None:
+    rows = table(point("femur", 5, "click"))
+    found = chosen({**VIDEO, "point": "click", "slice": "nearest"}, rows)
+    assert slices(found.prompts) == {"femur": [5]}
+    assert (found.absent, found.unprompted) == ([], {"tibia": "no slice has a point (click) for 'tibia'; click on it"})
+    by_box = missing({"predictor": "image", "box": True}, rows)
+    assert by_box["femur"] == "no slice has a box for 'femur'; give the volume a reference"
 
 
 def test_largest_is_each_structures_own() -> None:
@@ -243,7 +292,7 @@ def test_slices_that_coincide_are_prompted_once() -> None:
 def test_each_of_several_slices_must_be_complete() -> None:
     rows = table(*(point(name, index) for name in SCORED for index in (3, 5)))
     message = missing({**VIDEO, "slice": ["middle", {"index": 7}]}, rows)
-    assert message == "slice 7 has no point (centroid) for 'femur', 'tibia'" + ELSEWHERE
+    assert message == {name: f"slice 7 has no point (centroid) for '{name}'" + ELSEWHERE for name in SCORED}
 
 
 def test_masks_of_the_reference() -> None:
@@ -263,9 +312,8 @@ def test_masks_of_the_reference() -> None:
 
 
 def test_a_missing_mask_names_its_structure() -> None:
-    assert missing({"predictor": "video", "mask": True}, table(box("femur", 5))) == (
-        "slice 5 has no mask for 'tibia'" + ELSEWHERE
-    )
+    found = missing({"predictor": "video", "mask": True}, table(box("femur", 5), box("tibia", 4)))
+    assert found == {"tibia": "slice 5 has no mask for 'tibia'" + ELSEWHERE}
 
 
 # Noise
@@ -349,13 +397,15 @@ def test_displaced_prompts_stay_in_the_frame_and_in_order() -> None:
 
 def test_a_missing_point_names_its_structure() -> None:
     rows = table(point("femur", 5), point("tibia", 4))
-    assert missing(VIDEO, rows) == "slice 5 has no point (centroid) for 'tibia'" + ELSEWHERE
+    assert missing(VIDEO, rows) == {"tibia": "slice 5 has no point (centroid) for 'tibia'" + ELSEWHERE}
+    assert slices(given(VIDEO, rows)) == {"femur": [5]}
 
 
 def test_a_missing_negative_point_names_its_structure() -> None:
     rows = table(*(point(name, 5) for name in SCORED), point("patella", 4))
     scheme = {**VIDEO, "point": ["click", "centroid"], "negatives": "others"}
-    assert missing(scheme, rows) == "slice 5 has no point (click or centroid) for 'patella'" + ELSEWHERE
+    reason = f"slice 5 has no point (click or centroid) for 'patella'{ELSEWHERE}, or click on that one"
+    assert missing(scheme, rows) == dict.fromkeys(SCORED, reason)
 
 
 def test_a_click_takes_the_place_of_a_missing_centroid() -> None:
@@ -366,8 +416,8 @@ def test_a_click_takes_the_place_of_a_missing_centroid() -> None:
 
 def test_a_missing_box_names_its_structure() -> None:
     rows = table(point("femur", 5), point("tibia", 5), box("femur", 5))
-    message = missing({"predictor": "video", "point": "centroid", "box": True}, rows)
-    assert message == "slice 5 has no point (centroid) or box for 'tibia'" + ELSEWHERE
+    found = missing({"predictor": "video", "point": "centroid", "box": True}, rows)
+    assert found == {"tibia": "slice 5 has no point (centroid) or box for 'tibia'" + ELSEWHERE}
 
 
 # Objects

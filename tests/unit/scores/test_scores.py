@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,7 @@ from volprompt.scores.scores import (
     COLUMNS,
     SLICE_COLUMNS,
     Reference,
+    _statuses,
     dice,
     overlap,
     score_masks,
@@ -193,6 +196,45 @@ def test_a_perfect_mask_beside_ignored_voxels(predicted: np.ndarray) -> None:
     assert table[["dice", "nsd", "hd95_mm", "assd_mm"]].drop_duplicates().values.tolist() == [[1, 1, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    ("prompted", "absent", "no_prompt", "has_reference", "femur", "tibia", "together"),
+    [
+        (["femur", "tibia"], [], [], True, "ok", "ok", "ok"),
+        (["femur"], ["tibia"], [], True, "ok", "absent", "ok"),
+        ([], ["femur", "tibia"], [], True, "absent", "absent", "absent"),
+        (["femur"], [], ["tibia"], True, "ok", "no_prompt", "no_prompt"),
+        ([], ["femur"], ["tibia"], True, "absent", "no_prompt", "no_prompt"),
+        (["tibia"], [], [], True, "left_out", "ok", "left_out"),
+        (["tibia"], [], ["femur"], False, "no_prompt", "no_reference", "no_prompt"),
+        (["femur", "tibia"], [], [], False, "no_reference", "no_reference", "no_reference"),
+    ],
+)
+def test_what_became_of_structures(
+    prompted: list[str],
+    absent: list[str],
+    no_prompt: list[str],
+    has_reference: bool,
+    femur: str,
+    tibia: str,
+    together: str,
+) -> None:
+    run = SimpleNamespace(
+        prompted_slices=json.dumps({name: [0] for name in prompted}),
+        absent=json.dumps(absent),
+        no_prompt=json.dumps(dict.fromkeys(no_prompt, "no slice has one")),
+    )
+    found = _statuses(run, ["femur", "tibia"], has_reference)
+    assert found == {"femur": femur, "tibia": tibia, "combined": together, "union": together, "mean": together}
+
+
+def test_scores_over_all_need_all() -> None:
+    """Over the femur alone `combined` would be the femur's, and comparable with nobody's."""
+    reference = Reference({"femur": line(0, 1), "tibia": line(4, 5)}, (1.0, 1.0, 1.0))
+    table, slices = score_volume({"femur": line(0, 1)}, reference, 1.0)
+    assert table["structure"].tolist() == ["femur"]
+    assert set(slices["structure"]) == {"femur"}
+
+
 # A shard: `whole` has masks and reference, `bare` no reference, `broken` could not be converted, `lost` has no masks
 # under one of two schemes.
 
@@ -229,7 +271,8 @@ def shard(tmp_path: Path) -> Path:
             if row.status != "ok":
                 continue
             status, prompted = ("failed", None) if failed else ("ok", '{"femur": [0], "tibia": [1]}')
-            runs.append({"volume": row.volume, "scheme": scheme, "status": status, "prompted_slices": prompted})
+            run = {"volume": row.volume, "scheme": scheme, "status": status, "prompted_slices": prompted}
+            runs.append({**run, "absent": "[]", "no_prompt": "{}"})
             if not failed:
                 for name, mask in (("femur", femur), ("tibia", tibia)):
                     write_mask(mask, grid_of_row(row), mask_path(masks, scheme, row.volume, name))
@@ -315,6 +358,25 @@ def test_ignored_labels_of_a_shard(shard: Path) -> None:
         )
         pixels[bool(ignored)] = slices["predicted"].tolist()
     assert pixels == {False: [0, 2], True: [0, 0]}
+
+
+def test_a_structure_without_a_prompt_costs_only_its_own_scores(shard: Path) -> None:
+    runs = pd.read_parquet(shard / "masks" / "run.parquet")
+    runs["no_prompt"] = '{"tibia": "slice 0 has no point (centroid) for tibia"}'
+    runs["prompted_slices"] = '{"femur": [0]}'
+    runs.to_parquet(shard / "masks" / "run.parquet")
+    table, _ = score_masks(
+        shard / "volumes", shard / "masks", ("e", "m"), {"point": "video"}, BONES, 1.0, only=["whole"]
+    )
+    found = table.set_index("structure")
+    assert found["status"].to_dict() == {
+        "femur": "ok",
+        "tibia": "no_prompt",
+        "combined": "no_prompt",
+        "union": "no_prompt",
+        "mean": "no_prompt",
+    }
+    assert found["dice"].notna().to_dict() == {name: name == "femur" for name in found.index}
 
 
 def test_slices_of_a_shard(shard: Path) -> None:

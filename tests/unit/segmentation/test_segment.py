@@ -215,7 +215,7 @@ def test_only_tracked_objects_count(folder: Path) -> None:
     made = schedule(folder, objects_together=16)
     # Each object is prompted on two slices.
     prompts = [SimpleNamespace(structure=f"part_{number // 2}") for number in range(18)]
-    still, moving = (VolumeJob(made.settings, None, {name: prompts}, []) for name in ("point", "video"))  # type: ignore[dict-item]
+    still, moving = (VolumeJob(made.settings, None, {}, {name: prompts}) for name in ("point", "video"))  # type: ignore[dict-item]
     assert [len(group) for group in made.groups([still, still, moving, moving, moving])] == [1, 1, 2, 1]
 
 

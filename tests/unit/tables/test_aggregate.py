@@ -145,7 +145,7 @@ def test_no_comparison_is_a_table_without_rows() -> None:
 
 def run(volume: str, status: str = "ok", reason: str = "", scheme: str = "point", **more: Any) -> dict[str, Any]:
     named = {"volume": volume, "model": "m", "scheme": scheme, "status": status, "reason": reason, "stage": "segment"}
-    return {**named, "parameters": 1000, "seconds": 2.0, **more}
+    return {**named, "no_prompt": "{}", "parameters": 1000, "seconds": 2.0, **more}
 
 
 CONVERTED = pd.DataFrame(
@@ -155,26 +155,33 @@ CONVERTED = pd.DataFrame(
         {"volume": "c", "status": "ok", "reason": ""},
     ]
 )
-RUNS = pd.DataFrame([run("a"), run("c", "failed", "c: slice 5 has no point (centroid) for 'patella'")])
+RUNS = pd.DataFrame(
+    [
+        run("a", no_prompt='{"tibia": "slice 5 has no box for \'tibia\'"}'),
+        run("c", "failed", "c: slice 5 has no point (centroid) for 'patella'"),
+    ]
+)
 
 
 def test_table_of_failures() -> None:
     found = failures(CONVERTED, RUNS)
     assert found.to_dict("records") == [
-        {"volume": "b", "stage": "convert", "model": "", "scheme": "", "reason": "b.nii: no such file"},
-        {
-            "volume": "c",
-            "stage": "segment",
-            "model": "m",
-            "scheme": "point",
-            "reason": "c: slice 5 has no point (centroid) for 'patella'",
-        },
+        row_of("b", "convert", "", "", "", "b.nii: no such file"),
+        row_of("c", "segment", "m", "point", "", "c: slice 5 has no point (centroid) for 'patella'"),
+        row_of("a", "segment", "m", "point", "tibia", "slice 5 has no box for 'tibia'"),
     ]
 
 
+FAILURE_COLUMNS = ["volume", "stage", "model", "scheme", "structure", "reason"]
+
+
+def row_of(*values: str) -> dict[str, str]:
+    return dict(zip(FAILURE_COLUMNS, values, strict=True))
+
+
 def test_no_failures() -> None:
-    found = failures(CONVERTED.iloc[:1], RUNS.iloc[:1])
-    assert list(found.columns) == ["volume", "stage", "model", "scheme", "reason"]
+    found = failures(CONVERTED.iloc[:1], pd.DataFrame([run("a")]))
+    assert list(found.columns) == FAILURE_COLUMNS
     assert len(found) == 0
 
 

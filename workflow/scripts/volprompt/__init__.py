@@ -7,8 +7,8 @@ __version__ = "0.1.0"
 METHOD_VERSION = {
     "convert": 2,
     "prompts": 1,
-    "segment": 1,
-    "score": 2,
-    "aggregate": 3,
+    "segment": 2,
+    "score": 3,
+    "aggregate": 4,
     "report": 4,
 }

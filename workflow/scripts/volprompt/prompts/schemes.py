@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from volprompt.errors import VolpromptError
-from volprompt.settings.config import Noise, Scheme, SliceAt, SliceChoice
-from volprompt.volumes.grid import Grid
+from volprompt.prompts.available import Candidates, FrameGrid
+from volprompt.settings.config import Scheme, SliceAt, SliceChoice
 from volprompt.volumes.references import structure_mask
 
 
@@ -49,91 +48,25 @@ class ObjectPrompt:
         return sum(self.form)
 
 
-@dataclass(frozen=True)
-class FrameGrid:
-    """Size (y, x) of a volume's frames in pixels, and spacing (y, x) in millimetres."""
-
-    size: tuple[int, int]
-    spacing: tuple[float, float]
-
-
-def frame_grid(grid: Grid) -> FrameGrid:
-    """Return size and spacing of the frames of a volume with this grid."""
-    return FrameGrid(grid.frames_shape[1:], grid.spacing[1:])
-
-
 def middle_slice(depth: int) -> int:
     """Return the index of the middle slice as the paper counts: 80 of 160."""
     return depth // 2
 
 
-class Candidates:
-    """The candidate prompts of one volume, by structure and slice; displaced if the scheme has noise."""
+@dataclass(frozen=True)
+class SchemePrompts:
+    """What a scheme asks of one volume.
 
-    def __init__(
-        self, table: pd.DataFrame, origins: Sequence[str], noise: Noise | None = None, frame: FrameGrid | None = None
-    ) -> None:
-        """Look up the prompts of a volume.
-
-        table: the volume's rows of the prompt table.
-        origins: of points, the first available one of which is used.
-        noise: how far prompts are displaced, if at all.
-        frame: size and spacing of the volume's frames, needed for noise.
-        """
-        self.points: dict[tuple[str, int], tuple[float, float]] = {}
-        points = table[table["kind"] == "point"]
-        for origin in reversed(origins):
-            for row in points[points["origin"] == origin].itertuples():
-                self.points[row.structure, int(row.slice)] = float(row.x), float(row.y)
-        boxes = table[table["kind"] == "box"]
-        self.boxes = {
-            (row.structure, int(row.slice)): (float(row.x), float(row.y), float(row.x2), float(row.y2))
-            for row in boxes.itertuples()
-        }
-        self.areas = {
-            (row.structure, int(row.slice)): int(row.area) for row in table.itertuples() if not pd.isna(row.area)
-        }
-        if noise and len(table):
-            if frame is None:
-                raise ValueError("noise in millimetres needs the frame's size and spacing")
-            volume = str(table["volume"].iloc[0])
-            self.points = {
-                key: displaced_point(point, noise, frame, volume, *key) for key, point in self.points.items()
-            }
-            self.boxes = {key: displaced_box(box, noise, frame, volume, *key) for key, box in self.boxes.items()}
-
-
-def _draw_numbers(noise: Noise, volume: str, structure: str, index: int) -> np.ndarray:
-    """Draw six standard normal numbers: for x and y of a point, then for the four sides of a box.
-
-    They depend only on seed, volume, structure and slice, so they are the same for all models and schemes of one seed.
+    prompts: of its objects, on every slice (image) or on one or some of them (video).
+    absent: objects that the reference of the volume does not show; they are not prompted.
+    unprompted: objects that are there and lack a prompt that the scheme needs, with the reason.
+    lacking: objects whose negative points are not complete, with the structures that have none on a slice.
     """
-    key = [noise.seed, zlib.crc32(volume.encode()), zlib.crc32(structure.encode()), index]
-    return np.random.default_rng(key).standard_normal(6)
 
-
-def displaced_point(
-    point: tuple[float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
-) -> tuple[float, float]:
-    """Move a point (x, y) by a normal displacement in millimetres along both axes, and keep it in the frame."""
-    moved_x, moved_y = _draw_numbers(noise, volume, structure, index)[:2] * noise.points_mm
-    x = np.clip(point[0] + moved_x / frame.spacing[1], 0, frame.size[1] - 1)
-    y = np.clip(point[1] + moved_y / frame.spacing[0], 0, frame.size[0] - 1)
-    return float(x), float(y)
-
-
-def displaced_box(
-    box: tuple[float, float, float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
-) -> tuple[float, float, float, float]:
-    """Move the four sides of a box (x, y, x2, y2) independently, and keep them in the frame.
-
-    Sides that pass each other swap.
-    """
-    sides = _draw_numbers(noise, volume, structure, index)[2:] * noise.boxes_mm
-    moved = np.array(box) + sides / np.tile(frame.spacing[::-1], 2)
-    x, x2 = sorted(np.clip(moved[::2], 0, frame.size[1] - 1))
-    y, y2 = sorted(np.clip(moved[1::2], 0, frame.size[0] - 1))
-    return float(x), float(y), float(x2), float(y2)
+    prompts: list[ObjectPrompt]
+    absent: list[str]
+    unprompted: dict[str, str]
+    lacking: dict[str, list[str]]
 
 
 def scheme_prompts(
@@ -143,8 +76,8 @@ def scheme_prompts(
     scored: Sequence[str],
     depth: int,
     frame: FrameGrid | None = None,
-) -> list[ObjectPrompt]:
-    """Return a scheme's prompts for one volume: per object on every slice (image), or on one or some slices (video).
+) -> SchemePrompts:
+    """Choose a scheme's prompts for one volume, each object's by itself.
 
     scheme: the scheme.
     table: the volume's rows of the prompt table.
@@ -153,27 +86,25 @@ def scheme_prompts(
     depth: number of slices.
     frame: size and spacing of the frames, needed by a scheme with noise.
 
-    A prompt of a scheme with `mask` has no mask yet; `with_masks` adds it. Raises MissingPrompt; for an image scheme
-    only if no slice at all has a prompt.
+    A prompt of a scheme with `mask` has no mask yet; `with_masks` adds it.
     """
     objects = list(scheme.structures or scored)
     candidates = Candidates(table, scheme.origins, scheme.noise, frame)
-    if scheme.presence and not candidates.boxes:
-        raise MissingPrompt("there is no reference to tell on which slices a structure is (presence: true)")
-    if scheme.predictor == "image":
-        prompts = [
-            prompt
-            for index in range(depth)
-            for name in objects
-            if (prompt := _prompt_on_slice(scheme, candidates, name, index, configured)) is not None
-        ]
-        if not prompts:
-            raise MissingPrompt(f"no slice has a {_kinds(scheme)} for {_quoted(objects)}; check the reference's labels")
-        return prompts
-    slices = _prompted_slices(scheme, candidates, objects, configured, depth)
-    pairs = [(name, index) for name in objects for index in slices[name]]
-    on_slices = (_prompt_on_slice(scheme, candidates, name, index, configured) for name, index in pairs)
-    return [prompt for prompt in on_slices if prompt is not None]
+    if scheme.presence and not candidates.shown:
+        reason = "there is no reference to tell on which slices a structure is (presence: true)"
+        return SchemePrompts([], [], dict.fromkeys(objects, reason), {})
+    choice = _Choice(scheme, candidates, [name for name in objects if not candidates.absent(name)], configured, depth)
+    prompts: list[ObjectPrompt] = []
+    unprompted: dict[str, str] = {}
+    for name in choice.objects:
+        try:
+            prompts += choice.prompts_of(name)
+        except MissingPrompt as error:
+            unprompted[name] = str(error)
+    if scheme.predictor == "image":  # slice by slice, as they are decoded
+        prompts.sort(key=lambda prompt: prompt.slice)
+    absent = [name for name in objects if candidates.absent(name)]
+    return SchemePrompts(prompts, absent, unprompted, choice.lacking(prompts))
 
 
 def clicks_needed(
@@ -211,76 +142,104 @@ def present_slices(table: pd.DataFrame, structure: str, depth: int) -> np.ndarra
     return present
 
 
-def _prompt_on_slice(
-    scheme: Scheme, candidates: Candidates, name: str, index: int, configured: Sequence[str]
-) -> ObjectPrompt | None:
-    """Return the prompt of the object `name` on slice `index`, or None if its point, box or mask is missing."""
-    points: list[tuple[float, float]] = []
-    labels: list[int] = []
-    box = None
-    if scheme.shapes and (name, index) not in candidates.boxes:
-        return None
-    if scheme.origins:
-        positive = candidates.points.get((name, index))
-        if positive is None:
-            return None
-        points, labels = [positive], [1]
-    if scheme.box:
-        box = np.array(candidates.boxes[name, index], dtype=np.float32)
-    if scheme.negatives == "others":
-        for other in configured:
-            point = candidates.points.get((other, index))
-            if other != name and point is not None:
-                points.append(point)
-                labels.append(0)
-    return ObjectPrompt(
-        name, index, np.array(points, dtype=np.float32).reshape(-1, 2), np.array(labels, dtype=np.int32), box
-    )
+@dataclass(frozen=True)
+class _Choice:
+    """A scheme's choice among the candidates of one volume. objects: those that can be there."""
 
+    scheme: Scheme
+    candidates: Candidates
+    objects: Sequence[str]
+    configured: Sequence[str]
+    depth: int
 
-def _prompted_slices(
-    scheme: Scheme, candidates: Candidates, objects: Sequence[str], configured: Sequence[str], depth: int
-) -> dict[str, list[int]]:
-    """Return the slices, sorted, on which every object of a video scheme is prompted. Raises MissingPrompt."""
-    chosen = [_choose_slice(choice, scheme, candidates, objects, configured, depth) for choice in scheme.slices]
-    return {name: sorted({slices[name] for slices in chosen}) for name in objects}
+    def prompts_of(self, name: str) -> list[ObjectPrompt]:
+        """Return an object's prompts, by slice. Raises MissingPrompt."""
+        if self.scheme.predictor == "image":
+            slices = [index for index in range(self.depth) if self.has_prompt(name, index)]
+            if not slices:
+                raise MissingPrompt(f"no slice has a {self.kinds} for '{name}'{self._advice()}")
+        else:
+            slices = sorted({self.slice_of(name, choice) for choice in self.scheme.slices})
+        return [self.prompt(name, index) for index in slices]
 
-
-def _choose_slice(
-    choice: SliceChoice,
-    scheme: Scheme,
-    candidates: Candidates,
-    objects: Sequence[str],
-    configured: Sequence[str],
-    depth: int,
-) -> dict[str, int]:
-    """Return the slice of every object that one value of the scheme's `slice` means. Raises MissingPrompt."""
-    needed = list(configured) if scheme.negatives == "others" else list(objects)
-    lacking = {index: _structures_without_prompt(scheme, candidates, objects, needed, index) for index in range(depth)}
-    complete = [index for index in range(depth) if not lacking[index]]
-    if choice in ("nearest", "largest"):
-        if not complete:
-            raise MissingPrompt(
-                f"there is no slice on which {_quoted(needed)} all have a {_kinds(scheme)}; add clicks on one slice"
-            )
+    def slice_of(self, name: str, choice: SliceChoice) -> int:
+        """Return the slice on which a video scheme prompts an object. Raises MissingPrompt."""
+        if choice not in ("nearest", "largest"):
+            return self._checked(name, _fixed_slice(choice, self.depth))
+        sharing = self.objects if self.scheme.share_slice else [name]
+        slices = [index for index in range(self.depth) if all(self.has_prompt(each, index) for each in sharing)]
+        if not slices:
+            if len(sharing) > 1:
+                raise MissingPrompt(
+                    f"there is no slice on which {_quoted(sharing)} all have a {self.kinds}; leave share_slice out, "
+                    "and each is prompted on a slice of its own"
+                )
+            raise MissingPrompt(f"no slice has a {self.kinds} for '{name}'{self._advice()}")
+        whole = [index for index in slices if not any(self._negatives_to_find(each, index) for each in sharing)]
         if choice == "nearest":
-            nearest = min(complete, key=lambda index: (abs(index - middle_slice(depth)), index))
-            return dict.fromkeys(objects, nearest)
-        return {name: _largest_slice(candidates, name, complete) for name in objects}
-    index = _fixed_slice(choice, depth)
-    if not 0 <= index < depth:
-        raise MissingPrompt(f"the scheme prompts slice {index}; the volume has {depth} slices (0 to {depth - 1})")
-    if lacking[index]:
-        raise MissingPrompt(
-            f"slice {index} has no {_kinds(scheme)} for {_quoted(lacking[index])}; add clicks there, or prompt another "
-            "slice (slice: nearest)"
-        )
-    return dict.fromkeys(objects, index)
+            return min(whole or slices, key=lambda index: (abs(index - middle_slice(self.depth)), index))
+        areas = self.candidates.areas
+        return max(whole or slices, key=lambda index: (sum(areas.get((each, index), 0) for each in sharing), -index))
 
+    def _checked(self, name: str, index: int) -> int:
+        """Return a fixed slice. Raises MissingPrompt if something that the scheme needs is not on it."""
+        if not 0 <= index < self.depth:
+            raise MissingPrompt(f"the scheme prompts slice {index}; the volume has {self.depth} slices, from 0 on")
+        lacking = [] if self.has_prompt(name, index) else [name]
+        lacking += self._negatives_to_find(name, index)
+        if lacking:
+            remedy = "prompt another slice (slice: nearest or largest)"
+            remedy += ", or click on that one" if "click" in self.scheme.origins else ""
+            raise MissingPrompt(f"slice {index} has no {self.kinds} for {_quoted(lacking)}; {remedy}")
+        return index
 
-def _largest_slice(candidates: Candidates, name: str, slices: Sequence[int]) -> int:
-    """Return the slice with the object's largest area; the first one if there are several."""
-    return max(slices, key=lambda index: (candidates.areas.get((name, index), 0), -index))
+    def has_prompt(self, name: str, index: int) -> bool:
+        """Return whether an object has on a slice what the scheme prompts it with, negative points aside."""
+        if self.scheme.shapes and (name, index) not in self.candidates.boxes:
+            return False
+        return not self.scheme.origins or (name, index) in self.candidates.points
+
+    def negatives_lacking(self, name: str, index: int) -> list[str]:
+        """Return the structures that have no point on a slice, where the scheme asks for it as a negative one."""
+        if self.scheme.negatives == "none":
+            return []
+        return [each for each in self.configured if each != name and (each, index) not in self.candidates.points]
+
+    def _negatives_to_find(self, name: str, index: int) -> list[str]:
+        """Return those of `negatives_lacking` that can have a point on another slice."""
+        return [each for each in self.negatives_lacking(name, index) if not self.candidates.absent(each)]
+
+    def lacking(self, prompts: Iterable[ObjectPrompt]) -> dict[str, list[str]]:
+        """Return the objects of a video scheme whose negative points are not complete, with what lacks."""
+        found: dict[str, list[str]] = {}
+        for prompt in prompts if self.scheme.predictor == "video" else []:
+            for other in self.negatives_lacking(prompt.structure, prompt.slice):
+                if other not in (others := found.setdefault(prompt.structure, [])):
+                    others.append(other)
+        return {name: others for name, others in found.items() if others}
+
+    def prompt(self, name: str, index: int) -> ObjectPrompt:
+        """Return the prompt of an object on a slice that has one."""
+        named = [name] if self.scheme.origins else []
+        if self.scheme.negatives == "others":
+            lacking = self.negatives_lacking(name, index)
+            named += [each for each in self.configured if each != name and each not in lacking]
+        points = np.array([self.candidates.points[each, index] for each in named], np.float32).reshape(-1, 2)
+        labels = np.array([each == name for each in named], np.int32)
+        box = np.array(self.candidates.boxes[name, index], np.float32) if self.scheme.box else None
+        return ObjectPrompt(name, index, points, labels, box)
+
+    @property
+    def kinds(self) -> str:
+        """What the scheme prompts an object with, in words."""
+        points = [f"point ({' or '.join(self.scheme.origins)})"] if self.scheme.origins else []
+        return " or ".join([*points, *self.scheme.shapes])
+
+    def _advice(self) -> str:
+        """Say what can help where no slice has a prompt of an object."""
+        if "click" in self.scheme.origins:
+            return "; click on it"
+        return "; give the volume a reference" if not self.candidates.shown else "; check its labels"
 
 
 def _fixed_slice(choice: SliceChoice, depth: int) -> int:
@@ -288,23 +247,6 @@ def _fixed_slice(choice: SliceChoice, depth: int) -> int:
     if isinstance(choice, SliceAt):
         return choice.index if choice.index is not None else int((choice.fraction or 0.0) * (depth - 1) + 0.5)
     return middle_slice(depth)
-
-
-def _structures_without_prompt(
-    scheme: Scheme, candidates: Candidates, objects: Sequence[str], needed: Sequence[str], index: int
-) -> list[str]:
-    """Return the structures whose prompt is missing on slice `index`.
-
-    Points are needed of all in `needed`; boxes and masks only of the objects.
-    """
-    lacking = [name for name in needed if scheme.origins and (name, index) not in candidates.points]
-    lacking += [name for name in objects if scheme.shapes and (name, index) not in candidates.boxes]
-    return list(dict.fromkeys(lacking))
-
-
-def _kinds(scheme: Scheme) -> str:
-    points = [f"point ({' or '.join(scheme.origins)})"] if scheme.origins else []
-    return " or ".join([*points, *scheme.shapes])
 
 
 def _quoted(names: Sequence[str]) -> str:

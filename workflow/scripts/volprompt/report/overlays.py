@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from volprompt.logs import logger
 from volprompt.prompts.candidates import read_prompts
-from volprompt.prompts.schemes import MissingPrompt, ObjectPrompt, middle_slice
+from volprompt.prompts.schemes import middle_slice
 from volprompt.report import drawing
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.segmentation.masks import mask_path, read_mask
@@ -64,7 +63,7 @@ class Example:
         self.depth = int(row.shape[0])
         table = read_prompts(shard.prompts)
         self.table = table[table["volume"] == volume]
-        self.prompts = {name: self._scheme_prompts(name) for name in design.schemes}
+        self.prompts = {name: design.prompts(name, self.table, self.grid) for name in design.schemes}
         label_map = read_reference(shard.volumes, volume)
         masks = {} if label_map is None else {n: structure_mask(label_map, design.labels[n]) for n in design.scored}
         self.slice = self._choose_slice(masks)
@@ -84,13 +83,6 @@ class Example:
                 predicted[name] = read_mask(path, self.grid)[self.slice]
         prompts = [prompt for prompt in self.prompts[scheme] if prompt.slice == self.slice]
         return drawing.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
-
-    def _scheme_prompts(self, scheme: str) -> list[ObjectPrompt]:
-        try:
-            return self.design.prompts(scheme, self.table, self.grid)
-        except MissingPrompt as error:  # the volume failed under this scheme; the panel says so
-            logger.info("%s: %s", self.volume, error)
-            return []
 
     def _choose_slice(self, masks: Mapping[str, np.ndarray]) -> int:
         """Return the prompted slice of a video scheme, or else the slice nearest the middle with all structures."""

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from volprompt.palette import structure_colours
-from volprompt.prompts.schemes import ObjectPrompt, frame_grid, scheme_prompts
+from volprompt.prompts.available import frame_grid
+from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
 from volprompt.settings.config import Frames, Inference, Scheme, Scores
 from volprompt.volumes.converted import read_volume_table
 from volprompt.volumes.grid import Grid
@@ -65,9 +66,10 @@ class StudyDesign:
         return structure_colours(self.labels)
 
     def prompts(self, scheme: str, table: pd.DataFrame, grid: Grid) -> list[ObjectPrompt]:
-        """Return a scheme's prompts on a volume. table: the volume's rows of the prompt table. Raises MissingPrompt."""
+        """Return a scheme's prompts on a volume. table: the volume's rows of the prompt table."""
         depth = grid.frames_shape[0]
-        return scheme_prompts(self.schemes[scheme], table, list(self.labels), self.scored, depth, frame_grid(grid))
+        asked = scheme_prompts(self.schemes[scheme], table, list(self.labels), self.scored, depth, frame_grid(grid))
+        return asked.prompts
 
 
 def converted_rows(shard: ShardFiles) -> dict[str, Any]:

@@ -15,7 +15,7 @@ NaN means undefined: left out of medians and counted. An infinite distance count
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +65,8 @@ SLICE_COLUMNS = {
     "reference": "int64",
 }
 UNION = "union"
+# What became of a structure in a volume, beside `ok` and, for all of a volume, `failed` and `no_reference`.
+ABSENT, NO_PROMPT, LEFT_OUT = "absent", "no_prompt", "left_out"
 
 
 class Reference:
@@ -169,25 +171,29 @@ def score_volume(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score the masks of one volume.
 
-    predicted: bool (slice, y, x) by structure.
+    predicted: bool (slice, y, x) by structure; a structure that is lacking is not scored.
     reference: the reference masks.
     tolerance_mm: of the NSD.
     prompted: indices of the slices on which a video scheme prompted each structure; None for an image scheme.
 
-    Returns the scores and the pixel counts of every structure's slices. The scores have one row per structure, and one
-    each for `combined` (the voxels and surfaces of all structures pooled, a structure's compared with the same
-    structure's), `union` (all structures merged into one mask) and `mean` (of the structures' defined values).
+    Returns the scores and the pixel counts of every structure's slices. The scores have one row per structure with a
+    mask, and where all have one a row each for `combined` (the voxels and surfaces of all structures pooled, a
+    structure's compared with the same structure's), `union` (all structures merged into one mask) and `mean` (of the
+    structures' defined values): over other structures they would be other scores.
     """
     voxel_mm3 = float(np.prod(reference.spacing))
     slices, gaps, rows = [], {}, {}
-    counted = {name: reference.counted(predicted[name]) for name in reference.masks}
-    for name, mask in reference.masks.items():
+    counted = {name: reference.counted(predicted[name]) for name in reference.masks if name in predicted}
+    for name in counted:
+        mask = reference.masks[name]
         counts = slice_counts(counted[name], mask, (prompted or {}).get(name, ()))
         slices.append(counts.assign(structure=name))
         gaps[name] = Gap.between(reference.surface_of(counted[name]), reference.surfaces[name])
         rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[name], tolerance_mm)
     of_structures = pd.DataFrame(rows.values())
     all_slices = pd.concat(slices, ignore_index=True)
+    if len(counted) < len(reference.masks):
+        return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), all_slices
     rows["combined"] = overlap(all_slices, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
     merged = np.logical_or.reduce(list(counted.values()))
     gap = Gap.between(reference.surface_of(merged), reference.surfaces[UNION])
@@ -222,8 +228,8 @@ def score_shard(
     ignored: label numbers of voxels that no score counts.
     identity: the settings that reach the scores.
 
-    A volume without masks keeps its rows with status `failed`, one without reference with `no_reference`; their scores
-    are NaN. Raises DamagedResult if masks or volumes are not those that were made.
+    Rows without a score keep a status that says why, see `_statuses`. Raises DamagedResult if masks or volumes are not
+    those that were made.
     """
     made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
     score_table, slice_table = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm, ignored)
@@ -266,16 +272,17 @@ def score_masks(
         for scheme, predictor in schemes.items():
             named = {"experiment": job[0], "model": job[1], "scheme": scheme, "volume": row.volume}
             run = done.get((row.volume, scheme))
-            if run is None or reference is None:
-                status = "failed" if run is None else "no_reference"
-                scored.append(_rows_without_score(labels).assign(**named, status=status))
-                continue
-            grid = grid_of_row(row)
-            predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in labels}
-            prompted = json.loads(run.prompted_slices) if predictor == "video" else None
-            volume_scores, counts = score_volume(predicted, reference, tolerance_mm, prompted)
-            scored.append(volume_scores.assign(**named, status="ok"))
-            sliced.append(counts.assign(**named))
+            statuses = _statuses(run, list(labels), reference is not None)
+            rows_here = pd.DataFrame({"structure": statuses.keys(), "status": statuses.values()}).assign(**named)
+            segmented = [name for name in labels if statuses[name] in ("ok", ABSENT)]
+            if run is not None and reference is not None and segmented:
+                grid = grid_of_row(row)
+                predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in segmented}
+                prompted = json.loads(run.prompted_slices) if predictor == "video" else None
+                volume_scores, counts = score_volume(predicted, reference, tolerance_mm, prompted)
+                rows_here = rows_here.merge(volume_scores, how="left", on="structure")
+                sliced.append(counts.assign(**named))
+            scored.append(rows_here)
         progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
     return _join_tables(scored, COLUMNS), _join_tables(sliced, SLICE_COLUMNS)
 
@@ -292,8 +299,32 @@ def _read_reference_masks(
     return Reference(masks, grid_of_row(row).spacing, unknown)
 
 
-def _rows_without_score(structures: Iterable[str]) -> pd.DataFrame:
-    return pd.DataFrame({"structure": [*structures, *SCORED_TOGETHER]})
+def _statuses(run: Any, structures: Sequence[str], has_reference: bool) -> dict[str, str]:
+    """Say of each structure, and of the scores over all, whether it is scored, or why not.
+
+    run: the row of the run table, None for a volume without masks. `failed`: nothing was segmented. `no_prompt`: the
+    structure is there and could not be prompted. `left_out`: the scheme does not segment it. `absent`: the reference
+    shows nothing of it. `no_reference`: there is nothing to compare with. The scores over all structures are of those
+    with a mask or absent; else they have the status of one that is not.
+    """
+    if run is None:
+        return dict.fromkeys([*structures, *SCORED_TOGETHER], "failed")
+    absent, no_prompt = json.loads(run.absent), json.loads(run.no_prompt)
+    objects = {*json.loads(run.prompted_slices), *absent, *no_prompt}
+    found = {}
+    for name in structures:
+        if name in no_prompt:
+            found[name] = NO_PROMPT
+        elif name not in objects:
+            found[name] = LEFT_OUT
+        elif not has_reference:
+            found[name] = "no_reference"
+        else:
+            found[name] = ABSENT if name in absent else "ok"
+    worst = next((status for status in (NO_PROMPT, LEFT_OUT, "no_reference") if status in found.values()), "ok")
+    if worst == "ok" and "ok" not in found.values():
+        worst = ABSENT
+    return found | dict.fromkeys(SCORED_TOGETHER, worst)
 
 
 def _join_tables(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:

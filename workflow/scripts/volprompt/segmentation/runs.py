@@ -14,7 +14,7 @@ from typing import Any
 
 from volprompt import __version__
 from volprompt.families import family_of
-from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.prompts.schemes import ObjectPrompt, SchemePrompts
 
 RUN_COLUMNS = (
     "volume",
@@ -25,6 +25,9 @@ RUN_COLUMNS = (
     "slices",
     "prompts",
     "prompted_slices",
+    "absent",
+    "no_prompt",
+    "lacking_negatives",
     "seconds_read",
     "seconds_encode",
     "seconds_prompt",
@@ -56,9 +59,17 @@ def failed_run(volume: str, scheme: str, reason: str, stage: str = "segment") ->
 
 
 def run_row(
-    volume: str, scheme: str, depth: int, prompts: Sequence[ObjectPrompt], seconds: Mapping[str, float]
+    volume: str,
+    scheme: str,
+    depth: int,
+    prompts: Sequence[ObjectPrompt],
+    asked: SchemePrompts,
+    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Reading and encoding are shared by the experiment's schemes, and counted in full for each."""
+    """A row of the run table for a volume with masks. prompts: those of `asked`, with masks where it has them.
+
+    Reading and encoding are shared by the experiment's schemes, and counted in full for each.
+    """
     total = sum(seconds.values())
     return {
         "volume": volume,
@@ -69,6 +80,9 @@ def run_row(
         "slices": depth,
         "prompts": sum(prompt.count for prompt in prompts),
         "prompted_slices": json.dumps(_prompted_slices(prompts)),
+        "absent": json.dumps(asked.absent),
+        "no_prompt": json.dumps(asked.unprompted),
+        "lacking_negatives": json.dumps(asked.lacking),
         **{f"seconds_{phase}": value for phase, value in seconds.items()},
         "seconds": total,
         "slices_per_second": depth / total,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from volprompt.errors import VolpromptError
 from volprompt.logs import logger
-from volprompt.prompts.schemes import ObjectPrompt, frame_grid, present_slices, scheme_prompts, with_masks
+from volprompt.prompts.available import frame_grid
+from volprompt.prompts.schemes import ObjectPrompt, SchemePrompts, present_slices, scheme_prompts, with_masks
 from volprompt.segmentation.masks import mask_path, unpack_bits, write_mask
 from volprompt.segmentation.runs import failed_run, peak_memory, run_row
 from volprompt.settings.config import Inference, Scheme
@@ -52,34 +52,43 @@ class JobSettings:
 class VolumeJob:
     """A volume on its way through a job.
 
-    row: its row of the volume table; prompts: per scheme; runs: its rows of the run table; size: height and width of a
-    frame; masks: bits per scheme and structure, once segmented; present: for each structure the slices that the
-    reference shows it on, bool (slice,).
+    row: its row of the volume table.
+    asked: what each scheme asks.
+    prompts: per scheme that has any.
+    runs: its rows of the run table.
+    size: height and width of a frame.
+    masks: bits per scheme and structure, once segmented.
+    present: for each structure the slices that the reference shows it on, bool (slice,).
     """
 
     settings: JobSettings
     row: Any
-    prompts: dict[str, list[ObjectPrompt]]
-    runs: list[dict[str, Any]]
+    asked: dict[str, SchemePrompts] = field(default_factory=dict)
+    prompts: dict[str, list[ObjectPrompt]] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     masks: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     present: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of_row(cls, settings: JobSettings, row: Any, candidates: pd.DataFrame) -> VolumeJob:
-        """Choose the volume's prompts per scheme; a scheme that it has no prompt for gets a failed row.
+        """Choose the volume's prompts per scheme; one under which nothing can be prompted gets a failed row.
 
         candidates: the volume's rows of the prompt table.
         """
-        job = cls(settings, row, {}, [])
+        job = cls(settings, row)
         frame = frame_grid(grid_of_row(row))
         structures = list(settings.labels)
         for name, scheme in settings.schemes.items():
-            try:
-                job.prompts[name] = scheme_prompts(scheme, candidates, structures, settings.scored, job.depth, frame)
-            except VolpromptError as error:
-                logger.error("FAILED: volume %s, scheme %s: %s", job.name, name, error)
-                job.runs.append(failed_run(job.name, name, f"{job.name}: {error}"))
+            asked = scheme_prompts(scheme, candidates, structures, settings.scored, job.depth, frame)
+            job.asked[name] = asked
+            for structure, reason in asked.unprompted.items():
+                logger.error("NOT PROMPTED: volume %s, scheme %s, %s: %s", job.name, name, structure, reason)
+            if asked.prompts or not asked.unprompted:
+                job.prompts[name] = asked.prompts
+            else:
+                reasons = "; ".join(dict.fromkeys(asked.unprompted.values()))
+                job.runs.append(failed_run(job.name, name, f"{job.name}: {reasons}"))
         job.present = {name: present_slices(candidates, name, job.depth) for name in structures}
         return job
 
@@ -130,7 +139,7 @@ class VolumeJob:
                 "encode": segmented.seconds_encode,
                 "prompt": segmented.seconds_prompt[name],
             }
-            self.runs.append(run_row(self.name, name, self.depth, prompts, seconds))
+            self.runs.append(run_row(self.name, name, self.depth, prompts, self.asked[name], seconds))
 
     def fail(self, error: Exception) -> None:
         """Record that nothing could be segmented, for an unforeseen reason.
@@ -150,7 +159,9 @@ class VolumeJob:
         for name, masks in self.masks.items():
             started = time.perf_counter()
             for structure in self.settings.objects_of(name):
-                bits = masks.get(structure)  # none where an image scheme had no prompt on any slice
+                if structure in self.asked[name].unprompted:
+                    continue
+                bits = masks.get(structure)  # none of an absent structure
                 mask = np.zeros((self.depth, *self.size), bool) if bits is None else unpack_bits(bits, self.size[1])
                 if self.settings.schemes[name].presence:
                     mask[~self.present[structure]] = False

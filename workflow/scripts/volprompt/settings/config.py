@@ -164,6 +164,9 @@ class Scheme(Section):
     slice: SliceChoice | Annotated[list[SliceChoice], Field(min_length=1)] | None = Field(
         None, description="The prompted slice of a video scheme, or a list of them (default: middle)."
     )
+    share_slice: bool = Field(
+        False, description="Video schemes: whether `nearest` and `largest` choose one slice for all objects."
+    )
     structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
     multimask: bool = Field(False, description="Image schemes: take the best of three masks by predicted IoU.")
     noise: Noise | None = Field(None, description="Random displacement of points and boxes.")
@@ -183,6 +186,8 @@ class Scheme(Section):
             raise ValueError("negatives need point: it says where the other structures' points come from")
         if self.predictor == "image" and self.slice is not None:
             raise ValueError("slice belongs to video schemes; an image scheme prompts every slice")
+        if self.share_slice and not set(self.slices) & {"nearest", "largest"}:
+            raise ValueError("share_slice says how nearest and largest choose; set slice to one of them")
         if self.predictor == "image" and self.mask:
             raise ValueError("mask belongs to video schemes; on every slice it would be the answer itself")
         if self.predictor == "image" and self.presence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,8 @@ from volprompt.tables.configurations import configurations
 from volprompt.tables.stored import read_csv
 
 SHOWN_REASONS = 10
+# What the score table says where a structure, or all of a volume, could not be segmented.
+FAILED = ("failed", "no_prompt")
 
 
 class FailedVolumes(VolpromptError):
@@ -19,14 +22,22 @@ class FailedVolumes(VolpromptError):
 
 
 def failures(converted: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return what failed and why: a volume as a whole in conversion, or under one model and scheme.
+    """Return what failed and why: a volume as a whole in conversion, or under one model and scheme, or a structure.
 
     converted: the volume tables of all shards; runs: the run tables of all jobs.
     """
-    columns = ["volume", "stage", "model", "scheme", "reason"]
-    of_volumes = converted[converted["status"] == "failed"].assign(stage="convert", model="", scheme="")
-    of_runs = runs[runs["status"] == "failed"]
-    return pd.concat([of_volumes[columns], of_runs[columns]], ignore_index=True)
+    columns = ["volume", "stage", "model", "scheme", "structure", "reason"]
+    of_volumes = converted[converted["status"] == "failed"].assign(stage="convert", model="", scheme="", structure="")
+    of_runs = runs[runs["status"] == "failed"].assign(structure="")
+    of_structures = pd.DataFrame(
+        [
+            {**{key: getattr(run, key) for key in ("volume", "model", "scheme")}, "structure": name, "reason": reason}
+            for run in runs[runs["status"] == "ok"].itertuples()
+            for name, reason in json.loads(run.no_prompt).items()
+        ],
+        columns=columns,
+    ).assign(stage="segment")
+    return pd.concat([of_volumes[columns], of_runs[columns], of_structures[columns]], ignore_index=True)
 
 
 def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_invalid: bool = False) -> str:
@@ -39,13 +50,15 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_
 
     Raises FailedVolumes if more failed, or if no volume is left.
     """
-    pairs = read_table(scores, ["model", "scheme", "volume", "status"]).drop_duplicates()
+    rows = read_table(scores, ["model", "scheme", "volume", "status"])
+    rows["failed"] = rows["status"].isin(FAILED)
+    pairs = rows.groupby(["model", "scheme", "volume"], sort=False, as_index=False)["failed"].any()
     reasons = read_csv(failed)
     invalid = set(reasons.loc[reasons["stage"] == "convert", "volume"]) if skip_invalid else set()
     pairs = pairs[~pairs["volume"].isin(invalid)]
     if pairs.empty and invalid:
         raise FailedVolumes(f"All {len(invalid)} volumes were skipped; the reasons are in {failed}.")
-    share = float((pairs["status"] == "failed").mean())
+    share = float(pairs["failed"].mean())
     run_under = _count(len(configurations(pairs)), "configuration")
     count = f"{_count(pairs['volume'].nunique(), 'volume')}, {run_under}"
     if share <= allowed:

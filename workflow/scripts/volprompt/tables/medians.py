@@ -77,7 +77,7 @@ def medians(
             "n": done["volume"].nunique(),
         }
         for name in [*scored, "combined"]:
-            of_structure = done[done["structure"] == name]
+            of_structure = chosen[(chosen["structure"] == name) & chosen["volume"].isin(done["volume"])]
             summary = summarize(of_structure["dice"], subjects_of(list(of_structure["volume"]), groups))
             row |= {column_of(name, column): value for column, value in summary.items()}
         combined = done[done["structure"] == "combined"]

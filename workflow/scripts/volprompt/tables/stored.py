@@ -92,7 +92,18 @@ def read_runs(masks: Sequence[str | Path], experiments: Experiments | None = Non
 
 
 def _run_columns(parts: Sequence[pd.DataFrame]) -> list[str]:
-    expected = ["model", "scheme", "volume", "status", "stage", "reason", "parameters", "prompts", "seconds"]
+    expected = [
+        "model",
+        "scheme",
+        "volume",
+        "status",
+        "stage",
+        "reason",
+        "no_prompt",
+        "parameters",
+        "prompts",
+        "seconds",
+    ]
     expected += ["seconds_encode", "seconds_prompt", "slices_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
     expected += ["device", "precision", "checkpoint_sha256", "versions"]
     return list(dict.fromkeys([*expected, *(column for part in parts for column in part.columns)]))

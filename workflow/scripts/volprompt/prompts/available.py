@@ -1,0 +1,103 @@
+"""The candidate prompts of one volume, displaced where a scheme asks for noise."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from volprompt.settings.config import Noise
+from volprompt.volumes.grid import Grid
+
+# Origins of prompts that come from the reference.
+OF_REFERENCE = ("centroid", "interior", "bounding_box")
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """Size (y, x) of a volume's frames in pixels, and spacing (y, x) in millimetres."""
+
+    size: tuple[int, int]
+    spacing: tuple[float, float]
+
+
+def frame_grid(grid: Grid) -> FrameGrid:
+    """Return size and spacing of the frames of a volume with this grid."""
+    return FrameGrid(grid.frames_shape[1:], grid.spacing[1:])
+
+
+class Candidates:
+    """The candidate prompts of one volume, by structure and slice; displaced if the scheme has noise."""
+
+    def __init__(
+        self, table: pd.DataFrame, origins: Sequence[str], noise: Noise | None = None, frame: FrameGrid | None = None
+    ) -> None:
+        """Look up the prompts of a volume.
+
+        table: the volume's rows of the prompt table.
+        origins: of points, the first available one of which is used.
+        noise: how far prompts are displaced, if at all.
+        frame: size and spacing of the volume's frames, needed for noise.
+        """
+        self.points: dict[tuple[str, int], tuple[float, float]] = {}
+        points = table[table["kind"] == "point"]
+        for origin in reversed(origins):
+            for row in points[points["origin"] == origin].itertuples():
+                self.points[row.structure, int(row.slice)] = float(row.x), float(row.y)
+        boxes = table[table["kind"] == "box"]
+        self.boxes = {
+            (row.structure, int(row.slice)): (float(row.x), float(row.y), float(row.x2), float(row.y2))
+            for row in boxes.itertuples()
+        }
+        self.areas = {
+            (row.structure, int(row.slice)): int(row.area) for row in table.itertuples() if not pd.isna(row.area)
+        }
+        if noise and len(table):
+            if frame is None:
+                raise ValueError("noise in millimetres needs the frame's size and spacing")
+            volume = str(table["volume"].iloc[0])
+            self.points = {
+                key: displaced_point(point, noise, frame, volume, *key) for key, point in self.points.items()
+            }
+            self.boxes = {key: displaced_box(box, noise, frame, volume, *key) for key, box in self.boxes.items()}
+        self.shown = set(table.loc[table["origin"].isin(OF_REFERENCE), "structure"])
+
+    def absent(self, name: str) -> bool:
+        """Return whether there is a reference, and it shows nothing of a structure."""
+        return bool(self.shown) and name not in self.shown
+
+
+def _draw_numbers(noise: Noise, volume: str, structure: str, index: int) -> np.ndarray:
+    """Draw six standard normal numbers: for x and y of a point, then for the four sides of a box.
+
+    They depend only on seed, volume, structure and slice, so they are the same for all models and schemes of one seed.
+    """
+    key = [noise.seed, zlib.crc32(volume.encode()), zlib.crc32(structure.encode()), index]
+    return np.random.default_rng(key).standard_normal(6)
+
+
+def displaced_point(
+    point: tuple[float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
+) -> tuple[float, float]:
+    """Move a point (x, y) by a normal displacement in millimetres along both axes, and keep it in the frame."""
+    moved_x, moved_y = _draw_numbers(noise, volume, structure, index)[:2] * noise.points_mm
+    x = np.clip(point[0] + moved_x / frame.spacing[1], 0, frame.size[1] - 1)
+    y = np.clip(point[1] + moved_y / frame.spacing[0], 0, frame.size[0] - 1)
+    return float(x), float(y)
+
+
+def displaced_box(
+    box: tuple[float, float, float, float], noise: Noise, frame: FrameGrid, volume: str, structure: str, index: int
+) -> tuple[float, float, float, float]:
+    """Move the four sides of a box (x, y, x2, y2) independently, and keep them in the frame.
+
+    Sides that pass each other swap.
+    """
+    sides = _draw_numbers(noise, volume, structure, index)[2:] * noise.boxes_mm
+    moved = np.array(box) + sides / np.tile(frame.spacing[::-1], 2)
+    x, x2 = sorted(np.clip(moved[::2], 0, frame.size[1] - 1))
+    y, y2 = sorted(np.clip(moved[1::2], 0, frame.size[0] - 1))
+    return float(x), float(y), float(x2), float(y2)
