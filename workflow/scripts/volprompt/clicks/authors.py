@@ -11,7 +11,7 @@ from pathlib import Path
 from volprompt.clicks.table import ClickTable, ClickTableError
 from volprompt.files import separator
 from volprompt.settings.reading import ConfigurationError
-from volprompt.study.sheets import SheetRow, read_rows, read_volumes
+from volprompt.study.sheets import SheetRow, click_numbers, read_rows, read_volumes
 
 # The authors clicked on this slice, counted from 0.
 AUTHORS_SLICE = 80
@@ -48,12 +48,11 @@ def read_authors_table(path: str | Path) -> list[Series]:
     columns = {"subject", "visit_date", "series", "structure", "x", "y"}
     clicks: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for row in read_rows(str(path), separator(path, ","), columns, set(), faults):
-        try:
-            point = float(row["x"]), float(row["y"])
-        except ValueError:
+        numbers = click_numbers("0", row["x"], row["y"])
+        if numbers is None:
             faults.append(f"{path} line {row['line']}: x and y are '{row['x']}', '{row['y']}'; expected two numbers")
             continue
-        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = point
+        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = numbers[1:]
     if faults:
         raise ClickTableError("\n".join(faults))
     return [Series(*numbers, points) for numbers, points in clicks.items()]

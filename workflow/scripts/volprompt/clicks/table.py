@@ -9,7 +9,7 @@ from pathlib import Path
 
 from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
-from volprompt.study.sheets import read_rows
+from volprompt.study.sheets import click_numbers, read_rows
 
 COLUMNS = ("volume", "structure", "slice", "x", "y")
 
@@ -44,13 +44,13 @@ class ClickTable:
         clicks = {}
         for row in self.rows:
             if row["volume"] == volume:
-                try:
-                    clicks[row["structure"], int(row["slice"])] = float(row["x"]), float(row["y"])
-                except ValueError:
+                numbers = click_numbers(row["slice"], row["x"], row["y"])
+                if numbers is None:
                     raise ClickTableError(
                         f"{self.path}: a row of volume '{volume}' holds slice '{row['slice']}', x '{row['x']}', y "
                         f"'{row['y']}'; expected a whole number and two numbers. Correct or remove it."
-                    ) from None
+                    )
+                clicks[row["structure"], numbers[0]] = numbers[1:]
         return clicks
 
     def keys(self) -> set[RowKey]:

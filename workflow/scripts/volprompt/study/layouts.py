@@ -16,7 +16,7 @@ from pathlib import Path
 
 from volprompt.errors import VolpromptError
 from volprompt.files import separator, write_text
-from volprompt.settings.config import NAME
+from volprompt.settings.values import name_fault
 from volprompt.volumes.images.formats import ARCHIVE_ENDINGS, IMAGE_ENDINGS, ending_of
 from volprompt.volumes.images.sources import files_below, is_dicom
 
@@ -290,8 +290,8 @@ def write_sheet(found: Found, out: Path, force: bool) -> None:
         raise LayoutError("No image was found in this layout; nothing is written.")
     seen: dict[str, Path] = {}
     for row in found.rows:
-        if not NAME.fullmatch(row.volume):
-            raise LayoutError(f"{row.image}: gives no name of a volume; rename it")
+        if fault := name_fault(row.volume):
+            raise LayoutError(f"{row.image}: gives no name of a volume, since '{row.volume}' {fault}; rename it")
         if row.volume in seen:
             raise LayoutError(f"{row.image}: would be named '{row.volume}' like {seen[row.volume]}; rename one")
         seen[row.volume] = row.image
