@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tests.conftest import MadeOnce
-from tests.workflow.small_study import CONFIGURATION, REPOSITORY, Run, Study, new_study, snakemake
+from tests.workflow.small_study import CONFIGURATION, REPOSITORY, Run, Study, new_study, snakemake, snakemake_command
 
 
 def test_all_faults_of_a_configuration_at_once_and_no_job(tmp_path: Path) -> None:
@@ -64,7 +64,9 @@ def test_a_second_file_changes_the_first_one(tmp_path: Path) -> None:
     assert planned.jobs["segment"] == 2  # the other experiment is still there
     changed = run_with(study, "--configfile", "config.yaml", "over.yaml", "--config", "shards=2")
     assert changed.jobs["convert"] == 2, changed.text
-    twice = run_with(study, "--configfile", "config.yaml", "--configfile", "over.yaml")
+    options = ["--configfile", "config.yaml", "--configfile", "over.yaml"]
+    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--dry-run"]
+    twice = snakemake_command(study.folder, *snakefile, *options)  # which looks at the command itself
     assert twice.code != 0
     assert "--configfile: is given more than once, and Snakemake takes the last one alone" in twice.text
 
