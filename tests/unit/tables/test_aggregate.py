@@ -215,6 +215,14 @@ def test_invalid_volumes_are_not_counted_where_they_are_skipped(tmp_path: Path, 
         check_failures(scores, table, 0.0, skip_invalid=True)
 
 
+def test_nothing_but_failures_is_never_allowed(tmp_path: Path) -> None:
+    scores, table = written(tmp_path, 2)
+    assert check_failures(scores, table, 1.0).startswith("10 volumes, 1 configuration, 20.0%")
+    pd.read_parquet(scores).query("status == 'failed'").to_parquet(scores)
+    with pytest.raises(FailedVolumes, match=r"100\.0% of .*; max_failed_fraction allows 100\.0%, but nothing is left"):
+        check_failures(scores, table, 1.0)
+
+
 @pytest.mark.parametrize(("failed", "allowed"), [(1, 0.0), (2, 0.19)])
 def test_failures_beyond_the_limit(tmp_path: Path, failed: int, allowed: float) -> None:
     scores, table = written(tmp_path, failed)
