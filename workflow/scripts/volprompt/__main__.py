@@ -75,13 +75,14 @@ class Layouts(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the layouts."""
-        from volprompt.study.layouts import LAYOUTS
+        from volprompt.study.layouts.layouts import LAYOUTS
 
         return list(LAYOUTS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of one layout."""
-        from volprompt.study.layouts import LAYOUTS, summary, write_sheet
+        from volprompt.study.layouts.layouts import LAYOUTS
+        from volprompt.study.layouts.sheet import summary, write_sheet
 
         if cmd_name not in LAYOUTS:
             return None
