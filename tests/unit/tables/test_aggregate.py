@@ -65,6 +65,13 @@ def test_latex() -> None:
     ]
 
 
+def test_names_keep_their_case() -> None:
+    table = TWO.rename(columns=lambda name: name.replace("femur", "L5S1").replace("tibia", "medial_mFC"))
+    head = "| Model | Prompts | Parameters | L5S1 | medial mFC | Combined | n |"
+    assert markdown(table, ["L5S1", "medial_mFC"]).startswith(head)
+    assert "& L5S1 & medial mFC & Combined &" in latex(table, ["L5S1", "medial_mFC"])
+
+
 def test_a_configuration_without_scores() -> None:
     table = medians(row("a", "point", NAN, NAN, NAN, n=0), row("b", "point", 0.5, NAN, 0.5))
     lines = markdown(table, ["femur", "tibia"]).splitlines()
