@@ -400,10 +400,17 @@ def test_names_that_some_file_systems_take_for_one(name: str) -> None:
         ({"models__mine__checkpoint": "~/mine.pt"}, "models.mine.checkpoint: '~/mine.pt' begins with ~"),
         ({"models__mine__checkpoint": ""}, "models.mine.checkpoint: '' is empty"),
         ({"models__sam__architecture": "a{}.yaml"}, "models.sam.architecture: 'a{}.yaml' holds { or }"),
+        ({"models__tiny__architecture": "~/a.yaml"}, "models.tiny.architecture: '~/a.yaml' begins with ~"),
     ],
 )
 def test_paths_that_are_none(values: dict[str, Any], fault: str) -> None:
     assert any(found.startswith(fault) for found in faults(changed(**values)))
+
+
+def test_an_architecture_with_a_key_that_is_there_twice() -> None:
+    Path("mine.yaml").write_text("model:\n  _target_: torch.nn.Module\n  depth: 2\n  depth: 3\n")
+    fault = "models.mine.architecture: mine.yaml line 4: model.depth: is there already in line 3; remove one of the two"
+    assert faults(changed(models__mine__architecture="mine.yaml")) == [fault]
 
 
 def test_a_glob_that_finds_a_folder_with_braces() -> None:

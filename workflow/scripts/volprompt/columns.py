@@ -60,7 +60,7 @@ def column_of(structure: str, name: str) -> str:
 
 
 def heading_of(name: str) -> str:
-    """Return a configured name as a heading: `femoral_cartilage` as "Femoral cartilage", `L5S1` and `mFC` as they are."""
+    """Return a name as a heading: `femoral_cartilage` as "Femoral cartilage", `L5S1` and `mFC` as they are."""
     words = name.replace("_", " ")
     return words if words != words.lower() else words[:1].upper() + words[1:]
 

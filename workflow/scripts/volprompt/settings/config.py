@@ -179,7 +179,7 @@ class Model(Section):
     """A model: its family, its architecture and its checkpoint, or a glob of checkpoints (one model per file)."""
 
     family: FamilyName
-    architecture: PathText = Field(
+    architecture: str = Field(
         description="; ".join(family.architectures_in_words for family in FAMILIES.values())
         + "; or the path of a YAML file."
     )

@@ -87,6 +87,11 @@ def read_document(path: str | Path) -> Document:
     raise DocumentError(f"{path}: {fault}")
 
 
+def repeated_keys(path: str | Path) -> list[str]:
+    """A line for each key of a YAML file that is there twice in one section, where YAML takes the last one."""
+    return [item.fault for item in read_document(path).miswritten if not item.settles]
+
+
 def _load(text: str) -> tuple[Any, bool]:
     """The values of a text, and whether it is JSON."""
     try:

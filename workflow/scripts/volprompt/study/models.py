@@ -158,6 +158,9 @@ def _resolve_checkpoint(
 
 def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
     """An architecture is a YAML file, or what the family says; whatever else it may be, the job will tell."""
+    if model.architecture.endswith((".yaml", ".yml")) and (fault := path_fault(model.architecture)):
+        faults.append(f"models.{name}.architecture: '{model.architecture}' {fault}")
+        return
     if Path(model.architecture).is_file():
         try:
             vet_architecture(model.architecture)
