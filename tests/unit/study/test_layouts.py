@@ -241,6 +241,18 @@ def test_oai_zib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line in printed
 
 
+@pytest.mark.parametrize("masks", [".", "masks"])
+def test_oai_zib_with_the_masks_among_the_images(tmp_path: Path, masks: str) -> None:
+    touch(tmp_path / "oai", "9002116_10000001_dess.nii.gz", f"{masks}/9002116.segmentation_masks.mhd")
+    assert sheet(tmp_path, "oai-zib", tmp_path / "oai", tmp_path / "oai" / masks) == {
+        "9002116_10000001": (
+            "oai/9002116_10000001_dess.nii.gz",
+            str(Path("oai", masks, "9002116.segmentation_masks.mhd")),
+            "9002116",
+        )
+    }
+
+
 def test_oaizib_cm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path / "cm", "imagesTr/oaizib_001_0000.nii.gz", "labelsTr/oaizib_001.nii.gz")
     touch(tmp_path / "cm", "imagesTs/oaizib_405_0000.nii.gz", "labelsTs/oaizib_405.nii.gz")
@@ -275,7 +287,7 @@ def test_images_and_label_maps_in_one_folder(tmp_path: Path, capsys: pytest.Capt
     }
     assert sheet(tmp_path, "folders", data) == expected
     printed = capsys.readouterr().out
-    assert "z-mask.nii: no image of its name; this label map is left over" in printed
+    assert "z-mask.nii: no image of its name; it is left over" in printed
     assert "not used (1):" in printed
     # The same folder named twice, however it is spelt.
     (tmp_path / "volumes.tsv").unlink()
@@ -304,7 +316,7 @@ def test_subfolders_of_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture
         "knee": ("images/site2/knee.nii", "masks/knee_mask.nii", ""),
         "lone_label": ("images/lone_label.nii", "", ""),
     }
-    assert "site3/scan.nii: no image of its name; this label map is left over" in capsys.readouterr().out
+    assert "site3/scan.nii: no image of its name; it is left over" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("images", "masks"), [("data", "data/labels"), ("data/images", "data")])

@@ -328,6 +328,7 @@ def test_a_sheet_from_a_spreadsheet_program() -> None:
         ("volume\timage", ["a\t{x}.nii"], "volumes.tsv line 2: image '{x}.nii' of volume 'a' holds { or }"),
         ("volume\timage", ["a\t~/x.nii"], "volumes.tsv line 2: image '~/x.nii' of volume 'a' begins with ~"),
         ("volume\timage", ["a\tx\x00.nii"], "volumes.tsv line 2: image 'x\x00.nii' of volume 'a' holds a line break"),
+        ("volume\timage", [f"a\t{'x' * 256}.nii"], "volumes.tsv line 2: image 'xxx"),
         (
             "volume\timage\treference",
             ["a\timage.nii\tr}.nii"],
@@ -393,6 +394,7 @@ def test_names_that_some_file_systems_take_for_one(name: str) -> None:
             {"results": "~/knees"},
             "results: '~/knees' begins with ~, which a shell alone expands: write the whole path, /",
         ),
+        ({"results": "a/" + "b" * 256}, f"results: 'a/{'b' * 256}' holds a name of more than 255 bytes"),
         ({"checkpoints": "~"}, "checkpoints: '~' begins with ~"),
         ({"clicks": ""}, "clicks: '' is empty"),
         ({"clicks": "~/clicks.csv"}, "clicks: '~/clicks.csv' begins with ~"),

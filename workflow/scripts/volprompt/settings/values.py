@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-# Files are named by a volume and a structure together, and a file's name has at most 255 characters.
-LONGEST_NAME = 100
+LONGEST_FILE_NAME = 255  # bytes, on all usual file systems
+LONGEST_NAME = 100  # files are named by a volume and a structure together
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # Snakemake's pathvars.
 PLACEHOLDER = re.compile(r"<[a-z][a-z0-9_]*>")
@@ -46,6 +46,8 @@ def path_fault(path: str) -> str:
         return f"holds {placeholder[0]}, which Snakemake replaces: rename the file or folder"
     if path.startswith("~"):
         return f"begins with ~, which a shell alone expands: write the whole path, {os.path.expanduser(path)}"
+    if any(len(part.encode(errors="replace")) > LONGEST_FILE_NAME for part in path.split("/")):
+        return f"holds a name of more than {LONGEST_FILE_NAME} bytes, which no file can have"
     if CONTROL.search(path):
         return "holds a line break, a tab or another control character: take it out"
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def read_rows(path: str, delimiter: str, required: set[str], optional: set[str],
 
 def _text_of(path: str, faults: list[str]) -> str | None:
     """The text of a table, None with a fault if it has none."""
-    if path_fault(path) or not Path(path).is_file():
+    if path_fault(path) or not os.path.isfile(path):
         faults.append(f"{path}: no such file")
         return None
     try:
@@ -160,7 +161,7 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
 
 def _is_missing(path: str, required: bool, skip_missing: bool) -> bool:
     """Whether a file that a row names is a fault of the row: with `skip_missing` only where the row has to name one."""
-    return required if not path else not (skip_missing or Path(path).exists())
+    return required if not path else not (skip_missing or os.path.exists(path))
 
 
 def read_clicks(settings: Settings, volumes: Sequence[SheetRow], faults: list[str]) -> list[Click]:

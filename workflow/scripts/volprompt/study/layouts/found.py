@@ -40,11 +40,12 @@ class Found:
 
 
 def given_folders(folders: Sequence[Path], count: int, what: str) -> list[Path]:
+    """The folders of a layout, one that is named twice in one spelling. what: is expected. Raises LayoutError."""
     if len(folders) != count:
         raise LayoutError(f"found {len(folders)} folders; expected {what}")
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise LayoutError(f"{missing[0]}: no such folder; expected {what}")
-    return list(folders)
+    return [next(first for first in folders if first.samefile(folder)) for folder in folders]
 
 
 def clean_name(text: str) -> str:

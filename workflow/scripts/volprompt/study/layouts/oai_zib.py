@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from volprompt.study.layouts.found import Found, Row, given_folders
-from volprompt.study.layouts.sources import dicom_sources, images_in
+from volprompt.study.layouts.sources import images_and_masks
 
 SUBJECT = re.compile(r"(?<!\d)9\d{6}(?!\d)")  # OAI's participants
 BARCODE = re.compile(r"(?<!\d)1\d{7}(?!\d)")  # OAI's image series
@@ -23,9 +23,9 @@ def oai_zib(folders: Sequence[Path]) -> Found:
     """
     images_folder, masks_folder = given_folders(folders, 2, "the folder of OAI's images and the folder of ZIB's masks")
     found = Found()
-    sources = dicom_sources(images_folder) + images_in(images_folder, recursive=True)
+    sources, masks = images_and_masks(images_folder, masks_folder)
     free = {path: _ids(path.relative_to(images_folder)) for path in sources}
-    for mask in images_in(masks_folder, recursive=True):
+    for mask in masks:
         subject, barcode = _ids(mask.relative_to(masks_folder))
         fitting = [path for path, ids in free.items() if barcode and ids[1] == barcode] or [
             path for path, ids in free.items() if subject and ids[0] == subject and not (barcode and ids[1])
