@@ -97,14 +97,14 @@ def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[st
     """
     config = with_files(config)
     miswritten = config.sources.miswritten()
-    first = [item.fault for item in miswritten]
+    first = [*(item.fault for item in miswritten), *_case_faults(config)]
     settled = {dotted(item.place) for item in miswritten if item.settles}
     rest = with_preset(config)
     found: list[str] = []
     while True:
         try:
             settings = Settings.model_validate(rest)
-            faults = [*first, *found, *_repetition_faults(settings), *_case_faults(settings)]
+            faults = [*first, *found, *_repetition_faults(settings)]
             return _with_repetitions(settings), faults
         except ValidationError as error:
             found = found or _value_faults(error, config.sources, settled)
@@ -115,12 +115,13 @@ def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[st
                 return None, [*first, *found]
 
 
-def _case_faults(settings: Settings) -> list[str]:
+def _case_faults(config: Mapping[str, Any]) -> list[str]:
     """Names become names of files and folders, which some systems do not tell apart by case."""
     return [
         f"{section}.{name}: differs from '{earlier}' only in case, and both become names of files; rename one"
         for section in NAMED_SECTIONS
-        for name, earlier in same_but_for_case(getattr(settings, section))
+        if isinstance(config.get(section), dict)
+        for name, earlier in same_but_for_case(config[section])
     ]
 
 
