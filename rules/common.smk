@@ -4,6 +4,7 @@ from snakemake.exceptions import WorkflowError
 from volprompt.checkpoints.catalogue import read_catalogue
 from volprompt.settings.config import BATCH_SETTINGS
 from volprompt.settings.presets import preset_settings
+from volprompt.settings.reading import require_one_configfile_option, with_sources
 from volprompt.study.identities import (
     convert_settings,
     prompts_settings,
@@ -19,9 +20,17 @@ from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
 
+# Those that are named on the command line come last: they change what the others say.
+NAMED_FILES = len(workflow.overwrite_configfiles)
+CONFIG_FILES = [
+    *workflow.configfiles[NAMED_FILES:],
+    *workflow.configfiles[:NAMED_FILES],
+]
 try:
+    if workflow.is_main_process:
+        require_one_configfile_option(sys.argv)
     CATALOGUE = read_catalogue(CATALOGUE_FILE)
-    STUDY = read_study(config, CATALOGUE)
+    STUDY = read_study(with_sources(config, CONFIG_FILES), CATALOGUE)
 except VolpromptError as error:
     raise WorkflowError(str(error)) from None
 

@@ -46,6 +46,7 @@ def check_before(jobs):
                 settings.references.resample,
                 settings.on_invalid,
                 f"{settings.results}/check/faults.tsv",
+                whole=len(ours) == len(STUDY.volumes),
             )
     except VolpromptError as error:
         raise WorkflowError(str(error)) from None

@@ -93,6 +93,17 @@ def test_faulty_and_missing_volumes_are_skipped_where_asked(small: Study) -> Non
     assert small.plan()["convert"] == 1
 
 
+def test_a_study_without_a_usable_volume_does_not_start(small: Study) -> None:
+    small.configure(on_invalid="skip", max_failed_fraction=1)
+    for image in (small.folder / "volumes").glob("*_image.nii.gz"):
+        image.write_text("not an image")
+    run = small.run()
+    assert run.code != 0
+    assert "3 faults in 3 of 3 volumes" in run.text
+    assert "No volume is left to go on with" in run.text
+    assert not (small.folder / "results" / "volumes").exists()
+
+
 def test_only_what_is_to_be_converted_is_checked(finished: Study, tmp_path: Path) -> None:
     study = finished.copy_to(tmp_path)
     study.add_volume("knee_e", seed=5)  # falls into the shard of knee_d

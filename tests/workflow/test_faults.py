@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tests.conftest import MadeOnce
-from tests.workflow.small_study import CONFIGURATION, Study, new_study
+from tests.workflow.small_study import CONFIGURATION, REPOSITORY, Run, Study, new_study, snakemake, snakemake_command
 
 
 def test_all_faults_of_a_configuration_at_once_and_no_job(tmp_path: Path) -> None:
@@ -26,6 +26,49 @@ def test_all_faults_of_a_configuration_at_once_and_no_job(tmp_path: Path) -> Non
     ):
         assert fault in run.text
     assert not (tmp_path / "results").exists()
+
+
+def run_with(study: Study, *arguments: str) -> Run:
+    """A dry run in the study's folder with these arguments."""
+    profile = ["--profile", str(REPOSITORY / "profiles" / "local"), "--cores", "1", "--dry-run"]
+    return snakemake(study.folder, "--snakefile", str(REPOSITORY / "Snakefile"), *profile, *arguments)
+
+
+def test_what_yaml_hides_is_told_with_file_and_line(tmp_path: Path) -> None:
+    """Snakemake reads the files itself, and keeps of two keys the last one without a word."""
+    study = new_study(tmp_path)
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text + "shards: 010\nreport: {title: 2024-01-31}\n")
+    lines = text.count("\n")
+    (tmp_path / "over.yaml").write_text("# changes one thing\nmax_failed_fraction: 3\n")
+    run = run_with(study, "--configfile", "config.yaml", "over.yaml", "--config", "on_invalid=maybe")
+    assert run.code != 0
+    assert "Traceback" not in run.text
+    for fault in (
+        "The configuration has 5 faults:",
+        f"- config.yaml line {lines + 1}: shards: is there already in line ",
+        f"- config.yaml line {lines + 1}: shards: is written `010`, which YAML reads as 8",
+        f"- config.yaml line {lines + 2}: report.title: Input should be a valid string",
+        "- over.yaml line 2: max_failed_fraction: Input should be less than or equal to 1",
+        "- on_invalid: Input should be 'stop' or 'skip' (found 'maybe')",
+    ):
+        assert fault in run.text, run.text
+
+
+def test_a_second_file_changes_the_first_one(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    (tmp_path / "over.yaml").write_text("shards: 1\nexperiments: {sam1: {schemes: [point]}}\n")
+    planned = run_with(study, "--configfile", "config.yaml", "over.yaml")
+    assert planned.code == 0, planned.text
+    assert planned.jobs["convert"] == 1
+    assert planned.jobs["segment"] == 2  # the other experiment is still there
+    changed = run_with(study, "--configfile", "config.yaml", "over.yaml", "--config", "shards=2")
+    assert changed.jobs["convert"] == 2, changed.text
+    options = ["--configfile", "config.yaml", "--configfile", "over.yaml"]
+    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--dry-run"]
+    twice = snakemake_command(study.folder, *snakefile, *options)  # which looks at the command itself
+    assert twice.code != 0
+    assert "--configfile: is given more than once, and Snakemake takes the last one alone" in twice.text
 
 
 def break_volume(study: Study, volume: str) -> None:

@@ -143,6 +143,21 @@ def test_a_module_stops_at_faulty_files_before_its_first_job(user: Study, tmp_pa
     assert "the outer start" in only_good.text
 
 
+def test_a_section_of_the_outer_configuration_has_its_lines(user: Study, tmp_path: Path) -> None:
+    study = user.copy_to(tmp_path)
+    inner = "".join(f"  {line}\n" for line in (study.folder / "config.yaml").read_text().splitlines())
+    outer = f"mine: {{a: 1, a: 2}}\nknees:\n{inner}  shards: 0\n"
+    (study.folder / "config" / "config.yaml").write_text(outer)
+    snakefile = module("prefixed").replace("config: config", 'config: config["knees"]')
+    run = run_as_module(study, snakefile, "--dry-run")
+    assert run.code != 0
+    lines = outer.count("\n")
+    assert f"- config/config.yaml line {lines}: shards: is there already in line" not in run.text
+    assert f"- config/config.yaml line {lines}: knees.shards: is there already in line" in run.text
+    assert f"- config/config.yaml line {lines}: shards: Input should be greater than or equal to 1" in run.text
+    assert "mine" not in run.text.partition("faults:")[2]
+
+
 def test_a_checkouts_own_library_is_used(user: Study, tmp_path: Path) -> None:
     """Planning and scripts alike leave an installed package of another version alone."""
     study = user.copy_to(tmp_path)

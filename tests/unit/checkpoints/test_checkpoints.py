@@ -237,7 +237,7 @@ def test_fetch_restarts_where_the_part_is_too_long(site: Site, file: Path, size:
 
 
 def test_fetch_removes_a_download_with_the_wrong_sum(site: Site, file: Path) -> None:
-    site.content = b"x" + CONTENT[1:]
+    site.content = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     message = _failure(fetch, _entry(site.url, size=len(CONTENT)), file)
     found = hashlib.sha256(site.content).hexdigest()
     for part in (site.url, found, hashlib.sha256(CONTENT).hexdigest(), str(file), "catalogue"):
@@ -940,6 +940,13 @@ def test_catalogue_agrees_with_the_collected_sums(shared_data: Path) -> None:
         size, digest = known[name]
         assert entry.sha256 == digest
         assert not size.isdecimal() or entry.bytes == int(size)
+
+
+def test_a_checkpoint_that_the_catalogue_has_twice(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.yaml"
+    entry = f"a.pt: {{sha256: '{'0' * 64}', licence: MIT, family: sam, architecture: vit_b}}\n"
+    path.write_text(entry + entry)
+    assert f"{path} line 2: a.pt: is there already in line 1" in _failure(read_catalogue, path)
 
 
 def test_catalogue_faults_are_all_named(tmp_path: Path) -> None:

@@ -240,8 +240,8 @@ def test_a_file_system_without_locks_is_a_warning(
         ("a,femur,4.5,1,1", "expected a whole number"),
         ("a,femur,4,inf,1", "expected a whole number"),
         ("a,femur,4,1,nan", "expected a whole number"),
-        ("a,femur,4,1,1,more", "line 2: has more cells than the header"),
-        (f"a,{'x' * 200_000},4,1,1", "is no row of a table"),
+        ("a,femur,4,1,1,more", "line 2: has 6 cells, and the header 5"),
+        (f"a,{'x' * 200_000},4,1,1", "line 2: a quote is opened and not closed"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(row: str, fault: str) -> None:
@@ -262,5 +262,7 @@ def test_no_text_of_a_table_becomes_a_formula() -> None:
 @pytest.mark.parametrize("row", ["=cmd,1,1", "femur,nan,1", "femur,1,inf"])
 def test_an_authors_table_gives_names_and_finite_numbers(row: str) -> None:
     Path("authors.csv").write_text(TABLE + f"9000003,20040607,10550899,{row}\n")
-    with pytest.raises(ClickTableError, match=r"authors.csv line 6: .* expected"):
+    with pytest.raises(
+        ClickTableError, match=r"authors.csv line 6: (.* expected|structure '=cmd' becomes part of file names)"
+    ):
         read_authors_table("authors.csv")

@@ -79,6 +79,21 @@ def test_numbers_as_text(text: str, expected: str) -> None:
     assert text == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("femur", "Femur"),
+        ("tibial_cartilage", "Tibial cartilage"),
+        ("L5S1", "L5S1"),
+        ("left_ACL", "left ACL"),
+        ("", ""),
+    ],
+)
+def test_names_keep_their_case_in_headings(name: str, heading: str) -> None:
+    template = rendering.page_environment().from_string("{{ name | heading }}")
+    assert template.render(name=name) == heading
+
+
 def test_the_folder_that_images_share() -> None:
     assert facts.common_folder(pd.Series(["data/a/x.nii", "data/b/y.nii"])) == "data"
     assert facts.common_folder(pd.Series(["x.nii", "y.nii"])) == "."

@@ -14,7 +14,15 @@ import yaml
 from tests.unit.command_line import volprompt
 from tests.unit.image_files import pack, write_dicom
 
+from volprompt.columns import reserved_names
+from volprompt.settings.reading import read_settings
 from volprompt.study.sheets import read_volumes
+
+CONFIGURATION = {
+    "schemes": {"point": {"predictor": "image", "point": "centroid"}},
+    "models": {"m": {"family": "sam", "architecture": "vit_b", "checkpoint": "m.pth"}},
+    "experiments": {"all": {"models": ["m"], "schemes": ["point"]}},
+}
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -74,6 +82,76 @@ def test_nnunet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "tibia_bone": {"labels": [3]},
         "cartilage": {"labels": [2, 4]},
     }
+
+
+def nnunet_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: dict) -> tuple[dict, str]:
+    """What the layout writes for the configuration of a data set with these labels, and its text."""
+    touch(tmp_path / "D", "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    (tmp_path / "D" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert volprompt("sheet", "nnunet", tmp_path / "D", "--out", tmp_path / "volumes.tsv", "--force") == 0
+    printed = capsys.readouterr().out
+    return yaml.safe_load(printed[printed.index("volumes: ") :]), printed
+
+
+def test_the_ignore_label_is_no_structure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written, _ = nnunet_labels(tmp_path, capsys, {"background": 0, "femur": 1, "tibia": 2, "ignore": 3})
+    assert written["structures"] == {"femur": {"labels": [1]}, "tibia": {"labels": [2]}}
+    assert written["ignore"] == {"labels": [3]}
+    assert "ignore" not in nnunet_labels(tmp_path, capsys, {"background": 0, "femur": 1})[0]
+
+
+def test_regions_and_names_that_no_structure_can_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "L kidney": 4, "L_kidney": 5}
+    labels |= {
+        "股骨": 6,
+        "胫骨": 7,
+        "combined": 8,
+        "L_kidney_low": 9,
+        "no": 10,
+        "010": 11,
+        "l_KIDNEY": 12,
+        "Fémur.": 13,
+    }
+    labels |= {"n": 14, "x" * 120: 15, "x" * 121: 16, "Combined": 17, "L_kidney_4": 18}
+    written, printed = nnunet_labels(tmp_path, capsys, labels)
+    assert {name: parts["labels"] for name, parts in written["structures"].items()} == {
+        "whole_tumor": [1, 2, 3],
+        "tumor_core": [2, 3],
+        "L_kidney_4_4": [4],
+        "L_kidney": [5],
+        "label_6": [6],
+        "label_7": [7],
+        "combined_8": [8],
+        "L_kidney_low_9": [9],
+        "no": [10],
+        "010": [11],
+        "l_KIDNEY_12": [12],
+        "Femur": [13],
+        "n_14": [14],
+        "x" * 100: [15],
+        "x" * 97 + "_16": [16],
+        "Combined_17": [17],
+        "L_kidney_4": [18],
+    }
+    for line in (
+        'combined_8: {labels: [8]}  # "combined" in dataset.json: the name is taken by a score or a column',
+        'L_kidney_4_4: {labels: [4]}  # "L kidney" in dataset.json: another label is called L_kidney already',
+        'label_6: {labels: [6]}  # "股骨" in dataset.json: no letter of it can be part of a file\'s name',
+        "  L_kidney: {labels: [5]}\n",
+    ):
+        assert line in printed
+    # The study takes all of them.
+    read_settings({**CONFIGURATION, "structures": written["structures"]})
+    assert not set(written["structures"]) & reserved_names(written["structures"])
+
+
+@pytest.mark.parametrize(
+    "labels", [{"femur": "one", "tibia": 2}, {"femur": [1.5]}, {"femur": True}, {"femur": -1}, [1]]
+)
+def test_labels_that_are_no_numbers(tmp_path: Path, labels: object) -> None:
+    touch(tmp_path / "D", "imagesTr/a_0000.nii.gz")
+    (tmp_path / "D" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert "has no readable `labels`" in refused("nnunet", tmp_path / "D", "--out", tmp_path / "volumes.tsv")
 
 
 def test_a_pair_of_header_and_data_is_found_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +242,18 @@ def test_oai_zib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line in printed
 
 
+@pytest.mark.parametrize("masks", [".", "masks"])
+def test_oai_zib_with_the_masks_among_the_images(tmp_path: Path, masks: str) -> None:
+    touch(tmp_path / "oai", "9002116_10000001_dess.nii.gz", f"{masks}/9002116.segmentation_masks.mhd")
+    assert sheet(tmp_path, "oai-zib", tmp_path / "oai", tmp_path / "oai" / masks) == {
+        "9002116_10000001": (
+            "oai/9002116_10000001_dess.nii.gz",
+            str(Path("oai", masks, "9002116.segmentation_masks.mhd")),
+            "9002116",
+        )
+    }
+
+
 def test_oaizib_cm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path / "cm", "imagesTr/oaizib_001_0000.nii.gz", "labelsTr/oaizib_001.nii.gz")
     touch(tmp_path / "cm", "imagesTs/oaizib_405_0000.nii.gz", "labelsTs/oaizib_405.nii.gz")
@@ -186,6 +276,76 @@ def test_a_pair_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "e": ("images/e", "masks/E-mask.nii.gz", ""),
     }
     assert "z_mask.nii: no image of its name" in capsys.readouterr().out
+
+
+def test_images_and_label_maps_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    touch(data, "breast1_image.nrrd", "breast1_label.nrrd", "b.nii.gz", "b.seg.nrrd", "c.nii", "z-mask.nii")
+    expected = {
+        "breast1": ("data/breast1_image.nrrd", "data/breast1_label.nrrd", ""),
+        "b": ("data/b.nii.gz", "data/b.seg.nrrd", ""),
+        "c": ("data/c.nii", "", ""),
+    }
+    assert sheet(tmp_path, "folders", data) == expected
+    printed = capsys.readouterr().out
+    assert "z-mask.nii: no image of its name; it is left over" in printed
+    assert "not used (1):" in printed
+    # The same folder named twice, however it is spelt.
+    (tmp_path / "volumes.tsv").unlink()
+    assert sheet(tmp_path, "folders", data, tmp_path / "data" / ".." / "data") == expected
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_subfolders_of_images_and_label_maps(tmp_path: Path, twice: bool) -> None:
+    touch(tmp_path / "data", "imagesTr/a.nii.gz", "imagesTr/b_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
+    touch(tmp_path / "data", "case1/image.nii.gz", "case1/label.nii.gz", "case2/image.nii.gz", "case2/masks/seg.nii.gz")
+    assert sheet(tmp_path, "folders", *[tmp_path / "data"] * (1 + twice)) == {
+        "a": ("data/imagesTr/a.nii.gz", "data/labelsTr/a.nii.gz", ""),
+        "b": ("data/imagesTr/b_0000.nii.gz", "data/labelsTr/b.nii.gz", ""),
+        "case1": ("data/case1/image.nii.gz", "data/case1/label.nii.gz", ""),
+        "case2": ("data/case2/image.nii.gz", "data/case2/masks/seg.nii.gz", ""),
+    }
+
+
+def test_subfolders_of_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One name in several subfolders takes theirs; a name that is there once is found wherever its label map lies."""
+    touch(tmp_path, "images/site1/scan.nii", "images/site2/scan.nii", "images/site2/knee.nii", "images/lone_label.nii")
+    touch(tmp_path, "masks/site1/scan.nii", "masks/site2/scan_label.nii", "masks/knee_mask.nii", "masks/site3/scan.nii")
+    assert sheet(tmp_path, "folders", tmp_path / "images", tmp_path / "masks") == {
+        "site1_scan": ("images/site1/scan.nii", "masks/site1/scan.nii", ""),
+        "site2_scan": ("images/site2/scan.nii", "masks/site2/scan_label.nii", ""),
+        "knee": ("images/site2/knee.nii", "masks/knee_mask.nii", ""),
+        "lone_label": ("images/lone_label.nii", "", ""),
+    }
+    assert "site3/scan.nii: no image of its name; it is left over" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("images", "masks"), [("data", "data/labels"), ("data/images", "data")])
+def test_one_folder_inside_the_other(tmp_path: Path, images: str, masks: str) -> None:
+    names = [f"{images}/a.nii", f"{masks}/a_label.nii"]
+    touch(tmp_path, *names)
+    assert sheet(tmp_path, "folders", tmp_path / images, tmp_path / masks) == {"a": (*names, "")}
+
+
+def test_label_maps_in_the_folder_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, "images/a_image.nrrd", "images/a_label.nrrd", "masks/a.nrrd")
+    assert sheet(tmp_path, "folders", tmp_path / "images", tmp_path / "masks") == {
+        "a": ("images/a_image.nrrd", "masks/a.nrrd", "")
+    }
+    assert "a_label.nrrd: a label map in the folder of images" in capsys.readouterr().out
+
+
+def test_dicom_with_label_maps_in_one_folder(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "data" / "knee", np.zeros((2, 2, 2), np.int16), np.eye(4))
+    touch(tmp_path, "data/knee_mask.nii.gz")
+    assert sheet(tmp_path, "folders", tmp_path / "data") == {"knee": ("data/knee", "data/knee_mask.nii.gz", "")}
+
+
+def test_label_maps_alone_give_no_sheet(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a_label.nii", "data/b_label.nii")
+    printed = refused("folders", tmp_path / "data", "--out", tmp_path / "volumes.tsv")
+    assert "No image was found" in printed
+    assert "a_label.nii: no image of its name" in printed
 
 
 def test_a_folder_of_images_alone(tmp_path: Path) -> None:
@@ -218,6 +378,10 @@ def test_what_cannot_be_a_sheet(tmp_path: Path) -> None:
     assert "No image was found" in refused("folders", tmp_path / "images", "--out", out)
     touch(tmp_path / "images", "a b.nii", "a_b.nii")
     assert "would be named 'a_b' like" in refused("folders", tmp_path / "images", "--out", out)
+    (tmp_path / "images" / "a b.nii").rename(tmp_path / "images" / "A_b.nii")
+    assert "would be named 'a_b' like" in refused("folders", tmp_path / "images", "--out", out)
+    touch(tmp_path / "{x}", "a.nii")
+    assert "holds { or }" in refused("folders", tmp_path / "{x}", "--out", out)
     touch(tmp_path / "Task", "imagesTr/a_0000.nii.gz")
     (tmp_path / "Task" / "dataset.json").write_text("{}")
     assert "has no readable `labels`" in refused("nnunet", tmp_path / "Task", "--out", out)

@@ -110,7 +110,7 @@ def test_a_study_without_faults() -> None:
             {"schemes__point__structures": ["femur", "tibia", "pattela"]},
             "schemes.point.structures: there is no structure 'pattela'; did you mean 'patella'?",
         ),
-        ({"schemes__point__structures": ["femur"]}, "schemes.point.structures: leaves out tibia"),
+        ({"schemes__point__structures": ["patella"]}, "schemes.point.structures: names none that is scored"),
         (
             {"structures__femur__labels": [0, 1]},
             "structures.femur.labels.0: Input should be greater",
@@ -305,12 +305,132 @@ def test_a_sheet_from_a_spreadsheet_program() -> None:
             ["a\timage.nii", "b\timage.nii", "a\timage.nii"],
             "volumes.tsv line 4: volume 'a' stands already in line 2",
         ),
+        (
+            "volume\timage",
+            ["a\timage.nii\timage.nii"],
+            "volumes.tsv line 2: has 3 cells, and the header 2; remove what is too much",
+        ),
+        (
+            "volume\timage\timage\tvolume",
+            ["a\timage.nii\tother.nii\ta"],
+            "volumes.tsv: column(s) image, volume there more than once; keep one of each",
+        ),
+        ("volume\timage", ['a\t"image.nii', "b\timage.nii"], "volumes.tsv line 2: a quote is opened and not closed"),
+        (
+            "volume\timage",
+            ["a\timage.nii", 'b\t"image.nii', 'c\timage.nii"', "d\timage.nii"],
+            "volumes.tsv line 3: a quote is opened and not closed at the end of its cell (it ends in line 4)",
+        ),
+        ("volume\timage", ['a\t"image".nii'], "volumes.tsv line 2: a quote is opened and not closed"),
+        ("volume\timage", [f"{'a' * 101}\timage.nii"], "volumes.tsv line 2: volume 'aaaa"),
+        ("volume\timage", ["a.\timage.nii"], "volumes.tsv line 2: volume 'a.' becomes a file name, and ends in a dot"),
+        (
+            "volume\timage",
+            ["knee\timage.nii", "b\timage.nii", "Knee\timage.nii"],
+            "volumes.tsv line 4: volume 'Knee' differs from 'knee' in line 2 only in case",
+        ),
+        ("volume\timage", ["a\t{x}.nii"], "volumes.tsv line 2: image '{x}.nii' of volume 'a' holds { or }"),
+        ("volume\timage", ["a\t~/x.nii"], "volumes.tsv line 2: image '~/x.nii' of volume 'a' begins with ~"),
+        ("volume\timage", ["a\tx\x00.nii"], "volumes.tsv line 2: image 'x\x00.nii' of volume 'a' holds a line break"),
+        ("volume\timage", [f"a\t{'x' * 256}.nii"], "volumes.tsv line 2: image 'xxx"),
+        (
+            "volume\timage\treference",
+            ["a\timage.nii\tr}.nii"],
+            "volumes.tsv line 2: reference 'r}.nii' of volume 'a' holds { or }",
+        ),
+        (
+            "volume\timage\tclicks",
+            ["a\timage.nii\t~/clicks.csv"],
+            "volumes.tsv line 2: clicks '~/clicks.csv' of volume 'a' begins with ~",
+        ),
     ],
 )
 def test_faults_of_the_sheet(head: str, rows: list[str], fault: str) -> None:
     write_sheet(*rows, head=head)
     (found,) = faults(SMALL)
     assert found.startswith(fault)
+
+
+def test_an_open_quote_in_a_long_table() -> None:
+    """Longer than the longest cell that the reader of tables takes."""
+    write_sheet('a\t"image.nii', *(f"volume_{number}\timage.nii" for number in range(10_000)))
+    (found,) = faults(SMALL)
+    assert found.startswith("volumes.tsv line 2: a quote is opened and not closed")
+
+
+def test_every_fault_of_a_sheet_is_told_at_once() -> None:
+    write_sheet("a\timage.nii\t\tx", "b\timage.nii", "b.\timage.nii", "c\t~/c.nii", "b\timage.nii")
+    assert [fault.partition(":")[0] for fault in faults(SMALL)] == [f"volumes.tsv line {n}" for n in (2, 4, 5, 6)]
+    # Also where the configuration leaves too little for more.
+    broken = faults(changed(structures={"a b": {"labels": [1]}}))
+    assert broken[0].startswith("structures.a b: 'a b' becomes part of file names")
+    assert len(broken) == 5
+
+
+def test_quotes_and_short_rows_that_are_none_of_these(here: Path) -> None:
+    Path('5" knee.nii').touch()
+    write_sheet('a\t"image.nii"\timage.nii', "b\timage.nii", "", 'c\t5" knee.nii')
+    assert [row.image for row in read(SMALL).volumes] == ["image.nii", "image.nii", '5" knee.nii']
+
+
+@pytest.mark.parametrize("name", ["structures", "schemes", "models", "experiments"])
+def test_names_that_some_file_systems_take_for_one(name: str) -> None:
+    config = copy.deepcopy(SMALL)
+    first, value = next(iter(config[name].items()))
+    config[name][first.upper()] = value
+    found = faults(config)
+    assert f"{name}.{first.upper()}: differs from '{first}' only in case" in found[0]
+    config = copy.deepcopy(SMALL)
+    config[name] |= {"x" * 101: value, "y.": value}
+    found = [fault for fault in faults(config) if fault.startswith((f"{name}.xxx", f"{name}.y."))]
+    assert "has 101 characters: use at most 100" in found[0]
+    assert "ends in a dot" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"results": ""}, "results: '' is empty; expected a path"),
+        ({"results": "  "}, "results: '  ' is empty"),
+        ({"results": "a{b}"}, "results: 'a{b}' holds { or }"),
+        ({"results": "a<b>"}, "results: 'a<b>' holds <b>, which Snakemake replaces"),
+        (
+            {"results": "~/knees"},
+            "results: '~/knees' begins with ~, which a shell alone expands: write the whole path, /",
+        ),
+        ({"results": "a/" + "b" * 256}, f"results: 'a/{'b' * 256}' holds a name of more than 255 bytes"),
+        ({"checkpoints": "~"}, "checkpoints: '~' begins with ~"),
+        ({"clicks": ""}, "clicks: '' is empty"),
+        ({"clicks": "~/clicks.csv"}, "clicks: '~/clicks.csv' begins with ~"),
+        ({"volumes": "a}.tsv"}, "volumes: 'a}.tsv' holds { or }"),
+        ({"models__mine__checkpoint": "~/mine.pt"}, "models.mine.checkpoint: '~/mine.pt' begins with ~"),
+        ({"models__mine__checkpoint": ""}, "models.mine.checkpoint: '' is empty"),
+        ({"models__sam__architecture": "a{}.yaml"}, "models.sam.architecture: 'a{}.yaml' holds { or }"),
+        ({"models__tiny__architecture": "~/a.yaml"}, "models.tiny.architecture: '~/a.yaml' begins with ~"),
+    ],
+)
+def test_paths_that_are_none(values: dict[str, Any], fault: str) -> None:
+    assert any(found.startswith(fault) for found in faults(changed(**values)))
+
+
+def test_an_architecture_with_a_key_that_is_there_twice() -> None:
+    Path("mine.yaml").write_text("model:\n  _target_: torch.nn.Module\n  depth: 2\n  depth: 3\n")
+    fault = "models.mine.architecture: mine.yaml line 4: model.depth: is there already in line 3; remove one of the two"
+    assert faults(changed(models__mine__architecture="mine.yaml")) == [fault]
+
+
+def test_a_glob_that_finds_a_folder_with_braces() -> None:
+    Path("runs/{x}").mkdir()
+    Path("runs/{x}/step_1.pt").write_bytes(b"ten")
+    (found,) = faults(globbed("runs/*/*.pt"))
+    assert found.startswith("models.tuned: runs/{x}/step_1.pt holds { or }")
+
+
+def test_files_of_a_glob_that_differ_in_case() -> None:
+    Path("runs/step_A.pt").write_bytes(b"ten")
+    Path("runs/step_a.pt").write_bytes(b"ten")
+    (found,) = faults(globbed("runs/step*.pt"))
+    assert found.startswith("models.tuned: 'tuned_step_a' differs from 'tuned_step_A' only in case")
 
 
 def test_a_sheet_that_is_not_in_utf8() -> None:
@@ -363,6 +483,13 @@ def test_clicks_belong_to_the_shard_of_their_volume() -> None:
         ),
         ("volume,structure,slice,x,y\na,femur,,1,2\n", "clicks.csv line 2: slice, x and y are '', '1', '2'"),
         ("volume,structure,slice,x,y,z\na,femur,3,1,2,3\n", "clicks.csv: unknown column(s) z"),
+        ("volume,structure,slice,x,y\na,femur,3,inf,2\n", "clicks.csv line 2: slice, x and y are '3', 'inf', '2'"),
+        ("volume,structure,slice,x,y\na,femur,3,1,nan\n", "clicks.csv line 2: slice, x and y are '3', '1', 'nan'"),
+        ("volume,structure,slice,x,y\na,femur,3,1,1e999\n", "clicks.csv line 2: slice, x and y are '3', '1', '1e999'"),
+        ("volume,structure,slice,x,y\na,femur,8_0,1,2\n", "clicks.csv line 2: slice, x and y are '8_0', '1', '2'"),
+        ("volume,structure,slice,x,y\na,femur,3,1,2,5\n", "clicks.csv line 2: has 6 cells, and the header 5"),
+        ("volume,structure,slice,x,x,y\na,femur,3,1,7,2\n", "clicks.csv: column(s) x there more than once"),
+        ('volume,structure,slice,x,y\na,"femur,3,1,2\n', "clicks.csv line 2: a quote is opened and not closed"),
     ],
 )
 def test_faults_of_the_clicks(content: str, fault: str) -> None:

@@ -65,6 +65,13 @@ def test_latex() -> None:
     ]
 
 
+def test_names_keep_their_case() -> None:
+    table = TWO.rename(columns=lambda name: name.replace("femur", "L5S1").replace("tibia", "medial_mFC"))
+    head = "| Model | Prompts | Parameters | L5S1 | medial mFC | Combined | n |"
+    assert markdown(table, ["L5S1", "medial_mFC"]).startswith(head)
+    assert "& L5S1 & medial mFC & Combined &" in latex(table, ["L5S1", "medial_mFC"])
+
+
 def test_a_configuration_without_scores() -> None:
     table = medians(row("a", "point", NAN, NAN, NAN, n=0), row("b", "point", 0.5, NAN, 0.5))
     lines = markdown(table, ["femur", "tibia"]).splitlines()
@@ -220,6 +227,14 @@ def test_invalid_volumes_are_not_counted_where_they_are_skipped(tmp_path: Path, 
     pd.read_parquet(scores).query("status == 'failed'").to_parquet(scores)
     with pytest.raises(FailedVolumes, match="All 2 volumes were skipped"):
         check_failures(scores, table, 0.0, skip_invalid=True)
+
+
+def test_nothing_but_failures_is_never_allowed(tmp_path: Path) -> None:
+    scores, table = written(tmp_path, 2)
+    assert check_failures(scores, table, 1.0).startswith("10 volumes, 1 configuration, 20.0%")
+    pd.read_parquet(scores).query("status == 'failed'").to_parquet(scores)
+    with pytest.raises(FailedVolumes, match=r"100\.0% of .*; max_failed_fraction allows 100\.0%, but nothing is left"):
+        check_failures(scores, table, 1.0)
 
 
 @pytest.mark.parametrize(("failed", "allowed"), [(1, 0.0), (2, 0.19)])

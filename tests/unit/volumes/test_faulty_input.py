@@ -686,7 +686,10 @@ def test_all_faults_of_all_volumes_in_one_table(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "The files of the sample sheet have 3 faults in 2 of 3 volumes (table: faults.tsv):"
     assert [line[:6] for line in lines[1:4]] == ["  - a:", "  - a:", "  - b:"]
-    report_faults(faults, 3, "skip", "faults.tsv")
+    report_faults(faults, 3, "skip", "faults.tsv", whole=True)
+    report_faults(faults, 2, "skip", "faults.tsv")
+    with pytest.raises(InvalidVolumes, match="No volume is left to go on with"):
+        report_faults(faults, 2, "skip", "faults.tsv", whole=True)
 
 
 def test_no_cell_of_the_table_of_faults_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,12 @@ from volprompt import __version__
 from volprompt.errors import VolpromptError
 
 CONFIGFILE = click.option(
-    "--configfile", default="config/config.yaml", show_default=True, help="The study's configuration."
+    "--configfile",
+    "configfiles",
+    default=["config/config.yaml"],
+    show_default="config/config.yaml",
+    multiple=True,
+    help="The study's configuration; given again, a file that changes what the one before says.",
 )
 
 
@@ -70,13 +75,14 @@ class Layouts(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the layouts."""
-        from volprompt.study.layouts import LAYOUTS
+        from volprompt.study.layouts.layouts import LAYOUTS
 
         return list(LAYOUTS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of one layout."""
-        from volprompt.study.layouts import LAYOUTS, summary, write_sheet
+        from volprompt.study.layouts.layouts import LAYOUTS
+        from volprompt.study.layouts.sheet import summary, write_sheet
 
         if cmd_name not in LAYOUTS:
             return None
@@ -119,7 +125,7 @@ def sheet() -> None:
 
 @command.command(epilog=example("volprompt check --configfile config/config.yaml"))
 @CONFIGFILE
-def check(configfile: str) -> None:
+def check(configfiles: tuple[str, ...]) -> None:
     """Check a study before it runs.
 
     Reads the configuration, its tables and the header of every file in the sample sheet, and lists all faults; those of
@@ -130,7 +136,7 @@ def check(configfile: str) -> None:
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
 
-    study = read_study(load_config(configfile), read_catalogue(CATALOGUE))
+    study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
     from volprompt.study.check import check_study  # and with it pandas, once the configuration has no fault
 
     with logging_to_console("check"):
@@ -143,7 +149,7 @@ def check(configfile: str) -> None:
 @click.option("--all", "all_", is_flag=True, help="Score every volume of every model again.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.pass_context
-def verify(ctx: click.Context, configfile: str, sample: int, all_: bool, seed: int) -> None:
+def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: bool, seed: int) -> None:
     """Verify a finished study.
 
     Compares what each result was made from with the configuration, the bytes of results and sources with those that
@@ -157,7 +163,7 @@ def verify(ctx: click.Context, configfile: str, sample: int, all_: bool, seed: i
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
 
-    study = read_study(load_config(configfile), read_catalogue(CATALOGUE))
+    study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
     with logging_to_console("verify"):
         checks = list(checks_of(study, None if all_ else sample, seed))
     click.echo("\n".join(summary_lines(study, checks)))
@@ -175,14 +181,16 @@ def clicks() -> None:
 @click.option("--structures", metavar="A,B,...", help="What to click on (default: what the schemes take clicks on).")
 @click.option("--slice", "slice_", metavar="SLICE", help="A number, middle, or any (default: what the schemes prompt).")
 @click.option("--port", default=0, help="Port on 127.0.0.1 (default: a free one).")
-def collect(configfile: str, table: str | None, structures: str | None, slice_: str | None, port: int) -> None:
+def collect(
+    configfiles: tuple[str, ...], table: str | None, structures: str | None, slice_: str | None, port: int
+) -> None:
     """Collect clicks on a page in the browser."""
     from volprompt.clicks.collection import collect
     from volprompt.clicks.server import serve
     from volprompt.settings.reading import load_config
 
     names = structures.split(",") if structures else None
-    collection, settings = collect(load_config(configfile), table, names, slice_)
+    collection, settings = collect(load_config(*configfiles), table, names, slice_)
     serve(collection, settings, port)
 
 

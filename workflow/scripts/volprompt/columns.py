@@ -59,6 +59,12 @@ def column_of(structure: str, name: str) -> str:
     return structure if name == "median" else f"{structure}_{name}"
 
 
+def heading_of(name: str) -> str:
+    """Return a name as a heading: `femoral_cartilage` as "Femoral cartilage", `L5S1` and `mFC` as they are."""
+    words = name.replace("_", " ")
+    return words if words != words.lower() else words[:1].upper() + words[1:]
+
+
 def median_columns(scored: Iterable[str]) -> list[str]:
     """Return the names of the median table's columns, in order. scored: the scored structures."""
     names = [column.name for column in CONFIGURATION_COLUMNS]

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from volprompt.errors import VolpromptError
+from volprompt.settings.documents import repeated_keys
 
 # Packages whose classes of modules a file may name, and modules of PyTorch's own.
 PACKAGES = ("sam2.modeling.", "segment_anything.modeling.")
@@ -44,6 +45,8 @@ def vet_architecture(path: str | Path) -> None:
         raise ArchitectureFileError(
             f"{path}: stands for {count} values, expected at most {MAX_VALUES}; write fewer anchors"
         )
+    if repeated := repeated_keys(path):
+        raise ArchitectureFileError(repeated[0])
     require_named_modules(content["model"], path)
 
 

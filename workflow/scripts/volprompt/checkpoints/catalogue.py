@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from volprompt.errors import VolpromptError
 from volprompt.settings.config import FamilyName
+from volprompt.settings.documents import repeated_keys
 
 # In a checkout a link to config/checkpoints.yaml, in an installed package that file.
 CATALOGUE = (Path(__file__).parent / "catalogue.yaml").resolve()
@@ -39,7 +40,10 @@ def read_catalogue(path: str | Path) -> dict[str, CatalogueEntry]:
     """Read the catalogue: file name -> entry. Raises CheckpointError with every fault and its place."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return TypeAdapter(dict[str, CatalogueEntry]).validate_python(content)
+        catalogue = TypeAdapter(dict[str, CatalogueEntry]).validate_python(content)
+        if repeated := "".join(f"\n  {fault}" for fault in repeated_keys(path)):
+            raise CheckpointError(f"{path} is not a catalogue of checkpoints:{repeated}")
+        return catalogue
     except ValidationError as error:
         faults = [
             f"\n  {': '.join(map(str, [*fault['loc'], fault['msg'].removeprefix('Value error, ')]))}"

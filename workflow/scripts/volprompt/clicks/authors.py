@@ -10,8 +10,8 @@ from pathlib import Path
 
 from volprompt.clicks.table import ClickTableError, changing
 from volprompt.files import separator
-from volprompt.settings.config import NAME
 from volprompt.settings.reading import ConfigurationError
+from volprompt.settings.values import name_fault
 from volprompt.study.sheets import SheetRow, click_numbers, read_rows, read_volumes
 
 # The authors clicked on this slice, counted from 0.
@@ -49,14 +49,13 @@ def read_authors_table(path: str | Path) -> list[Series]:
     columns = {"subject", "visit_date", "series", "structure", "x", "y"}
     clicks: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
     for row in read_rows(str(path), separator(path, ","), columns, set(), faults):
-        if not NAME.fullmatch(row["structure"]):
-            faults.append(f"{path} line {row['line']}: structure is '{row['structure']}'; expected a name")
-        try:
-            _, *point = click_numbers({**row, "slice": "0"})
-        except ValueError:
+        if fault := name_fault(row["structure"]):
+            faults.append(f"{path} line {row['line']}: structure '{row['structure']}' {fault}")
+        numbers = click_numbers("0", row["x"], row["y"])
+        if numbers is None:
             faults.append(f"{path} line {row['line']}: x and y are '{row['x']}', '{row['y']}'; expected two numbers")
             continue
-        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = point[0], point[1]
+        clicks[row["subject"], row["visit_date"], row["series"]][row["structure"]] = numbers[1:]
     if faults:
         raise ClickTableError("\n".join(faults))
     return [Series(*numbers, points) for numbers, points in clicks.items()]

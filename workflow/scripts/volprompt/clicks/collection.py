@@ -125,7 +125,7 @@ def collect(
     """
     settings, faults = read_valid_part(config)
     if settings is None:
-        raise ConfigurationError(faults)
+        raise ConfigurationError(faults, config)
     volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
     for name in structures or ():
         if name not in settings.structures:
@@ -136,7 +136,7 @@ def collect(
         row.volume: read_click_table(row.clicks, settings, row.volume, faults) for row in volumes if row.clicks
     }
     if faults:
-        raise ConfigurationError(faults)
+        raise ConfigurationError(faults, config)
     if not structures and not any("click" in scheme.origins for scheme in settings.used_schemes.values()):
         raise CollectError("no scheme of an experiment takes clicks (point: click); name structures with --structures")
     path = table or settings.clicks or str(Path(settings.volumes).with_suffix("")) + ".clicks.csv"

@@ -50,14 +50,13 @@ class ClickTable:
         clicks = {}
         for row in self.rows:
             if row["volume"] == volume:
-                try:
-                    index, x, y = click_numbers(row)
-                except ValueError:
+                numbers = click_numbers(row["slice"], row["x"], row["y"])
+                if numbers is None:
                     raise ClickTableError(
                         f"{self.path}: a row of volume '{volume}' holds slice '{row['slice']}', x '{row['x']}', y "
                         f"'{row['y']}'; expected a whole number and two numbers. Correct or remove it."
-                    ) from None
-                clicks[row["structure"], index] = x, y
+                    )
+                clicks[row["structure"], numbers[0]] = numbers[1:]
         return clicks
 
     def keys(self) -> set[RowKey]:

@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from volprompt.columns import Column, column_of
+from volprompt.columns import Column, column_of, heading_of
 from volprompt.report.facts import flow
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,8 +41,8 @@ def page_environment() -> Environment:
         "p": p_value,
         "rank": rank,
         "millions": millions,
+        "heading": heading_of,
     }
-    environment.filters["heading"] = lambda name: str(name).replace("_", " ").capitalize()
     return environment
 
 

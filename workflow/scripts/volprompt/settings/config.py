@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from volprompt.families import FAMILIES, UnknownFamily, family_of
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-
-
-def _checked_name(value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise ValueError(f"'{value}' becomes part of file names: use letters, digits, and . _ + - inside")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_checked_name)]
-# Spelt in one way, since Snakemake knows a file by its path's text.
-Folder = Annotated[str, AfterValidator(os.path.normpath)]
+from volprompt.settings.section import Section
+from volprompt.settings.values import Folder, Name, PathText
 
 
 def _checked_family(value: str) -> str:
@@ -38,12 +25,6 @@ def _list_families(schema: dict[str, Any]) -> None:
 
 
 FamilyName = Annotated[str, AfterValidator(_checked_family), Field(json_schema_extra=_list_families)]
-
-
-class Section(BaseModel):
-    """A part of the configuration; keys that it does not know are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Frames(Section):
@@ -230,10 +211,10 @@ class Model(Section):
         description="; ".join(family.architectures_in_words for family in FAMILIES.values())
         + "; or the path of a YAML file."
     )
-    checkpoint: str | None = Field(
+    checkpoint: PathText | None = Field(
         None, description="File name in the checkpoint folder, or a path with at least one slash."
     )
-    checkpoints: str | None = Field(None, description="Glob of checkpoint files: one model per file.")
+    checkpoints: PathText | None = Field(None, description="Glob of checkpoint files: one model per file.")
     image_size: int | None = Field(
         None,
         ge=64,
@@ -313,7 +294,7 @@ class Report(Section):
 
     title: str = "Zero-shot segmentation study"
     description: str = Field("", description="A paragraph below the title: what was studied, on which data.")
-    example: str | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
+    example: Name | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
 
 
 class Settings(Section):
@@ -324,10 +305,10 @@ class Settings(Section):
     )
     results: Folder = Field("results", description="Folder of everything that the workflow makes.")
     checkpoints: Folder = Field("checkpoints", description="Folder of downloaded checkpoints.")
-    volumes: str = Field(
+    volumes: PathText = Field(
         "config/volumes.tsv", description="Sample sheet: volume, image, reference, group, clicks, series."
     )
-    clicks: str | None = Field(None, description="Table of clicks: volume, structure, slice, x, y.")
+    clicks: PathText | None = Field(None, description="Table of clicks: volume, structure, slice, x, y.")
     shards: int = Field(16, ge=1, description="Jobs per stage and model.")
     max_failed_fraction: float = Field(
         0.0, ge=0, le=1, description="Share of failed volume-configuration pairs above which the run ends in an error."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from volprompt.errors import VolpromptError, suggestion
@@ -21,43 +21,71 @@ from volprompt.settings.config import (
     Report,
     Scheme,
     Scores,
-    Section,
     Settings,
     SliceAt,
     Structure,
 )
+from volprompt.settings.documents import Document, DocumentError, Place, dotted, in_words, read_document
 from volprompt.settings.presets import with_preset
+from volprompt.settings.section import Section
+from volprompt.settings.sources import Configuration, Sources, with_files
+from volprompt.settings.values import name_fault, same_but_for_case
+
+NAMED_SECTIONS = ("structures", "schemes", "models", "experiments")
 
 
 class ConfigurationError(VolpromptError):
-    """All faults of a configuration and its tables, one line each."""
+    """All faults of a configuration and its tables, one line each, with file and line as far as `config` knows them."""
 
-    def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = list(faults)
+    def __init__(self, faults: Iterable[str], config: Mapping[str, Any] | None = None) -> None:
+        self.faults = list(faults) if config is None else with_files(config).sources.located(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__("\n".join([f"The configuration has {count}:", *(f"  - {fault}" for fault in self.faults)]))
 
 
-def load_config(path: str | Path) -> dict[str, Any]:
-    """Load a configuration file; its keys and values are checked elsewhere. Raises ConfigurationError."""
+def load_config(*paths: str | Path) -> Configuration:
+    """Load the files of a configuration, a later one over the earlier ones; keys and values are checked elsewhere.
+
+    Raises ConfigurationError for a file that is no configuration.
+    """
+    return Configuration(Sources(_read_documents(paths)))
+
+
+def with_sources(config: Mapping[Any, Any], paths: Iterable[str | Path]) -> Configuration:
+    """A configuration that Snakemake has read, with the files that it read, so that faults can name their lines.
+
+    What is no file that can be read twice (a pipe) is left out. Raises ConfigurationError.
+    """
+    return Configuration(Sources(_read_documents(path for path in paths if Path(path).is_file()), config))
+
+
+def require_one_configfile_option(arguments: Sequence[str]) -> None:
+    """Refuse a second `--configfile`, of which Snakemake would take the last one alone. Raises ConfigurationError.
+
+    arguments: those that Snakemake was called with.
+    """
+    options = [argument for argument in arguments if re.fullmatch(r"--configfiles?(=.*)?", argument)]
+    if len(options) > 1:
+        raise ConfigurationError(
+            [
+                "--configfile: is given more than once, and Snakemake takes the last one alone; name the files behind "
+                "one `--configfile`, those that change others last"
+            ]
+        )
+
+
+def _read_documents(paths: Iterable[str | Path]) -> list[Document]:
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        fault = f"cannot be read ({error.strerror}); expected a configuration: correct the path"
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        fault = f"is not valid YAML ({' '.join(str(error).split())}): correct the file"
-    else:
-        if isinstance(config, dict):
-            return config
-        fault = f"holds a {type(config).__name__}; expected keys such as `volumes` and `structures`"
-    raise ConfigurationError([f"{path}: {fault}"])
+        return [read_document(path) for path in paths]
+    except DocumentError as error:
+        raise ConfigurationError([str(error)]) from None
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Read the configuration without its tables. Raises ConfigurationError with every fault of a value or a key."""
     settings, faults = read_valid_part(config)
     if settings is None or faults:
-        raise ConfigurationError(faults)
+        raise ConfigurationError(faults, config)
     return settings
 
 
@@ -67,20 +95,34 @@ def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[st
     An unknown key is left out, a faulty value gets its default, and a faulty scheme or model is left out together with
     what refers to it, so that no fault causes another. None where too little is left.
     """
-    faults: list[str] = []
+    config = with_files(config)
+    miswritten = config.sources.miswritten()
+    first = [*(item.fault for item in miswritten), *_case_faults(config)]
+    settled = {dotted(item.place) for item in miswritten if item.settles}
     rest = with_preset(config)
+    found: list[str] = []
     while True:
         try:
             settings = Settings.model_validate(rest)
-            faults += _repetition_faults(settings)
+            faults = [*first, *found, *_repetition_faults(settings)]
             return _with_repetitions(settings), faults
         except ValidationError as error:
-            faults = faults or _value_faults(error)
+            found = found or _value_faults(error, config.sources, settled)
             before = copy.deepcopy(rest)
             for item in error.errors():
                 _leave_out(rest, item["loc"], item["type"] == "extra_forbidden")
             if rest == before:
-                return None, faults
+                return None, [*first, *found]
+
+
+def _case_faults(config: Mapping[str, Any]) -> list[str]:
+    """Names become names of files and folders, which some systems do not tell apart by case."""
+    return [
+        f"{section}.{name}: differs from '{earlier}' only in case, and both become names of files; rename one"
+        for section in NAMED_SECTIONS
+        if isinstance(config.get(section), dict)
+        for name, earlier in same_but_for_case(config[section])
+    ]
 
 
 def _repeated(name: str, scheme: Scheme) -> dict[str, Scheme]:
@@ -101,6 +143,10 @@ def _repetition_faults(settings: Settings) -> list[str]:
         f"schemes.{name}.noise.repetitions: a repetition would be named '{single}', as another scheme is; rename one"
         for single, name in names
         if single != name and [other for other, _ in names].count(single) > 1
+    ] + [
+        f"schemes.{name}.noise.repetitions: a repetition would be named '{single}', which {fault}"
+        for single, name in names
+        if single != name and (fault := name_fault(single))
     ]
 
 
@@ -154,27 +200,65 @@ def _leave_out_references(config: dict[str, Any], kind: str, name: str) -> None:
                 del experiments[key]
 
 
-def _value_faults(error: ValidationError) -> list[str]:
+def _value_faults(error: ValidationError, sources: Sources, settled: set[str]) -> list[str]:
+    """A line for each fault. settled: places of which no more is to be said."""
     faults = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if not _is_union_branch(part)) or "configuration"
+        parts = tuple(part for part in item["loc"] if not _is_union_branch(part))
+        place = dotted(parts) or "configuration"
+        if place in settled:
+            continue
         if item["type"] == "extra_forbidden":
             faults.append(f"{place}: unknown key{hint(str(item['loc'][-1]), _known_keys(item['loc']))}")
         elif item["type"] == "missing":
             faults.append(f"{place}: is required")
+        elif item["input"] is None:
+            faults.append(f"{place}: {_fault_of_nothing(parts)}")
         else:
-            shown = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
-            faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{shown}")
+            message = item["msg"].removeprefix("Value error, ")
+            found = (
+                "" if message.startswith(repr(item["input"])) else _found(item["input"], parts, item["type"], sources)
+            )
+            faults.append(f"{place}: {message}{found}")
     return list(dict.fromkeys(faults))
+
+
+def _fault_of_nothing(place: Place) -> str:
+    """What to say of a key without a value: whether it can be left out."""
+    known = _section_at(place).model_fields.get(str(place[-1])) if place else None
+    if known is None:
+        return "has no value (null); give one"
+    if known.is_required():
+        return "is required, and has no value (null); give one"
+    return "has no value (null); give one, or leave the key out"
+
+
+def _found(value: Any, place: Place, kind: str, sources: Sources) -> str:
+    """The end of a fault: the value, as it is written where YAML reads it as something else."""
+    if isinstance(value, dict):
+        return ""
+    written = sources.written(place)
+    text = written.text if written else ""
+    quoted = f"; put it into quotes: '{text or value}'" if kind == "string_type" and not isinstance(value, list) else ""
+    if text and text.lower() != str(value).lower():
+        return f" (found `{text}`, which YAML reads as {in_words(value)}){quoted}"
+    return f" (found {value!r}){quoted}"
 
 
 def _is_union_branch(part: object) -> bool:
     """Pydantic names the tried alternative of a union in a fault's place; a reader has no use for it."""
-    return isinstance(part, str) and (part.startswith(("literal[", "list[", "function-")) or part == "SliceAt")
+    return isinstance(part, str) and (
+        part.startswith(("literal[", "list[", "function-")) or part in ("SliceAt", "[key]")
+    )
 
 
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+def _known_keys(place: Place) -> list[str]:
     """The keys allowed where an unknown one was found."""
+    return list(_section_at(place).model_fields)
+
+
+def _section_at(place: Sequence[Any]) -> type[Section]:
+    """The section that the key at a place belongs to."""
     sections: dict[str, type[Section]] = {
         "frames": Frames,
         "references": References,
@@ -190,7 +274,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
     if place[0] == "schemes" and len(place) > 3:
         inner: dict[str, type[Section]] = {"slice": SliceAt, "noise": Noise}
         section = inner.get(str(place[2]), section)
-    return list(section.model_fields)
+    return section
 
 
 def hint(word: str, known: Iterable[str]) -> str:

@@ -50,10 +50,15 @@ def check_study(study: Study) -> None:
 
 
 def check_sheet(
-    rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, on_invalid: str, table: str | Path
+    rows: Sequence[Mapping[str, str]],
+    axis: str | int,
+    resample: str | None,
+    on_invalid: str,
+    table: str | Path,
+    whole: bool = False,
 ) -> None:
-    """Check volumes and log their faults; arguments as in `check_volumes`, errors as in `report_faults`."""
-    report_faults(check_volumes(rows, axis, resample, table), len(rows), on_invalid, table)
+    """Check volumes and log their faults; arguments as in `check_volumes` and `report_faults`, errors as there."""
+    report_faults(check_volumes(rows, axis, resample, table), len(rows), on_invalid, table, whole)
 
 
 def check_volumes(
@@ -108,8 +113,14 @@ def _fault(volume: str, error: VolumeError) -> Fault:
     return Fault(volume, error.file, error.finding, error.expected, error.remedy)
 
 
-def report_faults(faults: Sequence[Fault], volumes: int, on_invalid: str, table: str | Path) -> None:
-    """Log the faults of `volumes` checked volumes; raise InvalidVolumes with them where on_invalid is `stop`."""
+def report_faults(
+    faults: Sequence[Fault], volumes: int, on_invalid: str, table: str | Path, whole: bool = False
+) -> None:
+    """Log the faults of `volumes` checked volumes.
+
+    whole: whether these are all volumes of the study. Raises InvalidVolumes with the faults where on_invalid is `stop`,
+    or where it would skip a whole study.
+    """
     if not faults:
         logger.log(NOTICE, "The headers of %d volumes have no fault", volumes)
         return
@@ -120,6 +131,10 @@ def report_faults(faults: Sequence[Fault], volumes: int, on_invalid: str, table:
         lines.append(f"  - {fault.volume}: " + str(error).replace("\n", "\n    "))
     if len(faults) > SHOWN:
         lines.append(f"  - and {len(faults) - SHOWN} more")
+    if on_invalid == "skip" and whole and len({fault.volume for fault in faults}) == volumes:
+        raise InvalidVolumes(
+            "\n".join([*lines, "No volume is left to go on with: correct the files or the sample sheet."])
+        )
     if on_invalid == "skip":
         logger.warning("%s", "\n".join([*lines, "These volumes are skipped (on_invalid: skip)."]))
         return

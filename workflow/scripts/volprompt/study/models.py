@@ -16,8 +16,9 @@ from volprompt.checkpoints.digests import content_digest, remembered_sha256
 from volprompt.families import family_of
 from volprompt.files import sha256_of
 from volprompt.remembered import DigestMemory
-from volprompt.settings.config import NAME, Model, Settings
+from volprompt.settings.config import Model, Settings
 from volprompt.settings.reading import hint
+from volprompt.settings.values import name_fault, path_fault, same_but_for_case
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ def resolve_models(
             continue
         _check_architecture(name, model, faults)
         for single, file in _checkpoint_files(name, model, settings.checkpoints, faults):
-            if not NAME.fullmatch(single):
-                faults.append(
-                    f"models.{name}: '{single}' becomes part of file names: rename {file}, with letters, digits, and "
-                    ". _ + - inside"
-                )
+            if fault := name_fault(single):
+                faults.append(f"models.{name}: '{single}' {fault}; rename {file}")
+                continue
+            if fault := path_fault(file):
+                faults.append(f"models.{name}: {file} {fault}")
                 continue
             run = name if model.checkpoints else ""
             checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, memory, faults, run)
@@ -100,6 +101,12 @@ def resolve_models(
                 faults.append(f"models.{name}: two models would be named '{single}'; rename one")
             resolved[single] = checkpoint
             expanded[name].append(single)
+    faults += [
+        f"models.{resolved[name].run or name}: '{name}' differs from '{earlier}' only in case, and both become names "
+        "of files; rename one"
+        for name, earlier in same_but_for_case(resolved)
+        if not {name, earlier} <= set(settings.models)  # else told already
+    ]
     return resolved, expanded
 
 
@@ -151,6 +158,9 @@ def _resolve_checkpoint(
 
 def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
     """An architecture is a YAML file, or what the family says; whatever else it may be, the job will tell."""
+    if model.architecture.endswith((".yaml", ".yml")) and (fault := path_fault(model.architecture)):
+        faults.append(f"models.{name}.architecture: '{model.architecture}' {fault}")
+        return
     if Path(model.architecture).is_file():
         try:
             vet_architecture(model.architecture)

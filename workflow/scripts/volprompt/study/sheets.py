@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from volprompt.cells import from_cell
 from volprompt.files import separator
-from volprompt.settings.config import NAME, Settings
+from volprompt.settings.config import Settings
 from volprompt.settings.reading import hint
+from volprompt.settings.values import name_fault, path_fault, same_but_for_case
 
 
 @dataclass(frozen=True)
@@ -44,33 +46,80 @@ class Click:
 
 
 def read_rows(path: str, delimiter: str, required: set[str], optional: set[str], faults: list[str]) -> list[dict]:
-    """Read a table with a header; each row also holds its line number under `line`."""
-    if not Path(path).is_file():
-        faults.append(f"{path}: no such file")
+    """Read a table with a header; each row also holds its line number under `line`.
+
+    A table whose form leaves open which cell belongs to which column is a fault, and gives no row.
+    """
+    text = _text_of(path, faults)
+    if text is None:
         return []
+    lines = _split(path, text, delimiter, faults)
+    if lines is None:
+        return []
+    header = lines[0][1] if lines else []
+    if unclear := _unclear_header(path, header, required):
+        faults.append(unclear)
+        return []
+    if unknown := set(header) - required - optional:
+        faults.append(f"{path}: unknown column(s) {', '.join(sorted(unknown))}")
+    rows = []
+    for number, cells in lines[1:]:
+        if len(cells) > len(header):
+            faults.append(
+                f"{path} line {number}: has {len(cells)} cells, and the header {len(header)}; remove what is too much, "
+                "or put a cell with a separator in it into quotes"
+            )
+            continue
+        texts = dict(zip(header, map(from_cell, cells), strict=False))
+        rows.append({**dict.fromkeys(header, ""), **texts, "line": number})
+    return rows
+
+
+def _text_of(path: str, faults: list[str]) -> str | None:
+    """The text of a table, None with a fault if it has none."""
+    if path_fault(path) or not os.path.isfile(path):
+        faults.append(f"{path}: no such file")
+        return None
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         faults.append(f"{path}: is not UTF-8 text ({error}); save it in that encoding")
-        return []
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except OSError as error:
+        faults.append(f"{path}: cannot be read ({error.strerror}); correct its rights")
+    return None
+
+
+def _split(path: str, text: str, delimiter: str, faults: list[str]) -> list[tuple[int, list[str]]] | None:
+    """The lines of a table that are not empty, by their numbers; None with a fault where quotes do not fit.
+
+    No cell of our tables holds a line break: where one does, a quote was opened that swallows rows.
+    """
+    rows: list[tuple[int, list[str]]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    start = 1
     try:
-        columns = set(reader.fieldnames or [])
-        missing, unknown = required - columns, columns - required - optional
-        if missing:
-            faults.append(f"{path}: column(s) {', '.join(sorted(missing))} missing; found {', '.join(sorted(columns))}")
-            return []
-        if unknown:
-            faults.append(f"{path}: unknown column(s) {', '.join(sorted(map(str, unknown)))}")
-        return [{**{k: _text_of(v) for k, v in row.items()}, "line": reader.line_num} for row in reader]
+        for cells in reader:
+            if reader.line_num > start:
+                raise csv.Error(f"it ends in line {reader.line_num}")
+            if cells:
+                rows.append((start, cells))
+            start = reader.line_num + 1
     except csv.Error as error:
-        faults.append(f"{path} line {reader.line_num}: is no row of a table ({error}); correct or remove it")
-        return []
+        faults.append(
+            f"{path} line {start}: a quote is opened and not closed at the end of its cell ({error}); close it there, "
+            "or remove it"
+        )
+        return None
+    return rows
 
 
-def _text_of(cell: str | list[str] | None) -> str | list[str]:
-    """Return the text of a cell, or of the cells beyond the header's."""
-    return from_cell(cell) if isinstance(cell, str) else cell or ""
+def _unclear_header(path: str, header: list[str], required: set[str]) -> str:
+    """What leaves open which column is which; empty if nothing does."""
+    columns = set(header)
+    if missing := required - columns:
+        return f"{path}: column(s) {', '.join(sorted(missing))} missing; found {', '.join(sorted(columns))}"
+    twice = sorted({name for name in header if header.count(name) > 1})
+    return f"{path}: column(s) {', '.join(twice)} there more than once; keep one of each" if twice else ""
 
 
 def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[SheetRow]:
@@ -86,22 +135,35 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
     for row in rows:
         place = f"{path} line {row['line']}"
         name = row["volume"]
-        if not NAME.fullmatch(name):
-            faults.append(f"{place}: volume '{name}' becomes a file name: use letters, digits, and . _ + - inside")
+        if fault := name_fault(name, "a file name"):
+            faults.append(f"{place}: volume '{name}' {fault}")
             continue
         if name in lines:
             faults.append(f"{place}: volume '{name}' stands already in line {lines[name]}")
             continue
         lines[name] = row["line"]
-        for column in ("image", "reference"):
-            missing = not row.get(column) or not (skip_missing or Path(row[column]).exists())
-            if missing and (row.get(column) or column == "image"):
-                faults.append(f"{place}: {column} '{row[column]}' of volume '{name}' does not exist")
-        rest = (row.get(key, "") for key in ("reference", "group", "clicks", "series"))
-        volumes.append(SheetRow(name, row["image"], *rest))
+        cells = {column: row.get(column, "") for column in ("image", "reference", "group", "clicks", "series")}
+        for column in ("image", "reference", "clicks"):
+            cell = cells[column]
+            if cell and (fault := path_fault(cell)):
+                faults.append(f"{place}: {column} '{cell}' of volume '{name}' {fault}")
+                cells[column] = ""
+            elif column != "clicks" and _is_missing(cell, column == "image", skip_missing):
+                faults.append(f"{place}: {column} '{cell}' of volume '{name}' does not exist")
+        volumes.append(SheetRow(name, **cells))
+    for name, earlier in same_but_for_case(lines):
+        faults.append(
+            f"{path} line {lines[name]}: volume '{name}' differs from '{earlier}' in line {lines[earlier]} only in "
+            "case, and both become names of files; rename one"
+        )
     if not rows and Path(path).is_file() and not any(fault.startswith(path) for fault in faults):
         faults.append(f"{path}: lists no volume")
     return volumes
+
+
+def _is_missing(path: str, required: bool, skip_missing: bool) -> bool:
+    """Whether a file that a row names is a fault of the row: with `skip_missing` only where the row has to name one."""
+    return required if not path else not (skip_missing or os.path.exists(path))
 
 
 def read_clicks(settings: Settings, volumes: Sequence[SheetRow], faults: list[str]) -> list[Click]:
@@ -126,9 +188,8 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
         structure = row["structure"]
         if structure not in settings.structures:
             faults.append(f"{place}: there is no structure '{structure}'{hint(structure, settings.structures)}")
-        try:
-            numbers = click_numbers(row)
-        except ValueError:
+        numbers = click_numbers(row["slice"], row["x"], row["y"])
+        if numbers is None:
             faults.append(
                 f"{place}: slice, x and y are '{row['slice']}', '{row['x']}', '{row['y']}'; expected a whole number "
                 "and two numbers"
@@ -141,12 +202,13 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
     return clicks
 
 
-def click_numbers(row: Mapping[str, str]) -> tuple[int, float, float]:
-    """Return slice, x and y of a row of a clicks table, where 80.0 is the same slice as 80.
-
-    Raises ValueError unless they are a whole number and two finite ones.
-    """
-    slice_, x, y = (float(row[name]) for name in ("slice", "x", "y"))
-    if not (slice_.is_integer() and math.isfinite(x) and math.isfinite(y)):
-        raise ValueError("expected a whole number and two finite numbers")
-    return int(slice_), x, y
+def click_numbers(slice_: str, x: str, y: str) -> tuple[int, float, float] | None:
+    """Slice, x and y of a row, None if they are not a whole number and two finite ones; the slice 80.0 is 80."""
+    try:
+        index, *point = map(float, (slice_, x, y))
+    except ValueError:
+        return None
+    # Python also reads 8_0 as 80.
+    if "_" in slice_ + x + y or not (index.is_integer() and all(map(math.isfinite, point))):
+        return None
+    return int(index), point[0], point[1]

@@ -18,6 +18,7 @@ from volprompt.families import family_of
 from volprompt.remembered import DigestMemory
 from volprompt.settings.config import BATCH_SETTINGS, Experiment, Scheme, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
+from volprompt.settings.values import path_fault
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
 from volprompt.volumes.images.formats import data_files
@@ -132,7 +133,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     """
     settings, faults = read_valid_part(config)
     if settings is None:
-        raise ConfigurationError(faults)
+        raise ConfigurationError([*faults, *_faults_of_the_sheet_alone(config)], config)
     volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
     clicks = read_clicks(settings, volumes, faults)
     memory = DigestMemory(Path(settings.results) / MEMORY)
@@ -144,12 +145,21 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     if settings.report.example and settings.report.example not in {row.volume for row in volumes}:
         faults.append(f"report.example: volume '{settings.report.example}' is not in {settings.volumes}")
     if faults:
-        raise ConfigurationError(faults)
+        raise ConfigurationError(faults, config)
     shards: dict[str, list[SheetRow]] = {}
     for row in volumes:
         shards.setdefault(shard_of(row.volume, settings.shards), []).append(row)
     ordered = {name: tuple(shards[name]) for name in sorted(shards)}
     return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered, memory)
+
+
+def _faults_of_the_sheet_alone(config: Mapping[str, Any]) -> list[str]:
+    """Those of the sample sheet where too little is valid to look at more; of one that cannot be named, none."""
+    faults: list[str] = []
+    path = config.get("volumes", Settings.model_fields["volumes"].default)
+    if isinstance(path, str) and not path_fault(path):
+        read_volumes(path, config.get("on_invalid") == "skip", faults)
+    return faults
 
 
 def _check_structures(settings: Settings, faults: list[str]) -> None:
@@ -170,8 +180,8 @@ def _check_structures(settings: Settings, faults: list[str]) -> None:
                 close = hint(structure_name, settings.structures)
                 faults.append(f"schemes.{name}.structures: there is no structure '{structure_name}'{close}")
         scored = [key for key, structure in settings.structures.items() if structure.scored]
-        if scheme.structures is not None and (left_out := [key for key in scored if key not in scheme.structures]):
-            faults.append(f"schemes.{name}.structures: leaves out {', '.join(left_out)}, which is to be scored")
+        if scheme.structures is not None and not set(scheme.structures) & set(scored):
+            faults.append(f"schemes.{name}.structures: names none that is scored; add one of {', '.join(scored)}")
 
 
 def _check_sources_of_prompts(

@@ -48,7 +48,7 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_
     allowed: share of the pairs of volume and configuration that may have failed.
     skip_invalid: whether volumes that could not be converted are left out of the count.
 
-    Raises FailedVolumes if more failed, or if no volume is left.
+    Raises FailedVolumes if more failed, or if nothing but failures is left, whatever is allowed.
     """
     rows = read_table(scores, ["model", "scheme", "volume", "status"])
     rows["failed"] = rows["status"].isin(FAILED)
@@ -61,17 +61,18 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_
     share = float(pairs["failed"].mean())
     run_under = _count(len(configurations(pairs)), "configuration")
     count = f"{_count(pairs['volume'].nunique(), 'volume')}, {run_under}"
-    if share <= allowed:
+    if share <= allowed and share < 1:
         skipped = f"; {len(invalid)} more skipped as invalid" if invalid else ""
         return f"{count}, {share:.1%} of the volume-configuration pairs failed{skipped}"
     distinct = reasons.drop_duplicates("reason")
     shown = [f"  - {row.stage}: {row.reason}" for row in distinct.head(SHOWN_REASONS).itertuples()]
     shown += [f"  - and {len(distinct) - SHOWN_REASONS} more"] if len(distinct) > SHOWN_REASONS else []
+    limit = f"max_failed_fraction allows {allowed:.1%}" + ", but nothing is left" * (share <= allowed)
     raise FailedVolumes(
-        f"{count}: {share:.1%} of the volume-configuration pairs failed; max_failed_fraction allows {allowed:.1%}.\n"
+        f"{count}: {share:.1%} of the volume-configuration pairs failed; {limit}.\n"
         + "\n".join(shown)
         + f"\nEverything else is done and kept; all reasons are in {failed}. Correct or remove these volumes and run "
-        "again, or raise max_failed_fraction."
+        f"again{', or raise max_failed_fraction' * (share > allowed)}."
     )
 
 

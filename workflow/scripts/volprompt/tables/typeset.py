@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from volprompt.columns import CONFIGURATION_COLUMNS
+from volprompt.columns import CONFIGURATION_COLUMNS, heading_of
 
 # What could be found of the paper's results (Yu et al., arXiv 2408.04762), medians over 488 knees of OAI-ZIB.
 PUBLISHED = (
@@ -103,7 +103,7 @@ def median_cells(
     columns = [*scored, "combined"]
     headings = {column.name: column.heading for column in CONFIGURATION_COLUMNS}
     head = [headings[name] for name in ("model", "scheme", "parameters")]
-    head += [*(name.replace("_", " ").capitalize() for name in columns), headings["n"]]
+    head += [*(heading_of(name) for name in columns), headings["n"]]
     best = {name: medians[name].max() for name in columns}
     body = []
     for _, row in medians.iterrows():

@@ -1,0 +1,1 @@
+"""Sample sheets from the folder layouts that data sets come in."""

@@ -1,0 +1,78 @@
+"""The sample sheet of what a layout gives, and what is said of it: `volprompt sheet LAYOUT FOLDER ...`.
+
+Only names are looked at; what is inside the files is checked by `volprompt check`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from volprompt.cells import as_cell
+from volprompt.files import separator, write_text
+from volprompt.settings.values import name_fault, path_fault
+from volprompt.study.layouts.found import Found, LayoutError
+
+SHOWN = 20
+
+
+def write_sheet(found: Found, out: Path, force: bool) -> None:
+    """Write the sample sheet, atomically.
+
+    Raises LayoutError if nothing was matched or names clash, and unless `force` if there is a sheet already that lists
+    volumes.
+    """
+    if not found.rows:
+        raise LayoutError("\n".join(["No image was found in this layout; nothing is written.", *_not_used(found)]))
+    seen: dict[str, Path] = {}
+    for row in found.rows:
+        if fault := name_fault(row.volume):
+            raise LayoutError(f"{row.image}: gives no name of a volume, since '{row.volume}' {fault}; rename it")
+        if earlier := seen.get(row.volume.lower()):
+            raise LayoutError(f"{row.image}: would be named '{row.volume}' like {earlier}; rename one")
+        seen[row.volume.lower()] = row.image
+        for path in (row.image, *filter(None, [row.reference])):
+            if fault := path_fault(str(path)):
+                raise LayoutError(f"{path}: {fault}")
+    if out.exists() and not force and not _is_empty_sheet(out):
+        raise LayoutError(f"{out} exists already; choose another name, or give --force to replace it")
+    text = io.StringIO()
+    sheet = csv.writer(text, delimiter=separator(out, "\t"), lineterminator="\n")
+    sheet.writerow(["volume", "image", "reference", "group"])
+    for row in sorted(found.rows, key=lambda row: row.volume):
+        sheet.writerow(as_cell(str(cell)) for cell in (row.volume, row.image, row.reference or "", row.group))
+    write_text(out, text.getvalue())
+
+
+def _is_empty_sheet(path: Path) -> bool:
+    """Whether a file is a sample sheet without a row, as `volprompt init` writes it."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return len(lines) == 1 and {"volume", "image"} <= set(lines[0].split(separator(path, "\t")))
+
+
+def summary(found: Found, out: Path) -> str:
+    """What was matched and what was not, and what goes into the configuration."""
+    pairs = sum(row.reference is not None for row in found.rows)
+    lines = [f"{out}: {len(found.rows)} volumes, {pairs} of them with a reference"]
+    alone = [row for row in found.rows if row.reference is None]
+    if alone:
+        lines.append(f"without reference: {', '.join(row.volume for row in alone[:SHOWN])}{_more(alone)}")
+    lines += _not_used(found)
+    lines += ["for the configuration:", f"volumes: {out}"]
+    lines += ["structures:", *found.structures] if found.structures else []
+    lines += [f"ignore: {{labels: {found.ignore}}}"] if found.ignore else []
+    return "\n".join(lines)
+
+
+def _not_used(found: Found) -> list[str]:
+    if not found.unmatched:
+        return []
+    lines = [f"not used ({len(found.unmatched)}):"]
+    lines += [f"  {path}: {reason}" for path, reason in found.unmatched[:SHOWN]]
+    return lines + [f"  and {len(found.unmatched) - SHOWN} more"] * (len(found.unmatched) > SHOWN)
+
+
+def _more(items: Sequence[object]) -> str:
+    return f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
