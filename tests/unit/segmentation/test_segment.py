@@ -1,6 +1,8 @@
 """The loop over a shard's volumes: which are taken together, what a failure takes with it, what is recorded."""
 
+import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -267,3 +269,44 @@ def test_a_mask_scheme_is_given_the_reference(folder: Path, monkeypatch: pytest.
     assert reference is not None
     assert (seen[0] == (reference[2] == 1)).all()
     assert seen[0].sum() == 6
+
+
+def test_what_became_of_each_object(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The femur is on slices 1 and 2 of 4, another structure nowhere, and a third one on slice 3 alone."""
+    import nibabel as nib
+
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:3, 2:4, 2:5], labels[3, 1, 1] = 1, 2
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / "a_labels.nii")
+    named = {"femur": [1], "meniscus": [2], "patella": [3]}
+    row = {"volume": "a", "image": str(folder / "a.nii"), "reference": str(folder / "a_labels.nii")}
+    frames = {"axis": "sagittal", "intensity_percentiles": [0, 100], "coding": "lossless"}
+    convert_shard([row], frames, named, folder / "one")
+    extract_shard(folder / "one", named, [], folder / "one.parquet")
+    monkeypatch.setattr(engine, "segment_volumes", lambda model, volumes, *_: [empty_masks(v) for v in volumes])
+    schemes = {
+        "own": Scheme(predictor="video", box=True, slice="largest"),
+        "middle": Scheme(predictor="video", box=True),
+        "none": Scheme(predictor="video", box=True, slice={"index": 0}),
+        "patella": Scheme(predictor="video", box=True, structures=["patella"]),
+    }
+    settings = replace(
+        schedule(folder, schemes).settings, volumes_folder=folder / "one", labels=named, scored=list(named)
+    )
+    (job,) = Schedule(settings).run(read_volume_table(folder / "one"), read_prompts(folder / "one.parquet"))
+    runs = {run["scheme"]: run for run in job.runs}
+    assert {name: run["status"] for name, run in runs.items()} == {
+        "own": "ok",
+        "middle": "ok",
+        "none": "failed",
+        "patella": "ok",
+    }
+    assert runs["own"]["prompted_slices"] == '{"femur": [1], "meniscus": [3]}'
+    assert (runs["own"]["absent"], runs["own"]["no_prompt"]) == ('["patella"]', "{}")
+    assert list(json.loads(runs["middle"]["no_prompt"])) == ["meniscus"]
+    assert "slice 0 has no box for 'femur'" in runs["none"]["reason"]
+    assert (runs["patella"]["prompted_slices"], runs["patella"]["absent"]) == ("{}", '["patella"]')
+    files = {path.parent.name: set() for path in (folder / "masks").glob("*/*")}
+    for path in (folder / "masks").glob("*/*.nii.gz"):
+        files[path.parent.name].add(path.name.split("label-")[1].split("_")[0])
+    assert files == {"own": {"femur", "meniscus", "patella"}, "middle": {"femur", "patella"}, "patella": {"patella"}}
