@@ -54,6 +54,39 @@ def test_failures_of_one_volume_and_reason_are_one_row() -> None:
     assert facts.grouped_failures(pd.DataFrame()) == []
 
 
+def test_volumes_on_which_a_median_does_not_rest() -> None:
+    def rows(scheme: str, volume: str, **statuses: str) -> list[dict[str, object]]:
+        return [
+            {
+                "model": "m",
+                "scheme": scheme,
+                "volume": volume,
+                "structure": structure,
+                "status": status,
+                "dice": 0.9 if status == "ok" else float("nan"),
+            }
+            for structure, status in statuses.items()
+        ]
+
+    scores = pd.DataFrame(
+        [
+            *rows("point", "b", femur="absent", tibia="ok", combined="ok"),
+            *rows("point", "a", femur="absent", tibia="no_prompt", combined="no_prompt"),
+            *rows("box", "a", femur="absent", tibia="ok", combined="ok"),
+            *rows("box", "b", femur="absent", tibia="ok", combined="ok"),
+            *rows("box", "c", femur="failed", tibia="failed", combined="failed"),
+            *rows("box", "d", femur="no_reference", tibia="no_reference", combined="no_reference"),
+        ]
+    )
+    found = [list(row.values()) for row in facts.undefined_scores(scores, ["femur", "tibia"])]
+    of_all = "it, or for scores over all structures one of them, could not be prompted"
+    assert found == [
+        ["femur", "the reference does not show it", ["a", "b"], "m point, m box"],
+        ["tibia", of_all, ["a"], "m point"],
+        ["combined", of_all, ["a"], "m point"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

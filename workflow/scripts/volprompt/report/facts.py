@@ -149,6 +149,35 @@ def grouped_failures(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+# Why a structure of a segmented volume has no Dice, by the status in the score table.
+WHY_UNDEFINED = {
+    "ok": "neither reference nor masks show it",
+    "absent": "the reference does not show it",
+    "no_prompt": "it, or for scores over all structures one of them, could not be prompted",
+    "left_out": "the scheme does not segment it, or one of the structures that it is over",
+}
+
+
+def undefined_scores(scores: pd.DataFrame, scored: Sequence[str]) -> list[dict[str, Any]]:
+    """Return which segmented volumes the medians do not rest on: one row per structure, reason and set of volumes.
+
+    scores: the study's score table; scored: names of the scored structures. Volumes that failed as a whole, or have no
+    reference, are told elsewhere.
+    """
+    shown = scores[scores["structure"].isin([*scored, "combined"])]
+    lacking = shown[shown["dice"].isna() & shown["status"].isin(list(WHY_UNDEFINED))]
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for (structure, status, model, scheme), rows in lacking.groupby(
+        ["structure", "status", "model", "scheme"], sort=False
+    ):
+        key = str(structure), str(status), tuple(sorted(map(str, rows["volume"])))
+        found.setdefault(key, []).append(f"{model} {scheme}")
+    return [
+        {"structure": structure, "why": WHY_UNDEFINED[status], "volumes": list(volumes), "where": ", ".join(pairs)}
+        for (structure, status, volumes), pairs in found.items()
+    ]
+
+
 def volume_warnings(volumes: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the warnings about volumes that were converted nevertheless, as pairs of volume and text."""
     return [

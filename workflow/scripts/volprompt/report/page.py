@@ -13,7 +13,15 @@ from volprompt.columns import CONFIGURATION_COLUMNS, STRUCTURE_COLUMNS, SURFACE_
 from volprompt.files import write_text
 from volprompt.logs import logger
 from volprompt.report.deviations import deviations
-from volprompt.report.facts import grouped_failures, model_rows, scheme_rows, software, study_facts, volume_warnings
+from volprompt.report.facts import (
+    grouped_failures,
+    model_rows,
+    scheme_rows,
+    software,
+    study_facts,
+    undefined_scores,
+    volume_warnings,
+)
 from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
 from volprompt.report.overlays import median_volume
 from volprompt.report.rendering import page_environment, records
@@ -102,6 +110,7 @@ def write_report(
             volume_table=volume_table(tables.scores, design.scored),
             failures=failures[:SHOWN_ROWS],
             failures_total=len(failures),
+            undefined=undefined_scores(tables.scores, design.scored),
             unscored=sorted(tables.scores.loc[tables.scores["status"] == "no_reference", "volume"].unique()),
             warnings=warnings[:SHOWN_ROWS],
             warnings_total=len(warnings),
