@@ -19,7 +19,7 @@ from volprompt.phantom.study import write_phantom
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.prompts.schemes import scheme_prompts
 from volprompt.segmentation.segment import segment_shard
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import read_frames
 

@@ -19,7 +19,7 @@ from volprompt.models.engine import LoadedVolume, segment_volumes
 from volprompt.models.features import SliceFeatures
 from volprompt.models.loading import load_model
 from volprompt.prompts.schemes import ObjectPrompt
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 
 SIZE = (384, 384)
 

@@ -26,7 +26,7 @@ from volprompt.prompts.candidates import read_prompts
 from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
 from volprompt.segmentation.masks import mask_path, write_mask
 from volprompt.segmentation.runs import Stopwatch, peak_memory
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import grid_of_row, read_frames, read_volume_table
 
 

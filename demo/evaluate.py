@@ -31,7 +31,7 @@ from volprompt.prompts.candidates import volume_prompts
 from volprompt.prompts.schemes import scheme_prompts
 from volprompt.scores.scores import Reference, score_volume
 from volprompt.segmentation.masks import unpack_bits
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.convert import window
 from volprompt.volumes.references import structure_mask
 

@@ -12,7 +12,7 @@ import pandas as pd
 from volprompt.prompts.candidates import extract_shard
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.segmentation.masks import mask_path, write_mask
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_volume_table
 

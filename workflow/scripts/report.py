@@ -7,7 +7,8 @@ from volprompt.logs import logging_to
 from volprompt.report.configuration import write_configuration
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
-from volprompt.settings.config import Frames, Inference, Scheme, Scores
+from volprompt.settings.config import Frames, Inference, Scores
+from volprompt.settings.schemes import Scheme
 
 params = snakemake.params
 tables = Path(snakemake.input.tables[0]).parent

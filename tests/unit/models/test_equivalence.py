@@ -38,7 +38,7 @@ from volprompt.phantom.image import make_phantom
 from volprompt.prompts.candidates import volume_prompts
 from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
 from volprompt.segmentation.masks import unpack_bits
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 
 REPOSITORY = Path(__file__).parents[3]
 DEMO = REPOSITORY / "demo"

@@ -22,6 +22,8 @@ from volprompt.prompts.candidates import (
     extract_shard,
     interior_point,
     read_prompts,
+    skeleton_point,
+    spread_points,
     structure_prompts,
     volume_prompts,
 )
@@ -112,6 +114,35 @@ def test_box_is_tight_and_inclusive(
     assert bounding_box(mask) == box
 
 
+def test_skeleton_point_of_a_bent_structure() -> None:
+    """A quarter of a ring, as cartilage is: the centroid lies outside, the skeleton's nearest point half way along."""
+    y, x = np.mgrid[:40, :40]
+    radius = np.hypot(y, x)
+    mask = (radius > 29) & (radius < 34)
+    assert not mask[tuple(round(each) for each in centroid(mask)[::-1])]
+    point_x, point_y = skeleton_point(mask)
+    assert abs(point_x - point_y) <= 2
+    assert 30 <= np.hypot(point_x, point_y) <= 33
+
+
+def test_points_are_spread_by_hand() -> None:
+    """A bar of 1 x 21 pixels of 1 x 3 mm: from its middle the ends are farthest, then the quarters."""
+    mask = np.zeros((3, 25), bool)
+    mask[1, 2:23] = True
+    middle = np.array([[12.0, 1.0]])
+    assert spread_points(mask, middle, 4, (1.0, 3.0)) == [(2.0, 1.0), (22.0, 1.0), (7.0, 1.0), (17.0, 1.0)]
+    assert spread_points(mask, middle, 0, (1.0, 3.0)) == []
+    assert len(spread_points(mask, middle, 50, (1.0, 3.0))) == 20  # every other pixel, and no more
+
+
+def test_spread_points_are_no_points_on_the_edge() -> None:
+    mask = np.zeros((20, 40), bool)
+    mask[5:15, 5:35] = True  # up to 5 pixels deep: only what is at least 2.5 deep is taken
+    points = spread_points(mask, np.array([interior_point(mask)]), 5, (1.0, 1.0))
+    assert all(7 <= x <= 32 and 7 <= y <= 12 for x, y in points)
+    assert points[0][0] in (7.0, 32.0)
+
+
 # All slices of a structure
 
 
@@ -125,9 +156,11 @@ def test_rows_of_a_structure() -> None:
     assert rows == [
         {**first, "kind": "point", "origin": "centroid", "x": 3.0, "y": pytest.approx(4 + 8 / 7)},
         {**first, "kind": "point", "origin": "interior", "x": 3.0, "y": 6.0},
+        {**first, "kind": "point", "origin": "skeleton", "x": 3.0, "y": 6.0},
         {**first, "kind": "box", "origin": "bounding_box", "x": 2, "y": 4, "x2": 4, "y2": 6},
         {**second, "kind": "point", "origin": "centroid", "x": 11.0, "y": 9.0},
         {**second, "kind": "point", "origin": "interior", "x": 11.0, "y": 9.0},
+        {**second, "kind": "point", "origin": "skeleton", "x": 11.0, "y": 9.0},
         {**second, "kind": "box", "origin": "bounding_box", "x": 11, "y": 9, "x2": 11, "y2": 9},
     ]
 
@@ -136,7 +169,7 @@ def test_spacing_reaches_the_interior_points() -> None:
     mask = np.zeros((1, 16, 16), dtype=bool)
     mask[0, 1:4, 2:13] = True
     mask[0, 8:13, 1:6] = True
-    _, interior, _ = structure_prompts(mask, (3.0, 1.0))
+    _, interior, _, _ = structure_prompts(mask, (3.0, 1.0))
     assert (interior["x"], interior["y"]) == (7.0, 2.0)
 
 
@@ -147,7 +180,7 @@ def test_an_empty_structure_has_no_rows() -> None:
 def test_number_of_rows_is_bounded() -> None:
     reference = np.ones((160, 4, 4), dtype=np.uint8)
     table = volume_prompts(reference, BONES, [], reference.shape, (1.0, 1.0))
-    assert table.groupby(["structure", "kind"]).size().to_dict() == {("femur", "point"): 320, ("femur", "box"): 160}
+    assert table.groupby(["structure", "kind"]).size().to_dict() == {("femur", "point"): 480, ("femur", "box"): 160}
 
 
 # Clicks
@@ -204,6 +237,21 @@ def test_a_click_stands_beside_the_points_of_the_reference() -> None:
     assert without.loc[without["origin"] == "centroid", ["x", "y"]].values.tolist() == [[3.5, 1.5]]
 
 
+def test_of_several_clicks_without_labels_the_last_one_counts() -> None:
+    given = [click(x=1), click("tibia", x=2), click(x=3)]
+    rows = click_prompts(given, SHAPE, {})
+    assert [(row["structure"], row["x"], row["origin"]) for row in rows] == [
+        ("femur", 3, "click"),
+        ("tibia", 2, "click"),
+    ]
+
+
+def test_clicks_with_labels_count_all() -> None:
+    given = [{**click(x=x), "label": label} for x, label in ((1, 1), (2, 0), (3, 1))]
+    rows = click_prompts(given, SHAPE, {})
+    assert [(row["x"], row["origin"]) for row in rows] == [(1, "click"), (2, "negative_click"), (3, "click")]
+
+
 def test_clicks_without_reference() -> None:
     table = volume_prompts(None, BONES, [click()], SHAPE, (1.0, 1.0))
     assert table["origin"].tolist() == ["click"]
@@ -244,7 +292,7 @@ def extract(folder: Path, clicks: Sequence[Mapping]) -> pd.DataFrame:
 def test_prompts_of_a_shard(tmp_path: Path) -> None:
     folder = shard(tmp_path, {"a": labelled(), "b": None, "c": labelled()})
     table = extract(folder, [{"volume": "b", **click(x=4, y=1)}])
-    assert table.groupby("volume").size().to_dict() == {"a": 3, "b": 1, "c": 3}
+    assert table.groupby("volume").size().to_dict() == {"a": 4, "b": 1, "c": 4}
     box = table[(table["volume"] == "a") & (table["kind"] == "box")].iloc[0]
     assert box[["structure", "slice", "x", "y", "x2", "y2", "area"]].tolist() == ["femur", 1, 3, 3, 5, 4, 6]
     points = table[table["kind"] == "point"]
@@ -274,8 +322,8 @@ def test_types_of_the_columns(tmp_path: Path) -> None:
         assert schema.field("slice").type == pa.int32()
         assert schema.field("area").type == pa.int64()
     stored = pq.read_table(tmp_path / "prompts.parquet").to_pylist()
-    assert [(row["x2"], row["y2"]) for row in stored if row["kind"] == "point"] == [(None, None)] * 3
-    assert [row["area"] for row in stored] == [6, 6, 6, None]
+    assert [(row["x2"], row["y2"]) for row in stored if row["kind"] == "point"] == [(None, None)] * 4
+    assert [row["area"] for row in stored] == [6, 6, 6, 6, None]
 
 
 def test_types_of_an_empty_table(tmp_path: Path) -> None:
@@ -288,7 +336,7 @@ def test_metadata(tmp_path: Path) -> None:
     folder = shard(tmp_path, {"a": labelled(), "b": None})
     extract(folder, [])
     metadata = table_metadata(tmp_path / "prompts.parquet")
-    assert metadata["schema_version"] == "1"
+    assert metadata["schema_version"] == "2"
     known = read_volume_table(folder).set_index("volume")
     assert json.loads(metadata["sources"]) == {
         "a": [known.loc["a", "sha256"], known.loc["a", "reference_sha256"]],

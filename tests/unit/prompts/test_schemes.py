@@ -10,8 +10,15 @@ import pytest
 
 from volprompt.prompts.available import FrameGrid
 from volprompt.prompts.candidates import as_prompt_table
-from volprompt.prompts.schemes import ObjectPrompt, SchemePrompts, middle_slice, scheme_prompts, with_masks
-from volprompt.settings.config import Scheme
+from volprompt.prompts.schemes import (
+    ObjectPrompt,
+    SchemePrompts,
+    middle_slice,
+    scheme_prompts,
+    with_masks,
+    with_spread_points,
+)
+from volprompt.settings.schemes import Scheme
 
 STRUCTURES = ["femur", "tibia", "patella"]
 SCORED = ["femur", "tibia"]
@@ -25,7 +32,7 @@ ELSEWHERE = "; prompt another slice (slice: nearest or largest)"
 def point(structure: str, slice: int, origin: str = "centroid", area: int | None = 50) -> dict[str, Any]:
     """A point that tells where it comes from: y ends in .25 for an interior point and .5 for a click."""
     x, y = PLACE[structure]
-    y_of = {"centroid": y, "interior": y + 0.25, "click": y + 0.5}
+    y_of = {"centroid": y, "interior": y + 0.25, "click": y + 0.5, "negative_click": y}
     row = {"structure": structure, "slice": slice, "kind": "point", "origin": origin, "x": x + slice, "y": y_of[origin]}
     return {"volume": "knee", **row, "area": area}
 
@@ -390,6 +397,46 @@ def test_displaced_prompts_stay_in_the_frame_and_in_order() -> None:
     assert boxes.max(axis=0).tolist() == [7, 4, 7, 4]
     assert (boxes[:, :2] <= boxes[:, 2:]).all()
     assert (boxes[:, 0] < boxes[:, 2]).any()
+
+
+# Several points
+
+
+def test_all_clicks_of_a_table_with_labels() -> None:
+    rows = table(
+        point("femur", 5, "click"),
+        {**point("femur", 5, "click"), "x": 7},
+        {**point("femur", 5, "negative_click"), "x": 8},
+        point("tibia", 5, "click"),
+        point("tibia", 5, "negative_click"),
+    )
+    femur, _ = given({**VIDEO, "point": "click"}, rows)
+    assert femur.points.tolist() == [[105, 10.5], [7, 10.5], [8, 10]]
+    assert femur.labels.tolist() == [1, 1, 0]
+    femur, _ = given({**VIDEO, "point": "click", "negatives": "others", "slice": "nearest"}, rows)
+    assert femur.labels.tolist() == [1, 1, 0, 0]  # its own negative click, then the tibia's point
+    assert femur.points.tolist()[-1] == [205, 20.5]
+
+
+def test_negative_clicks_alone_prompt_nothing() -> None:
+    rows = table(point("femur", 5, "negative_click"), point("tibia", 5, "click"))
+    assert missing({**VIDEO, "point": "click"}, rows).keys() == {"femur"}
+
+
+def test_negative_clicks_go_with_clicks_only() -> None:
+    rows = table(point("femur", 5), point("femur", 5, "negative_click"), point("tibia", 5))
+    femur, _ = given(VIDEO, rows)
+    assert femur.labels.tolist() == [1]
+
+
+def test_points_spread_inside_the_mask() -> None:
+    reference = np.zeros((10, 30, 120), np.uint8)
+    reference[5, 10, 90:111] = 1  # a bar around the femur's point (105, 10)
+    rows = table(point("femur", 5), point("tibia", 5), point("patella", 5))
+    femur, tibia = given({**VIDEO, "negatives": "others", "points": 3}, rows)
+    more, _ = with_spread_points([femur, tibia], 3, reference, {"femur": [1], "tibia": [2]}, (1.0, 1.0))
+    assert more.points.tolist() == [[105, 10], [90, 10], [97, 10], [205, 20], [305, 30]]
+    assert more.labels.tolist() == [1, 1, 1, 0, 0]
 
 
 # What is missing

@@ -6,7 +6,8 @@ from typing import Any
 
 from volprompt.report.deviations import deviations, prompts_in_words
 from volprompt.report.shards import StudyDesign
-from volprompt.settings.config import Frames, Inference, Scheme
+from volprompt.settings.config import Frames, Inference
+from volprompt.settings.schemes import Scheme
 
 
 def found(schemes: dict[str, Scheme], precision: str = "bfloat16", **changes: Any) -> dict[str, tuple[str, str]]:

@@ -23,7 +23,7 @@ from volprompt.report.packing import encode_mask, encode_surface, frames_sheet, 
 from volprompt.report.pictures import Region, mirrored, shown_size, shown_slices, slice_dices
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.views import characters, chosen_volumes, volume_views
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 
 
 def scores(*rows: tuple[str, float, str]) -> pd.DataFrame:

@@ -18,7 +18,8 @@ from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
 from volprompt.segmentation.schedule import Schedule
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
-from volprompt.settings.config import Inference, Scheme
+from volprompt.settings.config import Inference
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
 

@@ -99,7 +99,7 @@ def test_shipped_configurations_fit_the_schema(name: str) -> None:
         ("frames.axes", "axial", "frames.axes: unknown key; did you mean 'axis'?"),
         ("structures.femur.label", [1], "structures.femur.label: unknown key; did you mean 'labels'?"),
         ("schemes.point.boxes", True, "schemes.point.boxes: unknown key; did you mean 'box'?"),
-        ("schemes.point.wild", True, "schemes.point.wild: unknown key; known: predictor, point, box, "),
+        ("schemes.point.wild", True, "schemes.point.wild: unknown key; known: predictor, point, points, box, "),
         ("schemes.point_video.slice", {"indx": 3}, "schemes.point_video.slice.indx: unknown key; did you mean 'index'"),
         (
             "schemes.point.noise",

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 # number; the workflow carries it in `params`, so that exactly the jobs of that stage and those behind it run again.
 METHOD_VERSION = {
     "convert": 2,
-    "prompts": 1,
+    "prompts": 2,
     "segment": 2,
     "score": 3,
     "aggregate": 4,

@@ -18,7 +18,7 @@ from volprompt.models.base import PromptableModel, batches_of_one_form, pack_bit
 from volprompt.models.features import SliceFeatures
 from volprompt.models.tracked import TrackedObject, order_of_need
 from volprompt.prompts.schemes import ObjectPrompt
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 
 Result = TypeVar("Result")
 # Prompts per batch of the mask decoder, for image schemes.

@@ -18,10 +18,13 @@ from volprompt.errors import VolpromptError
 from volprompt.files import read_table, write_table
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress, logger
+from volprompt.prompts.available import NEGATIVE_CLICK
 from volprompt.volumes.converted import read_reference, read_volume_table
 from volprompt.volumes.references import structure_mask
 
-SCHEMA_VERSION = "1"
+# Share of the deepest pixel's depth that a pixel has to have for a point that is spread.
+DEEP_ENOUGH = 0.5
+SCHEMA_VERSION = "2"
 
 COLUMNS = {
     "volume": "string",
@@ -60,6 +63,44 @@ def interior_point(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) 
     return float(x[nearest]), float(y[nearest])
 
 
+def skeleton_point(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float]:
+    """Return the pixel (x, y) of a 2D mask's skeleton that is nearest the centroid: the first one in reading order.
+
+    spacing: millimetres along (y, x). In a bent structure, such as cartilage, it lies inside and half way along it. The
+    skeleton is that of Zhang and Suen (1984), by scikit-image.
+    """
+    from skimage.morphology import skeletonize
+
+    y, x = np.nonzero(skeletonize(np.pad(mask, 1))[1:-1, 1:-1])
+    centre_x, centre_y = centroid(mask)
+    nearest = np.argmin(np.hypot((x - centre_x) * spacing[1], (y - centre_y) * spacing[0]))
+    return float(x[nearest]), float(y[nearest])
+
+
+def spread_points(
+    mask: np.ndarray, given: np.ndarray, count: int, spacing: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """Choose pixels (x, y) of a 2D mask that lie far from each other and from the points that are given.
+
+    mask: bool (y, x), not empty; given: float (n, 2), points (x, y); spacing: millimetres along (y, x). Farthest-point
+    sampling: each is the pixel whose nearest point so far is farthest away, the first in reading order. As a person
+    would not click on an edge, only pixels are taken that are at least half as deep inside as the deepest one; there
+    may be fewer of them than `count`.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1]
+    y, x = np.nonzero(depth >= DEEP_ENOUGH * depth.max())
+    millimetres = np.stack([x * spacing[1], y * spacing[0]], axis=1)
+    away = np.full(len(x), np.inf)
+    for point in np.asarray(given, float) * spacing[::-1]:
+        away = np.minimum(away, np.hypot(*(millimetres - point).T))
+    chosen: list[tuple[float, float]] = []
+    while len(chosen) < count and away.max() > 0:
+        farthest = int(away.argmax())
+        chosen.append((float(x[farthest]), float(y[farthest])))
+        away = np.minimum(away, np.hypot(*(millimetres - millimetres[farthest]).T))
+    return chosen
+
+
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return the tight box (x, y, x2, y2) of a 2D mask, maxima inclusive."""
     y, x = np.nonzero(mask)
@@ -67,7 +108,7 @@ def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def structure_prompts(mask: np.ndarray, spacing: tuple[float, float]) -> list[dict]:
-    """Return centroid, interior point and box of every slice that shows a structure.
+    """Return centroid, interior point, skeleton point and box of every slice that shows a structure.
 
     mask: bool (slice, y, x); spacing: millimetres along (y, x). Rows hold slice, kind, origin, coordinates and area
     (pixels).
@@ -78,7 +119,12 @@ def structure_prompts(mask: np.ndarray, spacing: tuple[float, float]) -> list[di
         left, top, right, bottom = box
         crop = mask[index, top : bottom + 1, left : right + 1]
         shared = {"slice": int(index), "area": int(crop.sum())}
-        for origin, (x, y) in (("centroid", centroid(crop)), ("interior", interior_point(crop, spacing))):
+        points = {
+            "centroid": centroid(crop),
+            "interior": interior_point(crop, spacing),
+            "skeleton": skeleton_point(crop, spacing),
+        }
+        for origin, (x, y) in points.items():
             rows.append({**shared, "kind": "point", "origin": origin, "x": x + left, "y": y + top})
         corners = dict(zip(("x", "y", "x2", "y2"), box, strict=True))
         rows.append({**shared, "kind": "box", "origin": "bounding_box", **corners})
@@ -86,15 +132,16 @@ def structure_prompts(mask: np.ndarray, spacing: tuple[float, float]) -> list[di
 
 
 def click_prompts(clicks: Iterable[Mapping], shape: Sequence[int], areas: Mapping[tuple[str, int], int]) -> list[dict]:
-    """Return the rows of one volume's clicks.
+    """Return the rows of one volume's clicks, in their order.
 
-    clicks: rows with structure, slice, x and y.
+    clicks: rows with structure, slice, x, y and label; of several ones without a label on one structure and slice the
+        last one counts.
     shape: of the volume's frames, (slice, y, x).
     areas: pixels of the reference by structure and slice.
 
     Raises PromptError for a click outside the frames.
     """
-    rows = []
+    rows: dict[object, dict] = {}
     for click in clicks:
         inside = (
             0 <= click["slice"] < shape[0]
@@ -108,8 +155,10 @@ def click_prompts(clicks: Iterable[Mapping], shape: Sequence[int], areas: Mappin
             )
         area = areas.get((click["structure"], click["slice"]))
         place = {key: click[key] for key in ("structure", "slice", "x", "y")}
-        rows.append({**place, "kind": "point", "origin": "click", "area": area})
-    return rows
+        label = click.get("label")
+        row = {**place, "kind": "point", "origin": NEGATIVE_CLICK if label == 0 else "click", "area": area}
+        rows[(place["structure"], place["slice"]) if label is None else len(rows)] = row
+    return list(rows.values())
 
 
 def volume_prompts(

@@ -10,7 +10,8 @@ import pandas as pd
 
 from volprompt.errors import VolpromptError
 from volprompt.prompts.available import Candidates, FrameGrid
-from volprompt.settings.config import Scheme, SliceAt, SliceChoice
+from volprompt.prompts.candidates import spread_points
+from volprompt.settings.schemes import Scheme, SliceAt, SliceChoice
 from volprompt.volumes.references import structure_mask
 
 
@@ -135,6 +136,30 @@ def with_masks(
     ]
 
 
+def with_spread_points(
+    prompts: Sequence[ObjectPrompt],
+    count: int,
+    reference: np.ndarray,
+    labels: Mapping[str, Sequence[int]],
+    spacing: tuple[float, float],
+) -> list[ObjectPrompt]:
+    """Add positive points inside the reference mask to every prompt that has fewer than `count` of them.
+
+    reference: label map (slice, y, x); labels: label numbers by structure; spacing: millimetres along (y, x). The new
+    points stand behind the positive ones that are there, see `candidates.spread_points`. A prompt on a slice where the
+    reference lacks the structure stays as it is.
+    """
+    found = []
+    for prompt in prompts:
+        mask = structure_mask(reference[prompt.slice], labels[prompt.structure])
+        positive = prompt.points[prompt.labels == 1]
+        more = spread_points(mask, positive, count - len(positive), spacing) if mask.any() else []
+        points = np.concatenate([positive, np.reshape(more, (-1, 2)), prompt.points[prompt.labels == 0]])
+        point_labels = np.array([1] * (len(positive) + len(more)) + [0] * int((prompt.labels == 0).sum()), np.int32)
+        found.append(replace(prompt, points=points.astype(np.float32), labels=point_labels))
+    return found
+
+
 def present_slices(table: pd.DataFrame, structure: str, depth: int) -> np.ndarray:
     """Return on which slices the reference shows a structure: bool (slice,). table: as in `scheme_prompts`."""
     present = np.zeros(depth, bool)
@@ -220,12 +245,13 @@ class _Choice:
 
     def prompt(self, name: str, index: int) -> ObjectPrompt:
         """Return the prompt of an object on a slice that has one."""
-        named = [name] if self.scheme.origins else []
+        positive = self.candidates.points[name, index] if self.scheme.origins else []
+        negative = self.candidates.negatives.get((name, index), [])
         if self.scheme.negatives == "others":
-            lacking = self.negatives_lacking(name, index)
-            named += [each for each in self.configured if each != name and each not in lacking]
-        points = np.array([self.candidates.points[each, index] for each in named], np.float32).reshape(-1, 2)
-        labels = np.array([each == name for each in named], np.int32)
+            others = [each for each in self.configured if each != name]
+            negative = negative + [point for each in others for point in self.candidates.points.get((each, index), [])]
+        points = np.array([*positive, *negative], np.float32).reshape(-1, 2)
+        labels = np.array([1] * len(positive) + [0] * len(negative), np.int32)
         box = np.array(self.candidates.boxes[name, index], np.float32) if self.scheme.box else None
         return ObjectPrompt(name, index, points, labels, box)
 

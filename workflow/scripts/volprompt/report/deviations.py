@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from volprompt.families import FAMILIES
 from volprompt.report.shards import StudyDesign
-from volprompt.settings.config import Frames, Inference, Noise, Scheme, SliceAt
+from volprompt.settings.config import Frames, Inference
+from volprompt.settings.schemes import Noise, Scheme, SliceAt
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def noise_in_words(noise: Noise) -> str:
 
 def prompts_in_words(scheme: Scheme) -> str:
     """Say in words what a scheme prompts a model with, and on which slices."""
-    prompts = [f"one positive point ({', else '.join(scheme.origins)})"] if scheme.origins else []
+    count = "one positive point" if scheme.points == 1 else f"{scheme.points} positive points, the first"
+    prompts = [f"{count} ({', else '.join(scheme.origins)})"] if scheme.origins else []
     prompts += ["a tight box of the reference"] if scheme.box else []
     prompts += ["the reference mask"] if scheme.mask else []
     if scheme.negatives == "others":

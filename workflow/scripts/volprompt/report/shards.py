@@ -12,7 +12,8 @@ import pandas as pd
 from volprompt.palette import structure_colours
 from volprompt.prompts.available import frame_grid
 from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
-from volprompt.settings.config import Frames, Inference, Scheme, Scores
+from volprompt.settings.config import Frames, Inference, Scores
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import read_volume_table
 from volprompt.volumes.grid import Grid
 

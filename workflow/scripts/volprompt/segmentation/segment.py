@@ -20,7 +20,8 @@ from volprompt.prompts.candidates import read_prompts
 from volprompt.segmentation.runs import Stopwatch, failed_run, package_versions, run_columns
 from volprompt.segmentation.schedule import Schedule
 from volprompt.segmentation.volume_job import JobSettings
-from volprompt.settings.config import Inference, Scheme
+from volprompt.settings.config import Inference
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import read_volume_table
 
 if TYPE_CHECKING:

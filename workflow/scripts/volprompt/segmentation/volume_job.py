@@ -13,10 +13,18 @@ import pandas as pd
 
 from volprompt.logs import logger
 from volprompt.prompts.available import frame_grid
-from volprompt.prompts.schemes import ObjectPrompt, SchemePrompts, present_slices, scheme_prompts, with_masks
+from volprompt.prompts.schemes import (
+    ObjectPrompt,
+    SchemePrompts,
+    present_slices,
+    scheme_prompts,
+    with_masks,
+    with_spread_points,
+)
 from volprompt.segmentation.masks import mask_path, unpack_bits, write_mask
 from volprompt.segmentation.runs import failed_run, peak_memory, run_row
-from volprompt.settings.config import Inference, Scheme
+from volprompt.settings.config import Inference
+from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
 
 if TYPE_CHECKING:
@@ -123,12 +131,20 @@ class VolumeJob:
         return volume, time.perf_counter() - started
 
     def _add_masks(self) -> None:
-        """Give the prompts of schemes with `mask` the reference's masks."""
-        names = [name for name in self.prompts if self.settings.schemes[name].mask]
+        """Give prompts what the reference alone can tell: masks, and points beyond the first one."""
+        schemes = {name: self.settings.schemes[name] for name in self.prompts}
+        names = [name for name, scheme in schemes.items() if scheme.mask or scheme.points > 1]
         reference = read_reference(self.settings.volumes_folder, self.name) if names else None
+        if reference is None:
+            return
+        labels, spacing = self.settings.labels, frame_grid(grid_of_row(self.row)).spacing
         for name in names:
-            assert reference is not None, "a prompt table with masks comes from a reference"
-            self.prompts[name] = with_masks(self.prompts[name], reference, self.settings.labels)
+            if schemes[name].mask:
+                self.prompts[name] = with_masks(self.prompts[name], reference, labels)
+            else:
+                self.prompts[name] = with_spread_points(
+                    self.prompts[name], schemes[name].points, reference, labels, spacing
+                )
 
     def take(self, segmented: Segmented, seconds_read: float) -> None:
         """Keep what the engine made of the volume, and begin its rows of the run table."""

@@ -16,17 +16,15 @@ from volprompt.settings.config import (
     Frames,
     Inference,
     Model,
-    Noise,
     References,
     Report,
-    Scheme,
     Scores,
     Settings,
-    SliceAt,
     Structure,
 )
 from volprompt.settings.documents import Document, DocumentError, Place, dotted, in_words, read_document
 from volprompt.settings.presets import with_preset
+from volprompt.settings.schemes import Noise, Scheme, SliceAt
 from volprompt.settings.section import Section
 from volprompt.settings.sources import Configuration, Sources, with_files
 from volprompt.settings.values import name_fault, same_but_for_case

@@ -15,7 +15,7 @@ from volprompt import METHOD_VERSION
 from volprompt.files import sha256_of
 from volprompt.identity import Identity, changed_files, differences, identity_path, read_identity, signature_of
 from volprompt.remembered import DigestMemory
-from volprompt.settings.config import Scheme
+from volprompt.settings.schemes import Scheme
 from volprompt.study.study import Study
 from volprompt.volumes.images.sources import readable_sha256, signature_of_source
 
@@ -69,7 +69,10 @@ def convert_settings(study: Study, shard: str) -> dict[str, Any]:
 
 def prompts_settings(study: Study, shard: str) -> dict[str, Any]:
     """What a shard's prompt table depends on, beside the converted volumes."""
-    clicks = [[click.volume, click.structure, click.slice, click.x, click.y] for click in study.clicks_of(shard)]
+    clicks = [
+        [click.volume, click.structure, click.slice, click.x, click.y, *([] if click.label is None else [click.label])]
+        for click in study.clicks_of(shard)
+    ]
     return {
         "structures": {name: sorted(labels) for name, labels in study.labels.items()},
         "clicks": clicks,  # in the order of the table: of two clicks at one place the later one counts

@@ -36,13 +36,18 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class Click:
-    """A row of a clicks table; x and y in pixels of the frame, slice counted from 0."""
+    """A row of a clicks table; x and y in pixels of the frame, slice counted from 0.
+
+    label: 1 for a positive click, 0 for a negative one. None in a table without labels, where of several clicks on one
+    structure and slice the last one counts.
+    """
 
     volume: str
     structure: str
     slice: int
     x: float
     y: float
+    label: int | None = None
 
 
 def read_rows(path: str, delimiter: str, required: set[str], optional: set[str], faults: list[str]) -> list[dict]:
@@ -183,7 +188,7 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
     """Read a clicks table: the study's, or that of one `volume`. What is wrong with it is added to `faults`."""
     clicks: list[Click] = []
     required = {"structure", "slice", "x", "y"} | ({"volume"} if volume is None else set())
-    for row in read_rows(path, separator(path, ","), required, {"volume"}, faults):
+    for row in read_rows(path, separator(path, ","), required, {"volume", "label"}, faults):
         place = f"{path} line {row['line']}"
         structure = row["structure"]
         if structure not in settings.structures:
@@ -197,8 +202,12 @@ def read_click_table(path: str, settings: Settings, volume: str | None, faults: 
             continue
         if numbers[0] < 0:
             faults.append(f"{place}: slice is {numbers[0]}; slices are counted from 0")
+        label = row.get("label")
+        if label not in (None, "0", "1"):
+            faults.append(f"{place}: label is '{label}'; expected 1 for a positive click or 0 for a negative one")
+            continue
         if volume in (None, row.get("volume") or volume):
-            clicks.append(Click(volume or row["volume"], structure, *numbers))
+            clicks.append(Click(volume or row["volume"], structure, *numbers, None if label is None else int(label)))
     return clicks
 
 

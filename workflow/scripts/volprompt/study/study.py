@@ -16,8 +16,9 @@ from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.columns import SCORED_TOGETHER, reserved_names
 from volprompt.families import family_of
 from volprompt.remembered import DigestMemory
-from volprompt.settings.config import BATCH_SETTINGS, Experiment, Scheme, Settings
+from volprompt.settings.config import BATCH_SETTINGS, Experiment, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
+from volprompt.settings.schemes import Scheme
 from volprompt.settings.values import path_fault
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
