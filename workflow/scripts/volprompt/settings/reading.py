@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from volprompt.errors import VolpromptError, suggestion
 from volprompt.settings.config import (
+    Corrections,
     Experiment,
     Frames,
     Inference,
@@ -188,7 +189,7 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
     }
     section = sections.get(str(place[0]), Settings) if len(place) > 1 else Settings
     if place[0] == "schemes" and len(place) > 3:
-        inner: dict[str, type[Section]] = {"slice": SliceAt, "noise": Noise}
+        inner: dict[str, type[Section]] = {"slice": SliceAt, "noise": Noise, "corrections": Corrections}
         section = inner.get(str(place[2]), section)
     return list(section.model_fields)
 
