@@ -29,11 +29,12 @@ from skimage import measure
 from volprompt.models import base, engine, sam2_tracking
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
 from volprompt.models.devices import Device
-from volprompt.models.engine import LoadedVolume, segment_volumes
+from volprompt.models.engine import segment_volumes
 from volprompt.models.holes import fill_holes
 from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
+from volprompt.models.segmented import LoadedVolume
 from volprompt.phantom.image import make_phantom
 from volprompt.prompts.candidates import volume_prompts
 from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
@@ -379,7 +380,7 @@ def two_threads() -> Iterator[None]:
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts on several slices, and both directions, are a batch, which rounds otherwise; here each is one alone."""
     monkeypatch.setattr(sam2_tracking, "batches_of_one_form", lambda items, prompt_of: [[item] for item in items])
-    monkeypatch.setattr(sam2_tracking, "_batches_of_steps", lambda steps: [[step] for step in steps])
+    monkeypatch.setattr(sam2_tracking, "batches_of_steps", lambda steps: [[step] for step in steps])
 
 
 @pytest.mark.usefixtures("two_threads", "one_by_one")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from volprompt.models import engine
-from volprompt.models.engine import LoadedVolume, Segmented
+from volprompt.models.segmented import LoadedVolume, Segmented
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
 from volprompt.segmentation.schedule import Schedule

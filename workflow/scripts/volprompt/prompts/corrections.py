@@ -77,11 +77,9 @@ def _deepest_error(
     """
     lacking = _largest_component(reference & ~mask)
     surplus = _largest_component(mask & ~reference)
-    if lacking is None and surplus is None:
-        return None
-    if surplus is None or (lacking is not None and lacking.size >= surplus.size):
+    if lacking is not None and (surplus is None or lacking.size >= surplus.size):
         return _deepest_point(lacking, spacing), POSITIVE
-    return _deepest_point(surplus, spacing), NEGATIVE
+    return None if surplus is None else (_deepest_point(surplus, spacing), NEGATIVE)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
 
 if TYPE_CHECKING:
     from volprompt.models.base import PromptableModel
-    from volprompt.models.engine import LoadedVolume, Segmented
+    from volprompt.models.segmented import LoadedVolume, Segmented
 
 # What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
 MACHINE_FAULTS = ("can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
@@ -104,7 +104,7 @@ class VolumeJob:
 
     def read(self) -> tuple[LoadedVolume, float]:
         """Read and prepare the frames; return them with the seconds that it took."""
-        from volprompt.models.engine import LoadedVolume
+        from volprompt.models.segmented import LoadedVolume
 
         started = time.perf_counter()
         frames = read_frames(self.settings.volumes_folder, self.name)
