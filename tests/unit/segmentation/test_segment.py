@@ -1,5 +1,6 @@
 """The loop over a shard's volumes: which are taken together, what a failure takes with it, what is recorded."""
 
+import dataclasses
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
 from volprompt.segmentation.schedule import Schedule
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
-from volprompt.settings.config import Inference, Scheme
+from volprompt.settings.config import Corrections, Inference, Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
 
@@ -267,3 +268,46 @@ def test_a_mask_scheme_is_given_the_reference(folder: Path, monkeypatch: pytest.
     assert reference is not None
     assert (seen[0] == (reference[2] == 1)).all()
     assert seen[0].sum() == 6
+
+
+CORRECTED = {
+    "plain": Scheme(predictor="video", point="centroid", slice="nearest"),
+    "corrected": Scheme(predictor="video", mask=True, slice="nearest", corrections=Corrections(clicks=2)),
+}
+
+
+def test_corrections_are_given_the_reference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bits, with the true spacing, and with the voxels that no score counts."""
+    seen: list[LoadedVolume] = []
+
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
+        seen.extend(volumes)
+        return [empty_masks(volume) for volume in volumes]
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    made = schedule(folder, CORRECTED)
+    made.settings = dataclasses.replace(made.settings, ignored=[1])
+    run_all(made, folder)
+    run_all(schedule(folder, CORRECTED), folder)
+    run_all(schedule(folder), folder)
+    reference = read_reference(folder / "volumes", "a")
+    assert reference is not None
+    with_ignored, known, without = seen[0].reference, seen[4].reference, seen[8].reference
+    assert without is None
+    assert known is not None
+    assert list(known.masks) == ["femur"]
+    assert (known.masks["femur"] == np.packbits(reference == 1, axis=-1)).all()
+    assert known.spacing == (1, 1, 1)
+    assert known.ignored is None
+    assert with_ignored is not None
+    assert (with_ignored.ignored == known.masks["femur"]).all()
+    assert seen[4].prompts["corrected"][0].mask is not None
+
+
+def test_a_volume_without_reference_cannot_be_corrected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "segment_volumes", lambda model, volumes, *_: [empty_masks(v) for v in volumes])
+    (folder / "volumes" / "b_reference.nii.gz").unlink()
+    runs = {run.name: {row["scheme"]: row for row in run.runs} for run in run_all(schedule(folder, CORRECTED), folder)}
+    assert runs["a"]["corrected"]["status"] == runs["b"]["plain"]["status"] == "ok"
+    assert runs["b"]["corrected"]["status"] == "failed"
+    assert runs["b"]["corrected"]["reason"] == "b: there is no reference to make correction clicks from (corrections)"

@@ -13,14 +13,23 @@ import pandas as pd
 
 from volprompt.errors import VolpromptError
 from volprompt.logs import logger
-from volprompt.prompts.schemes import ObjectPrompt, frame_grid, present_slices, scheme_prompts, with_masks
+from volprompt.prompts.schemes import (
+    MissingPrompt,
+    ObjectPrompt,
+    frame_grid,
+    present_slices,
+    scheme_prompts,
+    with_masks,
+)
 from volprompt.segmentation.masks import mask_path, unpack_bits, write_mask
 from volprompt.segmentation.runs import failed_run, peak_memory, run_row
 from volprompt.settings.config import Inference, Scheme
-from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
+from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, reference_path
+from volprompt.volumes.references import structure_mask
 
 if TYPE_CHECKING:
     from volprompt.models.base import PromptableModel
+    from volprompt.models.rounds import CorrectionReference
     from volprompt.models.segmented import LoadedVolume, Segmented
 
 # What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
@@ -32,7 +41,8 @@ class JobSettings:
     """What is the same for every volume of a job.
 
     volumes_folder: the converted shard; masks_folder: where masks go; labels: label numbers of every configured
-    structure, in order; scored: the structures that are segmented unless a scheme says otherwise.
+    structure, in order; scored: the structures that are segmented unless a scheme says otherwise; ignored: label
+    numbers of voxels that no score counts.
     """
 
     volumes_folder: Path
@@ -42,6 +52,7 @@ class JobSettings:
     labels: Mapping[str, Sequence[int]]
     scored: Sequence[str]
     inference: Inference
+    ignored: Sequence[int] = ()
 
     def objects_of(self, scheme: str) -> Sequence[str]:
         """Names of the structures that a scheme segments."""
@@ -76,6 +87,7 @@ class VolumeJob:
         structures = list(settings.labels)
         for name, scheme in settings.schemes.items():
             try:
+                job.require_reference(scheme)
                 job.prompts[name] = scheme_prompts(scheme, candidates, structures, settings.scored, job.depth, frame)
             except VolpromptError as error:
                 logger.error("FAILED: volume %s, scheme %s: %s", job.name, name, error)
@@ -102,6 +114,11 @@ class VolumeJob:
             if self.settings.schemes[name].predictor == "video"
         )
 
+    def require_reference(self, scheme: Scheme) -> None:
+        """Raise MissingPrompt if a scheme has corrections and the volume no reference to make them from."""
+        if scheme.corrections and not reference_path(self.settings.volumes_folder, self.name).exists():
+            raise MissingPrompt("there is no reference to make correction clicks from (corrections)")
+
     def read(self) -> tuple[LoadedVolume, float]:
         """Read and prepare the frames; return them with the seconds that it took."""
         from volprompt.models.segmented import LoadedVolume
@@ -109,17 +126,43 @@ class VolumeJob:
         started = time.perf_counter()
         frames = read_frames(self.settings.volumes_folder, self.name)
         self.size = frames.shape[1:]
-        self._add_masks()
-        volume = LoadedVolume(self.name, self.settings.model.prepare(frames), self.size, self.prompts)
+        schemes = [self.settings.schemes[name] for name in self.prompts]
+        read = any(scheme.mask or scheme.corrections for scheme in schemes)
+        reference = read_reference(self.settings.volumes_folder, self.name) if read else None
+        self._add_masks(reference)
+        volume = LoadedVolume(
+            self.name,
+            self.settings.model.prepare(frames),
+            self.size,
+            self.prompts,
+            self._correction_reference(reference) if any(scheme.corrections for scheme in schemes) else None,
+        )
         return volume, time.perf_counter() - started
 
-    def _add_masks(self) -> None:
+    def _add_masks(self, reference: np.ndarray | None) -> None:
         """Give the prompts of schemes with `mask` the reference's masks."""
-        names = [name for name in self.prompts if self.settings.schemes[name].mask]
-        reference = read_reference(self.settings.volumes_folder, self.name) if names else None
-        for name in names:
-            assert reference is not None, "a prompt table with masks comes from a reference"
-            self.prompts[name] = with_masks(self.prompts[name], reference, self.settings.labels)
+        for name in self.prompts:
+            if self.settings.schemes[name].mask:
+                assert reference is not None, "a prompt table with masks comes from a reference"
+                self.prompts[name] = with_masks(self.prompts[name], reference, self.settings.labels)
+
+    def _correction_reference(self, reference: np.ndarray | None) -> CorrectionReference:
+        """What the correction clicks of the schemes are made from. reference: label map (slice, y, x)."""
+        from volprompt.models.rounds import CorrectionReference
+
+        assert reference is not None, "schemes with corrections are left out without a reference"
+        ignored = self.settings.ignored
+        prompted = {
+            prompt.structure
+            for name, prompts in self.prompts.items()
+            for prompt in prompts
+            if self.settings.schemes[name].corrections
+        }
+        return CorrectionReference(
+            masks={name: _packed(structure_mask(reference, self.settings.labels[name])) for name in sorted(prompted)},
+            spacing=grid_of_row(self.row).spacing,
+            ignored=_packed(structure_mask(reference, ignored)) if ignored else None,
+        )
 
     def take(self, segmented: Segmented, seconds_read: float) -> None:
         """Keep what the engine made of the volume, and begin its rows of the run table."""
@@ -168,6 +211,11 @@ class VolumeJob:
                 row["seconds"] += seconds_write[row["scheme"]]
                 row["slices_per_second"] = row["slices"] / row["seconds"]
             row.update(peak_memory())
+
+
+def _packed(mask: np.ndarray) -> np.ndarray:
+    """A mask, bool (slice, y, x), as bits, uint8 (slice, y, ceil(x / 8))."""
+    return np.packbits(mask, axis=-1)
 
 
 def is_machine_fault(error: Exception) -> bool:

@@ -31,9 +31,14 @@ def read_frames(folder: str | Path, volume: str) -> np.ndarray:
     return _read_array(Path(folder) / f"{volume}_frames.nii")
 
 
+def reference_path(folder: str | Path, volume: str) -> Path:
+    """Return where the reference label map of a volume lies, if it has one."""
+    return Path(folder) / f"{volume}_reference.nii.gz"
+
+
 def read_reference(folder: str | Path, volume: str) -> np.ndarray | None:
     """Read the reference label map of a volume on the grid of its frames; None if it has none."""
-    path = Path(folder) / f"{volume}_reference.nii.gz"
+    path = reference_path(folder, volume)
     return _read_array(path) if path.exists() else None
 
 
