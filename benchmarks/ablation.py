@@ -155,7 +155,7 @@ def sam_lines(folder: Path, runs: int) -> None:
     )
 
     def slice_by_slice() -> float:
-        with mock.patch("volprompt.models.engine.DECODER_BATCH", 1):
+        with mock.patch("volprompt.models.volume_work.DECODER_BATCH", 1):
             return sum(setting.run().seconds_prompt.values())
 
     line(

@@ -12,8 +12,8 @@ import yaml
 
 from volprompt.models.base import PromptableModel
 from volprompt.models.devices import Device
-from volprompt.models.engine import LoadedVolume
 from volprompt.models.loading import adapter_of, load_model
+from volprompt.models.segmented import LoadedVolume
 from volprompt.phantom.image import make_phantom
 from volprompt.phantom.study import write_phantom
 from volprompt.prompts.candidates import extract_shard, read_prompts

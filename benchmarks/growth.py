@@ -15,9 +15,10 @@ from cases import REPOSITORY
 
 from volprompt.models.base import PromptableModel
 from volprompt.models.devices import Device
-from volprompt.models.engine import LoadedVolume, segment_volumes
+from volprompt.models.engine import segment_volumes
 from volprompt.models.features import SliceFeatures
 from volprompt.models.loading import load_model
+from volprompt.models.segmented import LoadedVolume
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import Scheme
 

@@ -26,6 +26,7 @@ from volprompt.models import engine
 from volprompt.models.base import PromptableModel
 from volprompt.models.devices import choose_device
 from volprompt.models.loading import load_model
+from volprompt.models.segmented import LoadedVolume
 from volprompt.phantom.image import make_phantom
 from volprompt.prompts.candidates import volume_prompts
 from volprompt.prompts.schemes import scheme_prompts
@@ -92,7 +93,7 @@ def segment(
     prompts = {
         name: scheme_prompts(scheme, table, list(STRUCTURES), SCORED, depth).prompts for name, scheme in schemes.items()
     }
-    given = engine.LoadedVolume(volume.name, model.prepare(volume.frames), (size[0], size[1]), prompts)
+    given = LoadedVolume(volume.name, model.prepare(volume.frames), (size[0], size[1]), prompts)
     (segmented,) = engine.segment_volumes(model, [given], schemes, ENCODER_BATCH)
     for name, masks in segmented.masks.items():
         yield name, {structure: unpack_bits(bits, size[1]) for structure, bits in masks.items()}

@@ -23,6 +23,7 @@ rule segment:
         schemes=experiment_schemes,
         labels=LABELS,
         scored=STUDY.scored_structures,
+        ignored=STUDY.ignored,
         inference=STUDY.settings.inference.model_dump(
             mode="json", exclude=BATCH_SETTINGS
         ),

@@ -40,7 +40,7 @@ from volprompt.volumes.convert import convert_shard
 ADAPTER = """
 import torch
 
-from volprompt.models.base import PromptableModel, pack_bits
+from volprompt.models.base import Decoded, PromptableModel, pack_bits
 
 
 class Threshold(torch.nn.Module):
@@ -63,8 +63,9 @@ class ThresholdModel(PromptableModel):
     def encode(self, frames):
         return [torch.from_numpy(frames)[:, None].float()]
 
-    def decode(self, levels, prompts, size, multimask):
-        return levels[0][:, 0] > self.module.level
+    def decode(self, levels, prompts, size, multimask, logits=None):
+        above = levels[0] - self.module.level
+        return Decoded(above[:, 0] > 0, above, torch.full((2, len(prompts)), torch.nan))
 
     def tracker(self, hole_area=0):
         return ThresholdTracker(self.module)

@@ -21,5 +21,6 @@ with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu
         inference={**snakemake.params.inference, **batch_settings(snakemake.config)},
         masks=snakemake.output[0],
         threads=snakemake.threads,
+        ignored=snakemake.params.ignored,
         identity=snakemake.params.identity,
     )

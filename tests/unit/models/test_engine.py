@@ -9,7 +9,9 @@ import torch
 
 from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
 from volprompt.models.features import SliceFeatures, gather
-from volprompt.models.tracked import order_of_need
+from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round
+from volprompt.prompts.corrections import Click
+from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.segmentation.background import StoreBehind, load_ahead
 from volprompt.segmentation.masks import unpack_bits
 
@@ -41,6 +43,33 @@ def test_the_order_in_which_slices_are_needed(
     prompted: list[list[int]], depth: int, at_once: bool, order: list[int]
 ) -> None:
     assert order_of_need(prompted, depth, at_once) == order
+
+
+@pytest.mark.parametrize(
+    ("at_once", "order"),
+    [(False, [0, 3, 4, 2, 4, 1, 0]), (True, [0, 3, 4, 2, 1, 0, 4])],
+)
+def test_the_order_in_which_slices_are_needed_in_a_round(at_once: bool, order: list[int]) -> None:
+    """A click on slice 0 of what was prompted on 3 and 2, and one on slice 3 of what was prompted on 1.
+
+    They set out from 2 and 1, and pass by 0, 2, 3 and 1, 3.
+    """
+    features = SliceFeatures(Encoder(), [], 5, batch_size=1, capacity=9)
+
+    def tracked(*slices: int) -> TrackedObject:
+        points, labels = np.zeros((1, 2), np.float32), np.ones(1, np.int32)
+        prompts = [ObjectPrompt("femur", index, points, labels) for index in slices]
+        return TrackedObject(prompts, features, (4, 4), torch.zeros(0), torch.zeros(0))
+
+    first, second = tracked(3, 2), tracked(1)
+    clicked = [(first, Click(0, 1, 1, 0)), (second, Click(3, 2, 2, 1))]
+    assert order_of_round(clicked, 5, at_once) == order
+    assert first.start == 2
+    assert first.add_click(clicked[0][1]).labels.tolist() == [0]
+    assert first.prompted == [3, 2, 0]
+    assert first.add_click(Click(3, 1, 0, 1)).points.tolist() == [[0, 0], [1, 0]]
+    assert first.prompted == [3, 2, 0]
+    assert first.start == 2
 
 
 def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
@@ -97,6 +126,33 @@ def test_what_is_needed_last_makes_room() -> None:
         assert float(features.use(index)[0].mean()) == index
     assert features._kept == {}
     assert encoder.batches == [[1], [2], [3], [4], [3], [1]]
+
+
+def test_lasting_features_stay_for_uses_that_are_announced_later() -> None:
+    encoder = Encoder()
+    features = SliceFeatures(encoder, [0, 1, 2], 4, batch_size=4, capacity=2, lasting=True)
+    features.require([0, 1, 2])
+    for index in (0, 1, 2):
+        features.use(index)
+    assert not features.pending
+    features.expect([2, 3, 2])
+    assert features.pending == [3]
+    features.make_room([])  # slice 2 is needed next; of those without a known use the first one is left
+    assert sorted(features._kept) == [1, 2]
+    assert features.pending == [3]  # slice 0 may be needed again, but nothing says so
+    features.expect([0])
+    assert features.pending == [3, 0]
+    features.require([3, 0])
+    features.use(2)
+    features.use(2)
+    features.use(3)
+    features.use(0)
+    assert encoder.batches == [[0, 1, 2], [3, 0]]
+    features.expect([1])
+    features.let_go()
+    assert list(features._kept) == [1]
+    features.use(1)
+    assert features._kept == {}
 
 
 def test_gathering_slices_of_two_volumes() -> None:

@@ -7,7 +7,7 @@ predictor in every voxel, while the rounding of a batch of objects is compared o
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,190 +15,52 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
-from sam2.build_sam import build_sam2 as official_sam2
-from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.utils import misc as video_utilities
 from segment_anything import SamPredictor
-from skimage import measure
+from tests.unit.models.official import (
+    BOX,
+    CPU,
+    DEMO,
+    DEPTH,
+    IMAGE_PROMPTS,
+    MEMORY_SETTINGS,
+    POINT,
+    POINTS,
+    SAM2,
+    SIZE,
+    Given,
+    architectures_in,
+    assert_same,
+    best,
+    dice,
+    eight_connected,
+    loaded_sam2,
+    loud_pointers,
+    official_prompt,
+    official_video_predictor,
+    prompt,
+    resized,
+    ring,
+    saved_sam2,
+)
 
-from volprompt.models import base, engine, sam2_tracking
+from volprompt.models import base, engine
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
 from volprompt.models.devices import Device
-from volprompt.models.engine import LoadedVolume, segment_volumes
+from volprompt.models.engine import segment_volumes
 from volprompt.models.holes import fill_holes
 from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
+from volprompt.models.segmented import LoadedVolume
 from volprompt.phantom.image import make_phantom
 from volprompt.prompts.candidates import volume_prompts
 from volprompt.prompts.schemes import ObjectPrompt, scheme_prompts
 from volprompt.segmentation.masks import unpack_bits
 from volprompt.settings.schemes import Scheme
-
-REPOSITORY = Path(__file__).parents[3]
-DEMO = REPOSITORY / "demo"
-SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
-CPU = Device("cpu", "float32", "CPU")
-SIZE = (72, 96)  # not square: a swap of height and width must show
-DEPTH = 12
-# An object's prompt, or its prompts on several slices.
-Given = ObjectPrompt | list[ObjectPrompt]
-
-
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    """Slices of a synthetic knee, uint8 (slice, y, x)."""
-    phantom = make_phantom(7, shape=(DEPTH, SIZE[1], SIZE[0]), spacing=(5.0, 1.46, 1.9), contrast="random")
-    image = phantom.image / phantom.image.max() * 255
-    return np.stack([image[index, ::-1, ::-1].T for index in range(DEPTH)]).astype(np.uint8)
-
-
-def answering(module: torch.nn.Module, seed: int, memory: float = 1.0) -> torch.nn.Module:
-    """Make a randomly initialised model answer prompts with masks that differ; `memory` scales what it remembers."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "hypernetworks" in name or "iou" in name or "pos_embed" in name or "_embed" in name:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-            if "mem" in name:
-                parameter.mul_(memory)
-            if name.endswith("gamma") and memory > 1:
-                parameter.fill_(1)
-        score = getattr(module, "sam_mask_decoder", module)
-        if hasattr(score, "pred_obj_score_head"):
-            score.pred_obj_score_head.layers[-1].bias.fill_(3.0)
-    return module
-
-
-@pytest.fixture(scope="module")
-def sam_predictor() -> SamPredictor:
-    """The package's own predictor, on weights that have relative positions worth their name."""
-    torch.manual_seed(1)
-    module = answering(SamModel.build(str(SAM)), 1)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "rel_pos" in name:
-                parameter.normal_(std=0.5)
-    return SamPredictor(module)
-
-
-@pytest.fixture(scope="module")
-def sam(sam_predictor: SamPredictor, tmp_path_factory: pytest.TempPathFactory) -> SamModel:
-    path = tmp_path_factory.mktemp("checkpoints") / "sam.pth"
-    torch.save(sam_predictor.model.state_dict(), path)
-    model = load_model({"family": "sam", "architecture": str(SAM)}, str(path), CPU)
-    assert isinstance(model, SamModel)
-    return model
-
-
-def saved_sam2(path: Path, memory: float) -> Path:
-    torch.manual_seed(2)
-    module = answering(Sam2Model.build(str(SAM2)), 2, memory)
-    torch.save({"model": module.state_dict()}, path)
-    return path
-
-
-def loaded_sam2(checkpoint: Path, precision: str = "float32", architecture: Path = SAM2) -> Sam2Model:
-    settings = {"family": "sam2", "architecture": str(architecture)}
-    model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
-    assert isinstance(model, Sam2Model)
-    return model
-
-
-@pytest.fixture(scope="module")
-def sam2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved_sam2(tmp_path_factory.mktemp("checkpoints") / "sam2.pt", memory=3)
-
-
-@pytest.fixture(scope="module")
-def sam2(sam2_checkpoint: Path) -> Sam2Model:
-    return loaded_sam2(sam2_checkpoint)
-
-
-@contextmanager
-def architectures_in(folder: Path) -> Iterator[None]:
-    """Let the package's build functions find architectures in a folder."""
-    before = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(folder), version_base="1.2"):
-        yield
-    GlobalHydra.instance().hydra = before
-
-
-@pytest.fixture(scope="module")
-def official() -> Iterator[None]:
-    """The package's build functions find the small architecture."""
-    with architectures_in(SAM2.parent):
-        yield
-
-
-@pytest.fixture(scope="module")
-def image_predictor(official: None, sam2_checkpoint: Path) -> SAM2ImagePredictor:
-    predictor = SAM2ImagePredictor(official_sam2(SAM2.stem, str(sam2_checkpoint), device="cpu"))
-    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the class assumes 1024 pixels; these are for 128
-    return predictor
-
-
-@pytest.fixture(scope="module")
-def video_predictor(official: None, sam2_checkpoint: Path) -> SAM2VideoPredictor:
-    return official_video_predictor(SAM2.stem, sam2_checkpoint)
-
-
-def official_video_predictor(architecture: str, checkpoint: Path, **settings: Any) -> SAM2VideoPredictor:
-    """The package's predictor. It keeps the features of one frame; here those of all, which every object, direction
-    and test would have it encode again."""
-    predictor = build_sam2_video_predictor(architecture, str(checkpoint), device="cpu", **settings)
-    predictor.fill_hole_area = 0  # the package fills holes only where its CUDA extension is built
-    encode, encoded = predictor.forward_image, {}
-
-    def remembered(frame: torch.Tensor) -> Any:
-        key = torch.get_num_threads(), frame.numpy().tobytes()  # with other threads features are rounded otherwise
-        if key not in encoded:
-            encoded[key] = encode(frame)
-        return encoded[key]
-
-    predictor.forward_image = remembered
-    return predictor
-
-
-def prompt(
-    structure: str,
-    index: int,
-    points: list[tuple[float, float]],
-    labels: list[int],
-    box: list[float] | None = None,
-    mask: np.ndarray | None = None,
-) -> ObjectPrompt:
-    return ObjectPrompt(
-        structure,
-        index,
-        np.array(points, dtype=np.float32).reshape(-1, 2),
-        np.array(labels, dtype=np.int32),
-        None if box is None else np.array(box, dtype=np.float32),
-        mask,
-    )
-
-
-def ring(centre: tuple[int, int], outer: float, inner: float) -> np.ndarray:
-    """A mask with a hole, bool (y, x)."""
-    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    distance = np.hypot(y - centre[0], x - centre[1])
-    return (distance <= outer) & (distance >= inner)
-
-
-POINT = [prompt("femur", 5, [(40.25, 20.5)], [1]), prompt("tibia", 5, [(52.0, 55.75)], [1])]
-POINTS = [
-    prompt("femur", 5, [(40.25, 20.5), (52.0, 55.75), (12.0, 30.0)], [1, 0, 0]),
-    prompt("tibia", 5, [(52.0, 55.75), (40.25, 20.5), (12.0, 30.0)], [1, 0, 0]),
-]
-BOX = [prompt("femur", 5, [], [], [22, 3, 61, 33]), prompt("tibia", 5, [], [], [30, 40, 70, 71])]
-BOX_AND_POINT = [prompt("femur", 5, [(40.25, 20.5)], [1], [22, 3, 61, 33])]
-IMAGE_PROMPTS = {"point": POINT, "points": POINTS, "box": BOX, "box and point": BOX_AND_POINT}
 
 
 def masks_of(
@@ -247,24 +109,6 @@ def tracked(
     return masks_of(model, frames, prompts, "video", reset=reset, batch_size=batch_size, **settings)
 
 
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * (first & second).sum() / (first.sum() + second.sum())
-
-
-def assert_same(ours: np.ndarray, official: np.ndarray) -> None:
-    assert 0.005 < official.mean() < 0.995, "the oracle's mask is trivial; the comparison would prove nothing"
-    assert dice(ours, official) >= 0.999
-
-
-def best(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    return masks[np.argmax(scores)].astype(bool)
-
-
-def official_prompt(given: ObjectPrompt) -> dict:
-    points = {"point_coords": given.points, "point_labels": given.labels} if len(given.points) else {}
-    return {**points, "box": given.box}
-
-
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("kind", IMAGE_PROMPTS)
 def test_sam_equals_sam_predictor(
@@ -300,11 +144,6 @@ def test_prompts_of_many_slices_come_back_with_their_own_masks(sam2: Sam2Model, 
         (alone,) = decoded(sam2, frames, [given], batch_size=1)
         assert_same(masks[given.structure][given.slice], alone)
     assert not masks["femur"][[0, 1, 3, 4, 6, 7, 8, 10, 11]].any()
-
-
-def resized(model: Sam2Model, frames: np.ndarray) -> torch.Tensor:
-    """Frames as the model's encoder is given them (n, 3, y, x)."""
-    return model.normalize(model.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
 
 
 def official_tracks(
@@ -366,22 +205,6 @@ VIDEO_PROMPTS = OrderedDict(
 )
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    """With one, torch resizes three masks (the package) and one (ours) by kernels that round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prompts on several slices, and both directions, are a batch, which rounds otherwise; here each is one alone."""
-    monkeypatch.setattr(sam2_tracking, "batches_of_one_form", lambda items, prompt_of: [[item] for item in items])
-    monkeypatch.setattr(sam2_tracking, "_batches_of_steps", lambda steps: [[step] for step in steps])
-
-
 @pytest.mark.usefixtures("two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", VIDEO_PROMPTS)
@@ -394,34 +217,6 @@ def test_tracking_equals_video_predictor(
         official = official_mask(video_predictor, images, given, reset)
         assert_same(ours, official)
         assert (ours == official).all()
-
-
-# Settings of memory that the published configurations do not have, or not all of them.
-MEMORY_SETTINGS: dict[str, dict[str, Any]] = {
-    "at most two prompted slices in attention": {"max_cond_frames_in_attn": 2},
-    "at most three prompted slices in attention": {"max_cond_frames_in_attn": 3},
-    "every second slice": {"memory_temporal_stride_for_eval": 2},
-    "pointers of the future, with sign": {"only_obj_ptrs_in_the_past_for_eval": False},
-    "pointers of the future, without sign": {
-        "only_obj_ptrs_in_the_past_for_eval": False,
-        "use_signed_tpos_enc_to_obj_ptrs": False,
-    },
-    "masks through the decoder": {"use_mask_input_as_output_without_sam": False},
-}
-
-
-@contextmanager
-def loud_pointers(*modules: torch.nn.Module) -> Iterator[None]:
-    """Models in which masks depend on object pointers: among so many tokens of masks they have to be large."""
-    weights = [module.get_parameter("obj_ptr_proj.layers.2.weight") for module in modules]
-    before = [weight.detach().clone() for weight in weights]
-    with torch.no_grad():
-        for weight in weights:
-            weight.mul_(1000)
-    yield
-    with torch.no_grad():
-        for weight, value in zip(weights, before, strict=True):
-            weight.copy_(value)
 
 
 @pytest.mark.usefixtures("two_threads", "one_by_one")
@@ -439,17 +234,6 @@ def test_tracking_follows_the_settings_of_memory(
             for given, ours in zip([point, mask], found, strict=True):
                 assert (ours == official_mask(video_predictor, resized(sam2, frames), given, reset=False)).all()
     assert any((ours != before).any() for ours, before in zip(found, default, strict=True)), "the setting has no effect"
-
-
-def eight_connected(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the package's CUDA extension gives, by its documentation: labels, and at each pixel its region's area."""
-    labels = np.zeros(masks.shape, np.int32)
-    areas = np.zeros(masks.shape, np.int32)
-    for number, mask in enumerate(masks[:, 0].numpy()):
-        labels[number, 0] = measure.label(mask, connectivity=2)
-        for region in measure.regionprops(labels[number, 0]):
-            areas[number, 0][labels[number, 0] == region.label] = region.area
-    return torch.from_numpy(labels), torch.from_numpy(areas)
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from volprompt.models import engine
-from volprompt.models.engine import LoadedVolume, Segmented
+from volprompt.models.segmented import LoadedVolume, Segmented
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
 from volprompt.segmentation.schedule import Schedule
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 from volprompt.settings.config import Inference
-from volprompt.settings.schemes import Scheme
+from volprompt.settings.schemes import Corrections, Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
 
@@ -311,3 +311,37 @@ def test_what_became_of_each_object(folder: Path, monkeypatch: pytest.MonkeyPatc
     for path in (folder / "masks").glob("*/*.nii.gz"):
         files[path.parent.name].add(path.name.split("label-")[1].split("_")[0])
     assert files == {"own": {"femur", "meniscus", "patella"}, "middle": {"femur", "patella"}, "patella": {"patella"}}
+
+
+CORRECTED = {
+    "plain": Scheme(predictor="video", point="centroid", slice="nearest"),
+    "corrected": Scheme(predictor="video", mask=True, slice="nearest", corrections=Corrections(clicks=2)),
+}
+
+
+def test_corrections_are_given_the_reference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bits, with the true spacing, and with the voxels that no score counts."""
+    seen: list[LoadedVolume] = []
+
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
+        seen.extend(volumes)
+        return [empty_masks(volume) for volume in volumes]
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    made = schedule(folder, CORRECTED)
+    made.settings = replace(made.settings, ignored=[1])
+    run_all(made, folder)
+    run_all(schedule(folder, CORRECTED), folder)
+    run_all(schedule(folder), folder)
+    reference = read_reference(folder / "volumes", "a")
+    assert reference is not None
+    with_ignored, known, without = seen[0].reference, seen[4].reference, seen[8].reference
+    assert without is None
+    assert known is not None
+    assert list(known.masks) == ["femur"]
+    assert (known.masks["femur"] == np.packbits(reference == 1, axis=-1)).all()
+    assert known.spacing == (1, 1, 1)
+    assert known.ignored is None
+    assert with_ignored is not None
+    assert (with_ignored.ignored == known.masks["femur"]).all()
+    assert seen[4].prompts["corrected"][0].mask is not None

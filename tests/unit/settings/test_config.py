@@ -144,6 +144,8 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("schemes.seen", {"predictor": "image", "mask": True}, "schemes.seen", "mask belongs to video schemes"),
         ("schemes.point.noise", {"points_mm": -1}, "schemes.point.noise.points_mm", "found -1"),
         ("schemes.point.noise", {"boxes_mm": 3}, "schemes.point", "noise moves nothing"),
+        ("schemes.point.corrections", {"clicks": 0}, "schemes.point.corrections.clicks", "found 0"),
+        ("schemes.point.corrections", {"click": 3}, "schemes.point.corrections.click", "did you mean 'clicks'"),
         ("schemes.point.noise", {"points_mm": 3, "repetitions": 0}, "schemes.point.noise.repetitions", "found 0"),
         ("schemes.point_video.slice", [], "schemes.point_video.slice", "at least 1"),
         ("schemes.point_video.slice", ["middle", {"fraction": 2}], "schemes.point_video.slice.1.fraction", "found 2"),

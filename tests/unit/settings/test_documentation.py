@@ -22,6 +22,7 @@ SECTIONS = {
     "`structures`": "Structure",
     "`schemes`": "Scheme",
     "Noise": "Noise",
+    "Corrections": "Corrections",
     "`models`": "Model",
     "`experiments`": "Experiment",
     "`inference`": "Inference",

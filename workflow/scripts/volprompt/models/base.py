@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,7 @@ from volprompt.errors import VolpromptError
 from volprompt.models.devices import Device
 from volprompt.models.features import SliceFeatures
 from volprompt.models.tracked import TrackedObject
+from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
 
 # Prompts, or objects, that go through a model together at most.
@@ -31,8 +33,22 @@ class ArchitectureError(VolpromptError):
     """An architecture that cannot be built."""
 
 
+@dataclass
+class Decoded:
+    """What a model makes of prompts without memory.
+
+    masks: bool (n, y, x), on the grid of the frames.
+    logits: mask logits of the decoder's size, float32 (n, 1, height, width), as `decode` takes them for another round.
+    confidence: float32 (2, n), predicted IoU and object score logit; NaN where a model has none.
+    """
+
+    masks: torch.Tensor
+    logits: torch.Tensor
+    confidence: torch.Tensor
+
+
 class Tracker(Protocol):
-    """Carries objects through their volumes with a model's memory."""
+    """Carries objects through their volumes with a model's memory, in one round or in several."""
 
     def track(
         self, objects: Sequence[TrackedObject], reset_between_directions: bool
@@ -42,6 +58,14 @@ class Tracker(Protocol):
         Yields, before each step, the features and slices that the step will use, once for each use; the caller sees to
         it that these slices are encoded. With `reset_between_directions` the reverse pass sees nothing of the forward
         pass but the prompted slices. Slices are used in the order of `order_of_need`.
+        """
+        ...
+
+    def correct(self, clicks: Mapping[TrackedObject, Click]) -> Iterator[list[tuple[SliceFeatures, int]]]:
+        """Add a click to the prompts of each of these objects, and fill their masks once more.
+
+        They are some of the objects that were tracked before, with `TrackedObject.clicks` above 0; the others keep
+        their masks. Yields like `track`; slices are used in the order of `order_of_round`.
         """
         ...
 
@@ -89,12 +113,20 @@ class PromptableModel(ABC):
 
     @abstractmethod
     def decode(
-        self, levels: Sequence[torch.Tensor], prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
-    ) -> torch.Tensor:
-        """Decode prompts of one form (see `batches_of_one_form`) without memory: masks, bool (n, y, x).
+        self,
+        levels: Sequence[torch.Tensor],
+        prompts: Sequence[ObjectPrompt],
+        size: tuple[int, int],
+        multimask: bool,
+        logits: torch.Tensor | None = None,
+    ) -> Decoded:
+        """Decode prompts of one form (see `batches_of_one_form`) without memory.
 
-        levels: features of each prompt's slice, (n, channels, height, width); size: height and width of a frame;
+        levels: features of each prompt's slice, (n, channels, height, width).
+        prompts: n of them.
+        size: height and width of a frame.
         multimask: best of three masks by predicted IoU instead of the single mask.
+        logits: those of an earlier decoding of the same slices and objects, which become a prompt.
         """
 
     def encode_for_video(self, frames: np.ndarray) -> list[torch.Tensor]:

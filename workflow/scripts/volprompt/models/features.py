@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -14,6 +15,7 @@ class SliceFeatures:
     A slice is encoded with those that follow it in `order` when it is first required, and forgotten after as many uses
     as `order` names it: a prompt that travels away from its slice leaves nothing behind. Where objects set out from
     slices far apart, those between wait for the second one; beyond `capacity` they are forgotten and encoded again.
+    Features that are `lasting` stay after their uses, since more can be announced with `expect`.
     """
 
     def __init__(
@@ -23,22 +25,39 @@ class SliceFeatures:
         depth: int,
         batch_size: int,
         capacity: int,
+        lasting: bool = False,
     ) -> None:
         """encode: slices to feature levels (n, channels, height, width); capacity: slices that `make_room` leaves."""
         self.depth = depth
         self._encode = encode
         self._batch_size = batch_size
         self._capacity = capacity
+        self._lasting = lasting
         self._turns: dict[int, list[int]] = {}  # when each slice will be used
-        for turn, index in enumerate(order):
-            self._turns.setdefault(index, []).append(turn)
-        self._pending = list(self._turns)  # first needed, first encoded
+        self._announced = 0
+        self._pending: list[int] = []  # first needed, first encoded
         self._kept: dict[int, list[torch.Tensor]] = {}
+        self.expect(order)
 
     @property
     def pending(self) -> list[int]:
         """Slices that are not yet encoded, the next one first."""
         return self._pending
+
+    def expect(self, order: Iterable[int]) -> None:
+        """Announce further uses, after those that are already known."""
+        order = list(order)
+        for turn, index in enumerate(order, self._announced):
+            self._turns.setdefault(index, []).append(turn)
+        self._announced += len(order)
+        there = {*self._kept, *self._pending}
+        self._pending += [index for index in dict.fromkeys(order) if index not in there]
+
+    def let_go(self) -> None:
+        """Forget slices that have no known use: no further ones will be announced."""
+        self._lasting = False
+        for index in [index for index in self._kept if not self._turns[index]]:
+            del self._kept[index]
 
     def require(self, slices: Iterable[int]) -> None:
         """Encode these slices unless they are there, and with each what fills its batch."""
@@ -63,7 +82,7 @@ class SliceFeatures:
     def _take(self, index: int, turns: slice) -> list[torch.Tensor]:
         levels = self._kept[index]
         del self._turns[index][turns]
-        if not self._turns[index]:
+        if not self._turns[index] and not self._lasting:
             del self._kept[index]
         return levels
 
@@ -78,10 +97,11 @@ class SliceFeatures:
         forgotten = by_need[: max(0, len(self._kept) - self._capacity)]
         for index in forgotten:
             del self._kept[index]
-        self._pending = sorted([*self._pending, *forgotten], key=self._next_turn)
+        needed_again = [index for index in forgotten if self._turns[index]]
+        self._pending = sorted([*self._pending, *needed_again], key=self._next_turn)
 
-    def _next_turn(self, index: int) -> int:
-        return self._turns[index][0]
+    def _next_turn(self, index: int) -> float:
+        return self._turns[index][0] if self._turns[index] else math.inf
 
 
 def gather(wanted: Sequence[tuple[SliceFeatures, int]]) -> list[torch.Tensor]:

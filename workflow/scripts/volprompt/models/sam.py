@@ -13,7 +13,7 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torchvision.transforms.functional import resize
 
-from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
 from volprompt.models.sam_attention import fuse_attention
 from volprompt.prompts.schemes import ObjectPrompt
@@ -52,9 +52,14 @@ class SamModel(PromptableModel):
         return [self.module.image_encoder(self.module.preprocess(colour))]
 
     def decode(
-        self, levels: Sequence[torch.Tensor], prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
-    ) -> torch.Tensor:
-        """Prompts of any slices are one batch."""
+        self,
+        levels: Sequence[torch.Tensor],
+        prompts: Sequence[ObjectPrompt],
+        size: tuple[int, int],
+        multimask: bool,
+        logits: torch.Tensor | None = None,
+    ) -> Decoded:
+        """Prompts of any slices are one batch. SAM 1 has no object score."""
         points, boxes = None, None
         if len(prompts[0].points):
             coords = self.transform.apply_coords(np.stack([prompt.points for prompt in prompts]), size)
@@ -62,13 +67,15 @@ class SamModel(PromptableModel):
             points = self._tensor(coords), torch.as_tensor(labels, device=self.device)
         if prompts[0].box is not None:
             boxes = self._tensor(self.transform.apply_boxes(np.array([prompt.box for prompt in prompts]), size))
-        sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=None)
+        sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
         low_res, iou = decode_each(self.module, levels[0], sparse, dense)
         kept = slice(1, None) if multimask else slice(0, 1)
         low_res, iou = low_res[:, kept], iou[:, kept]
-        best = low_res[torch.arange(len(prompts)), iou.argmax(dim=1)][:, None]
+        iou, best = iou.float().max(dim=1)
+        low_res = low_res[torch.arange(len(prompts), device=best.device), best][:, None].float()
         input_size = self.transform.get_preprocess_shape(*size, self.transform.target_length)
-        return self.module.postprocess_masks(best.float(), input_size, size)[:, 0] > self.module.mask_threshold
+        masks = self.module.postprocess_masks(low_res, input_size, size)[:, 0] > self.module.mask_threshold
+        return Decoded(masks, low_res, torch.stack([iou, torch.full_like(iou, torch.nan)]))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=self.device)

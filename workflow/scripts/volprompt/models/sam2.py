@@ -13,9 +13,9 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Normalize, Resize
 
-from volprompt.models.base import PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
-from volprompt.models.sam2_inputs import point_inputs
+from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
 from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
 from volprompt.prompts.schemes import ObjectPrompt
 
@@ -80,17 +80,22 @@ class Sam2Model(PromptableModel):
         return levels[-self.module.num_feature_levels :]
 
     def decode(
-        self, levels: Sequence[torch.Tensor], prompts: Sequence[ObjectPrompt], size: tuple[int, int], multimask: bool
-    ) -> torch.Tensor:
+        self,
+        levels: Sequence[torch.Tensor],
+        prompts: Sequence[ObjectPrompt],
+        size: tuple[int, int],
+        multimask: bool,
+        logits: torch.Tensor | None = None,
+    ) -> Decoded:
         """Prompts of any slices are one batch."""
         *fine, coarse = levels
         if self.module.directly_add_no_mem_embed:
             coarse = coarse + self.module.no_mem_embed.reshape(1, -1, 1, 1)
         inputs = point_inputs(prompts, size, self.module.image_size, self.device)
         sparse, dense = self.module.sam_prompt_encoder(
-            points=(inputs["point_coords"], inputs["point_labels"]), boxes=None, masks=None
+            points=(inputs["point_coords"], inputs["point_labels"]), boxes=None, masks=logits
         )
-        low_res, _, _, _ = self.module.sam_mask_decoder(
+        low_res, iou, _, presence = self.module.sam_mask_decoder(
             image_embeddings=coarse,
             image_pe=self.module.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
@@ -99,7 +104,10 @@ class Sam2Model(PromptableModel):
             repeat_image=False,
             high_res_features=fine,
         )
-        return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)[:, 0] > 0
+        low_res = low_res.float()
+        masks = functional.interpolate(low_res, size, mode="bilinear", align_corners=False)[:, 0] > 0
+        confidence = torch.stack([iou[:, 0].float(), presence[:, 0].float()])
+        return Decoded(masks, low_res.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), confidence)
 
     def tracker(self, hole_area: int = 0) -> Sam2Tracker:
         """A tracker for some volumes."""

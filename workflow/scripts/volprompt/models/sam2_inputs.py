@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from volprompt.prompts.schemes import ObjectPrompt
 
+# Logits of masks that are decoded once more are cut off here, as both of the package's predictors do.
+LARGEST_LOGIT = 32.0
+
 
 def point_inputs(
     prompts: Sequence[ObjectPrompt], size: tuple[int, int], image_size: int, device: torch.device
@@ -37,3 +40,12 @@ def mask_inputs(prompts: Sequence[ObjectPrompt], image_size: int, device: torch.
     if masks.shape[-2:] != size:
         masks = functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
     return (masks >= 0.5).float()
+
+
+def as_mask_input(logits: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """Mask logits of an earlier decoding, each float32 (1, y, x), as the package hands them on: (n, 1, y, x), clamped.
+
+    Either all or none of them are there; None for none.
+    """
+    known = [each for each in logits if each is not None]
+    return torch.stack(known).clamp(-LARGEST_LOGIT, LARGEST_LOGIT) if known else None

@@ -6,77 +6,56 @@ attends to the prompted ones, to the slices before it in the direction of travel
 forward pass begins at the first prompted slice, and passes by the others. The reverse pass follows from there in the
 same state, so that its first slices also see memories of the forward pass.
 
-At one distance from their first prompted slices, objects with one prompted slice have the same number of memories,
-wherever those slices are. That is what makes them a batch; near the ends of volumes of different depth, and behind
-further prompted slices, it falls apart into smaller ones.
+A correction click is added to the prompts of its slice. The slice is segmented again with all of them, with memory as
+in the direction in which it was last tracked, and with the mask logits that it had; its new mask enters memory in
+binary form, as that of a prompted slice. Then both passes follow once more. The package does the same if it is set so
+(`add_all_frames_to_correct_as_cond`, and `clear_old_points=False` and `start_frame_idx` in its calls).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from sam2.modeling.sam.transformer import RoPEAttention
-from sam2.modeling.sam2_utils import get_1d_sine_pe, select_closest_cond_frames
 from torch.nn import functional
 
 from volprompt.models.base import ArchitectureError, batches_of_one_form, in_batches, pack_bits
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.holes import fill_holes
-from volprompt.models.sam2_inputs import mask_inputs, point_inputs
+from volprompt.models.sam2_bank import MemoryBank, Row, Step, batches_of_steps, plan_step
+from volprompt.models.sam2_inputs import as_mask_input, mask_inputs, point_inputs
 from volprompt.models.tracked import TrackedObject
+from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
 
 
-class _Row:
-    """A place in the batch: an object on its way, and where in the memory bank its earlier slices are."""
+class _Rows(NamedTuple):
+    """An object's rows in the memory bank: one for both directions, or one for each."""
 
-    def __init__(self, number: int, tracked: TrackedObject, places: int) -> None:
-        """places: for slices that are not prompted; the first ones in the bank belong to the prompted slices."""
-        self.number = number
-        self.tracked = tracked
-        self.prompted = {prompt.slice: place for place, prompt in enumerate(tracked.prompts)}
-        self.start = min(self.prompted)
-        self.places: dict[int, int] = {}
-        self.free = list(range(len(self.prompted), len(self.prompted) + places))
-        self.passed: set[int] = set()
-
-    def remember(self, index: int) -> int:
-        """A free place for the memory of a slice."""
-        self.places[index] = self.free.pop()
-        self.passed.add(index)
-        return self.places[index]
-
-    def forget(self, index: int) -> None:
-        """Give back the place of a slice that no later one reads."""
-        if index in self.places:
-            self.free.append(self.places.pop(index))
-
-    def forget_beyond(self, last: int) -> None:
-        """Give back the places of all slices after `last`."""
-        for index in [index for index in self.places if index > last]:
-            self.forget(index)
+    forward: Row
+    reverse: Row
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A row's next slice, and what it recalls there.
+class _Decoded(NamedTuple):
+    """What the heads make of some slices.
 
-    spatial: (temporal position, place in the bank) of each spatial memory; pointers: (distance, slice) of each object
-    pointer, in slices.
+    low_res: mask logits of the decoder's size, float32 (n, 1, y, x); high_res: those of the size of the model's image;
+    iou: predicted IoU (n, 1); pointer: object pointer (n, channel); presence: object score logit (n, 1).
     """
 
-    row: _Row
-    index: int
-    spatial: list[tuple[int, int]]
-    pointers: list[tuple[int, int]]
+    low_res: torch.Tensor
+    high_res: torch.Tensor
+    iou: torch.Tensor
+    pointer: torch.Tensor
+    presence: torch.Tensor
 
-    @property
-    def form(self) -> tuple[tuple[int, ...], int]:
-        """Steps of one form can be one batch."""
-        return tuple(position for position, _ in self.spatial), len(self.pointers)
+    @classmethod
+    def of(cls, outputs: Sequence[torch.Tensor]) -> _Decoded:
+        """outputs: of the package's `_forward_sam_heads` or `_use_mask_as_output`."""
+        _, _, iou, low_res, high_res, pointer, presence = outputs
+        return cls(low_res, high_res, iou, pointer, presence)
 
 
 class Sam2Tracker:
@@ -93,30 +72,59 @@ class Sam2Tracker:
         self.hole_area = hole_area
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
-        # Of a row, beside the prompted slices': what the reverse pass still reads, the last ones, a new one
-        self.places = 2 * self.reach + 1
-        self.memory = torch.empty(0)
-        self.memory_positions = torch.empty(0)
-        self.pointers = torch.empty(0)
+        self.reset_between_directions = False
+        self.rows: dict[TrackedObject, _Rows] = {}
+        self.bank: MemoryBank
 
     def track(
         self, objects: Sequence[TrackedObject], reset_between_directions: bool
     ) -> Iterator[list[tuple[SliceFeatures, int]]]:
         """See `Tracker.track`; with `reset_between_directions` both directions move at once."""
-        passes = 2 if reset_between_directions else 1
-        rows = [_Row(number, each, self.places) for number, each in enumerate(list(objects) * passes)]
+        self.reset_between_directions = reset_between_directions
+        self._give_rows(objects)
         yield [(each.features, prompt.slice) for each in objects for prompt in each.prompts]
-        self._segment_prompted(objects, rows)
-        if reset_between_directions:
-            half = len(objects)
-            yield from self._travel([(row, row.number >= half) for row in rows], reset=True)
-        else:
-            yield from self._travel([(row, False) for row in rows], reset=False)
-            for row in rows:
-                row.forget_beyond(row.start + self.reach)
-            yield from self._travel([(row, True) for row in rows], reset=False)
+        self._segment_prompted(objects)
+        yield from self._propagate(objects)
 
-    def _travel(self, rows: Sequence[tuple[_Row, bool]], reset: bool) -> Iterator[list[tuple[SliceFeatures, int]]]:
+    def correct(self, clicks: Mapping[TrackedObject, Click]) -> Iterator[list[tuple[SliceFeatures, int]]]:
+        """See `Tracker.correct`."""
+        yield [(each.features, click.slice) for each, click in clicks.items()]
+        for batch in _batches_of_clicks([self._plan_click(each, click) for each, click in clicks.items()]):
+            self._segment_clicked(batch)
+        yield from self._propagate(list(clicks))
+
+    def _give_rows(self, objects: Sequence[TrackedObject]) -> None:
+        """Give each object its row, or its two rows, and each row its places in the memory bank."""
+        passes = 2 if self.reset_between_directions else 1
+        rows: list[Row] = []
+        places = 0
+        for number, each in enumerate(list(objects) * passes):
+            # When a click comes, the package remembers the reverse pass, and the forward pass unless it is reset.
+            lasting = bool(each.clicks) and (passes == 1 or number >= len(objects))
+            # Of a slice on the way: what the reverse pass still reads, the last ones, a new one
+            size = each.features.depth if lasting else len(each.prompts) + each.clicks + 2 * self.reach + 1
+            rows.append(Row(number, each, range(places, places + size), lasting))
+            places += size
+        # With one pass, the last rows are the first ones.
+        pairs = zip(objects, rows, rows[-len(objects) :], strict=False)
+        self.rows = {each: _Rows(forward, reverse) for each, forward, reverse in pairs}
+        self.bank = MemoryBank(self.module, len(rows), places, max(each.features.depth for each in objects))
+
+    def _propagate(self, objects: Sequence[TrackedObject]) -> Iterator[list[tuple[SliceFeatures, int]]]:
+        """Carry objects forwards and in reverse from the slices that they set out from."""
+        forwards = [self.rows[each].forward for each in objects]
+        reverse = [self.rows[each].reverse for each in objects]
+        if self.reset_between_directions:
+            for row in [*forwards, *reverse]:
+                row.forget_the_way()
+            yield from self._travel([*((row, False) for row in forwards), *((row, True) for row in reverse)])
+            return
+        yield from self._travel([(row, False) for row in forwards])
+        for row in forwards:
+            row.forget_beyond(row.start + self.reach)
+        yield from self._travel([(row, True) for row in reverse])
+
+    def _travel(self, rows: Sequence[tuple[Row, bool]]) -> Iterator[list[tuple[SliceFeatures, int]]]:
         """Rows, each forwards or in reverse (True), slice by slice away from where they were prompted."""
         distance = 0
         while True:
@@ -127,65 +135,28 @@ class Sam2Tracker:
                 return
             moving = [each for each in inside if each[1] not in each[0].prompted]
             yield [(row.tracked.features, index) for row, index, _ in moving]
-            steps = [self._plan_step(row, index, reverse) for row, index, reverse in moving]
-            for batch in _batches_of_steps(steps):
+            steps = [plan_step(self.module, row, index, reverse) for row, index, reverse in moving]
+            for batch in batches_of_steps(steps):
                 self._advance(batch)
             for row, index, reverse in inside:
                 passed = index + self.reach if reverse else index - self.reach
                 # The reverse pass reads the forward pass's memories of the slices behind the start.
-                if reset or reverse or passed > row.start + self.reach:
+                if self.reset_between_directions or reverse or passed > row.start + self.reach:
                     row.forget(passed)
 
-    def _plan_step(self, row: _Row, index: int, reverse: bool) -> _Step:
-        """What the package's `_prepare_memory_conditioned_features` reads, by its rules and in its order."""
-        module, sign = self.module, -1 if reverse else 1
-        stride = module.memory_temporal_stride_for_eval
-        # Prompted slices that are too many for attention count as slices on the way.
-        prompted, others = select_closest_cond_frames(index, row.prompted, module.max_cond_frames_in_attn)
-        spatial = [(0, place) for place in prompted.values()]
-        for position in range(1, module.num_maskmem):
-            back = module.num_maskmem - position
-            # Counted along the way, earlier slices lie below; all but the last one are multiples of the stride.
-            earlier = sign * index - 1 if back == 1 else ((sign * index - 2) // stride - (back - 2)) * stride
-            place = row.places.get(sign * earlier, others.get(sign * earlier))
-            if place is not None:
-                spatial.append((position, place))
-        if not module.use_obj_ptrs_in_encoder:
-            return _Step(row, index, spatial, [])
-        signed, past_only = module.use_signed_tpos_enc_to_obj_ptrs, module.only_obj_ptrs_in_the_past_for_eval
-        pointers = [
-            (sign * (index - each) if signed else abs(index - each), each)
-            for each in prompted
-            if not past_only or sign * each <= sign * index
-        ]
-        for distance in range(1, min(row.tracked.features.depth, module.max_obj_ptrs_in_encoder)):
-            earlier = index - sign * distance
-            if earlier in row.passed or earlier in others:
-                pointers.append((distance, earlier))
-        return _Step(row, index, spatial, pointers)
-
-    def _segment_prompted(self, objects: Sequence[TrackedObject], rows: Sequence[_Row]) -> None:
+    def _segment_prompted(self, objects: Sequence[TrackedObject]) -> None:
         """Segment the prompted slices without memory, and remember them."""
         given = [(each, prompt) for each in objects for prompt in each.prompts]
         for size in {each.size for each in objects}:
             for batch in batches_of_one_form((pair for pair in given if pair[0].size == size), lambda pair: pair[1]):
                 *fine, coarse = gather([(each.features, prompt.slice) for each, prompt in batch])
-                low_res, pointer, presence = self._decode_prompts([prompt for _, prompt in batch], size, coarse, fine)
-                low_res = fill_holes(low_res, self.hole_area)
-                memory, positions = self._encode_memory(coarse, self._enlarge(low_res), presence, prompted=True)
-                if not len(self.memory):
-                    self._allocate(rows, memory, pointer, positions)
-                for number, ((each, prompt), mask) in enumerate(zip(batch, _pack_resized(low_res, size), strict=True)):
-                    each.masks[prompt.slice] = mask
-                    for row in rows:
-                        if row.tracked is each:
-                            self.memory[row.number, row.prompted[prompt.slice]] = memory[number]
-                            self.pointers[row.number, prompt.slice] = pointer[number]
+                decoded = self._decode_prompts([prompt for _, prompt in batch], size, coarse, fine)
+                self._remember_prompted([(each, prompt.slice) for each, prompt in batch], coarse, decoded)
 
     def _decode_prompts(
         self, prompts: Sequence[ObjectPrompt], size: tuple[int, int], coarse: torch.Tensor, fine: list[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Prompts of one form without memory: mask logits (n, 1, y, x), object pointers (n, channel), presence (n, 1).
+    ) -> _Decoded:
+        """Decode prompts of one form without memory.
 
         A mask that is a prompt is also the answer, in models that are set so (the published ones are).
         """
@@ -195,61 +166,87 @@ class Sam2Tracker:
         else:
             masks = mask_inputs(prompts, module.image_size, coarse.device)
         if masks is not None and module.use_mask_input_as_output_without_sam:
-            *_, low_res, _, pointer, presence = module._use_mask_as_output(coarse, fine or None, masks)
-            return low_res, pointer, presence
-        *_, low_res, _, pointer, presence = module._forward_sam_heads(
+            return _Decoded.of(module._use_mask_as_output(coarse, fine or None, masks))
+        outputs = module._forward_sam_heads(
             backbone_features=coarse + module.no_mem_embed.reshape(1, -1, 1, 1),
             point_inputs=points,
             mask_inputs=masks,
             high_res_features=fine or None,
             multimask_output=module._use_multimask(True, points),
         )
-        return low_res, pointer, presence
+        return _Decoded.of(outputs)
 
-    def _enlarge(self, low_res: torch.Tensor) -> torch.Tensor:
-        """Mask logits at the size of the model's image, (n, 1, y, x)."""
-        size = (self.module.image_size, self.module.image_size)
-        return functional.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
+    def _plan_click(self, tracked: TrackedObject, click: Click) -> tuple[Step, ObjectPrompt]:
+        """Add a click to its object's prompts; what is recalled on its slice, and all prompts of that slice."""
+        row = self.rows[tracked].reverse
+        # The reverse pass was the last to see the slices before its start, and the start itself; it is left out
+        # where it has nowhere to go.
+        in_reverse = 0 < row.start >= click.slice
+        return plan_step(self.module, row, click.slice, in_reverse), tracked.add_click(click)
 
-    def _allocate(
-        self, rows: Sequence[_Row], memory: torch.Tensor, pointer: torch.Tensor, positions: torch.Tensor
+    def _segment_clicked(self, batch: Sequence[tuple[Step, ObjectPrompt]]) -> None:
+        """Segment slices, each of another object, with the prompts that they have now, and remember them."""
+        steps, prompts = [step for step, _ in batch], [prompt for _, prompt in batch]
+        *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
+        points = point_inputs(prompts, steps[0].row.tracked.size, self.module.image_size, coarse.device)
+        before = [step.row.logits.get(step.index) for step in steps]
+        outputs = self.module._forward_sam_heads(
+            backbone_features=self._attend(coarse, steps),
+            point_inputs=points,
+            mask_inputs=as_mask_input(before),
+            high_res_features=fine or None,
+            multimask_output=self.module._use_multimask(False, points),
+        )
+        self._remember_prompted([(step.row.tracked, step.index) for step in steps], coarse, _Decoded.of(outputs))
+
+    def _remember_prompted(
+        self, slices: Sequence[tuple[TrackedObject, int]], coarse: torch.Tensor, decoded: _Decoded
     ) -> None:
-        """The memory bank: spatial memories (row, place, pixel, channel) and pointers (row, slice, channel)."""
-        depth = max(row.tracked.features.depth for row in rows)
-        places = self.places + max(len(row.prompted) for row in rows)
-        # The package keeps memory in bfloat16.
-        self.memory = memory.new_empty((len(rows), places, *memory.shape[1:]), dtype=torch.bfloat16)
-        self.pointers = pointer.new_empty((len(rows), depth, pointer.shape[1]))
-        self.memory_positions = positions
+        """Remember slices with prompts, of objects with frames of one size, in all rows of their objects."""
+        decoded = decoded._replace(low_res=fill_holes(decoded.low_res, self.hole_area))
+        size = (self.module.image_size, self.module.image_size)
+        enlarged = functional.interpolate(decoded.low_res.float(), size, mode="bilinear", align_corners=False)
+        memory = self._encode_memory(coarse, enlarged, decoded.presence, prompted=True)
+        for number, (tracked, index) in enumerate(slices):
+            for row in dict.fromkeys(self.rows[tracked]):
+                places = [row.remember_prompted(index)]
+                self.bank.store([row], [index], places, memory[number, None], decoded.pointer[number, None])
+        self._show([self.rows[tracked].reverse for tracked, _ in slices], [index for _, index in slices], decoded)
 
-    def _advance(self, batch: Sequence[_Step]) -> None:
+    def _advance(self, batch: Sequence[Step]) -> None:
         """Segment the next slice of each row, and remember it."""
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in batch])
-        memory, positions, pointer_tokens = self._recall(batch)
-        embedded = self._attend(coarse, memory, positions, pointer_tokens)
-        *_, low_res, high_res, pointer, presence = self.module._forward_sam_heads(
-            backbone_features=embedded,
+        outputs = self.module._forward_sam_heads(
+            backbone_features=self._attend(coarse, batch),
             high_res_features=fine or None,
             multimask_output=self.module._use_multimask(False, None),
         )
+        decoded = _Decoded.of(outputs)
         # As in the package: of a slice on the way the mask is remembered with its holes.
-        memory, _ = self._encode_memory(coarse, high_res, presence, prompted=False)
-        low_res = fill_holes(low_res, self.hole_area)
-        numbers = [step.row.number for step in batch]
-        self.memory[numbers, [step.row.remember(step.index) for step in batch]] = memory.to(torch.bfloat16)
-        self.pointers[numbers, [step.index for step in batch]] = pointer.to(self.pointers.dtype)
-        for size in {step.row.tracked.size for step in batch}:
-            chosen = [number for number, step in enumerate(batch) if step.row.tracked.size == size]
-            for number, mask in zip(chosen, _pack_resized(low_res[chosen], size), strict=True):
-                batch[number].row.tracked.masks[batch[number].index] = mask
+        memory = self._encode_memory(coarse, decoded.high_res, decoded.presence, prompted=False)
+        rows, slices = [step.row for step in batch], [step.index for step in batch]
+        places = [step.row.remember(step.index) for step in batch]
+        self.bank.store(rows, slices, places, memory, decoded.pointer)
+        self._show(rows, slices, decoded._replace(low_res=fill_holes(decoded.low_res, self.hole_area)))
 
-    def _attend(
-        self, coarse: torch.Tensor, memory: torch.Tensor, positions: torch.Tensor, pointer_tokens: int
-    ) -> torch.Tensor:
+    def _show(self, rows: Sequence[Row], slices: Sequence[int], decoded: _Decoded) -> None:
+        """Write masks and confidence into the rows' objects, and keep the logits of lasting rows."""
+        confidence = torch.cat([decoded.iou.float(), decoded.presence.float()], dim=1)
+        for size in {row.tracked.size for row in rows}:
+            chosen = [number for number, row in enumerate(rows) if row.tracked.size == size]
+            for number, mask in zip(chosen, _pack_resized(decoded.low_res[chosen], size), strict=True):
+                row, index = rows[number], slices[number]
+                row.tracked.masks[index] = mask
+                row.tracked.confidence[:, index] = confidence[number]
+                if row.lasting:
+                    row.logits[index] = decoded.low_res[number].float().clone()
+
+    def _attend(self, coarse: torch.Tensor, batch: Sequence[Step]) -> torch.Tensor:
         """The coarsest level with memory in it: what the package's `MemoryAttention` does, batch first.
 
         Objects on one slice are the same until memory is read, so their first self-attention is done once.
         """
+        memory, positions, pointer_tokens = self.bank.recall(batch)
         attention = self.module.memory_attention
         own = self.positions.to(coarse.dtype)
         one_slice = coarse.stride(0) == 0
@@ -267,11 +264,8 @@ class Sam2Tracker:
 
     def _encode_memory(
         self, coarse: torch.Tensor, high_res: torch.Tensor, presence: torch.Tensor, prompted: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Memory encoder, for mask logits (n, 1, y, x) at the size of the model's image.
-
-        Returns spatial memories (n, pixel, channel) and the encoding of their pixels (pixel, channel).
-        """
+    ) -> torch.Tensor:
+        """Memories (n, pixel, channel) of mask logits (n, 1, y, x) at the size of the model's image."""
         memory, positions = self.module._encode_new_memory(
             current_vision_feats=[_flatten_pixels(coarse)],
             feat_sizes=[coarse.shape[-2:]],
@@ -279,36 +273,8 @@ class Sam2Tracker:
             object_score_logits=presence,
             is_mask_from_pts=prompted,
         )
-        return memory.flatten(2).transpose(1, 2), positions[-1][0].flatten(1).transpose(0, 1)
-
-    def _recall(self, batch: Sequence[_Step]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Memory tokens (n, token, channel), their position encodings, and how many of them are object pointers."""
-        module = self.module
-        rows = [[step.row.number] for step in batch]
-        spatial = self.memory[rows, [[place for _, place in step.spatial] for step in batch]]
-        in_time = module.maskmem_tpos_enc[[module.num_maskmem - position - 1 for position, _ in batch[0].spatial]]
-        encoding = (self.memory_positions + in_time.flatten(1)[:, None]).flatten(0, 1)
-        memory, encoding = spatial.flatten(1, 2), encoding.expand(len(batch), -1, -1)
-        if not batch[0].pointers:
-            return memory, encoding, 0
-        pointers = self.pointers[rows, [[index for _, index in step.pointers] for step in batch]]
-        pointer_encoding = self._encode_pointer_distances(batch, pointers)
-        # A pointer is wider than a memory token: it is split.
-        parts = pointers.shape[-1] // module.mem_dim
-        tokens = pointers.reshape(len(batch), -1, module.mem_dim)
-        pointer_encoding = pointer_encoding.repeat_interleave(parts, dim=1)
-        return torch.cat([memory, tokens], dim=1), torch.cat([encoding, pointer_encoding], dim=1), tokens.shape[1]
-
-    def _encode_pointer_distances(self, batch: Sequence[_Step], pointers: torch.Tensor) -> torch.Tensor:
-        """How far away each pointer is, encoded: (n, pointer, channel)."""
-        module = self.module
-        if not module.add_tpos_enc_to_obj_ptrs:
-            return pointers.new_zeros((*pointers.shape[:2], module.mem_dim))
-        away = [[distance for distance, _ in step.pointers] for step in batch]
-        farthest = [min(step.row.tracked.features.depth, module.max_obj_ptrs_in_encoder) - 1 for step in batch]
-        shares = torch.tensor(away) / torch.tensor(farthest)[:, None]
-        width = module.hidden_dim if module.proj_tpos_enc_in_obj_ptrs else module.mem_dim
-        return module.obj_ptr_tpos_proj(get_1d_sine_pe(shares.to(pointers.device), dim=width))
+        self.bank.positions = positions[-1][0].flatten(1).transpose(0, 1)
+        return memory.flatten(2).transpose(1, 2)
 
 
 def pixel_positions(module: Any) -> torch.Tensor:
@@ -322,10 +288,12 @@ def pixel_positions(module: Any) -> torch.Tensor:
     return encoding.flatten(2).transpose(1, 2)
 
 
-def _batches_of_steps(steps: Iterable[_Step]) -> Iterator[Sequence[_Step]]:
-    groups: dict[Any, list[_Step]] = {}
-    for step in steps:
-        groups.setdefault(step.form, []).append(step)
+def _batches_of_clicks(clicked: Iterable[tuple[Step, ObjectPrompt]]) -> Iterator[Sequence[tuple[Step, ObjectPrompt]]]:
+    """Batches whose steps and prompts have one form, in frames of one size, all with or all without logits."""
+    groups: dict[Any, list[tuple[Step, ObjectPrompt]]] = {}
+    for step, prompt in clicked:
+        form = (step.form, prompt.form, step.row.tracked.size, step.index in step.row.logits)
+        groups.setdefault(form, []).append((step, prompt))
     for group in groups.values():
         yield from in_batches(group)
 

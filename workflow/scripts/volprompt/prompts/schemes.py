@@ -94,6 +94,9 @@ def scheme_prompts(
     if scheme.presence and not candidates.shown:
         reason = "there is no reference to tell on which slices a structure is (presence: true)"
         return SchemePrompts([], [], dict.fromkeys(objects, reason), {})
+    if scheme.corrections and not candidates.shown:
+        reason = "there is no reference to make correction clicks from (corrections)"
+        return SchemePrompts([], [], dict.fromkeys(objects, reason), {})
     choice = _Choice(scheme, candidates, [name for name in objects if not candidates.absent(name)], configured, depth)
     prompts: list[ObjectPrompt] = []
     unprompted: dict[str, str] = {}

@@ -14,7 +14,7 @@ from volprompt.segmentation.background import StoreBehind, load_ahead
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 
 if TYPE_CHECKING:
-    from volprompt.models.engine import LoadedVolume
+    from volprompt.models.segmented import LoadedVolume
 
 # Volumes whose masks wait to be written, or are being written.
 VOLUMES_TO_WRITE = 2

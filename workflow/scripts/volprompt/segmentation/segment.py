@@ -40,14 +40,16 @@ def segment_shard(
     inference: Mapping[str, Any],
     masks: str | Path,
     threads: int | None = None,
+    ignored: Sequence[int] = (),
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
     """Write the masks of a shard's volumes under every scheme, with `run.parquet` and their identity beside them.
 
     model: a `Checkpoint.description`; schemes and inference: as configured; labels: label numbers of the structures
-    that the study asks for, in order; scored: those that are segmented unless a scheme says otherwise; identity: the
-    settings that reach the masks. A volume that fails is recorded with its reason and the others go on. Raises
-    CheckpointError, ArchitectureError or DeviceError before the first volume.
+    that the study asks for, in order; scored: those that are segmented unless a scheme says otherwise; ignored: label
+    numbers of voxels that no score counts, where no correction is made; identity: the settings that reach the masks.
+    A volume that fails is recorded with its reason and the others go on. Raises CheckpointError, ArchitectureError or
+    DeviceError before the first volume.
     """
     made_from = {"volumes": digest_of_intact(volumes), "prompts": digest_of_intact(prompts)}
     table = read_volume_table(volumes)
@@ -68,6 +70,7 @@ def segment_shard(
             labels=labels,
             scored=scored,
             inference=parsed,
+            ignored=ignored,
         )
         progress = Progress(len(ready))
         for job in Schedule(settings).run(ready, candidates):

@@ -26,10 +26,12 @@ from volprompt.segmentation.runs import failed_run, peak_memory, run_row
 from volprompt.settings.config import Inference
 from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
+from volprompt.volumes.references import structure_mask
 
 if TYPE_CHECKING:
     from volprompt.models.base import PromptableModel
-    from volprompt.models.engine import LoadedVolume, Segmented
+    from volprompt.models.rounds import CorrectionReference
+    from volprompt.models.segmented import LoadedVolume, Segmented
 
 # What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
 MACHINE_FAULTS = ("can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
@@ -40,7 +42,8 @@ class JobSettings:
     """What is the same for every volume of a job.
 
     volumes_folder: the converted shard; masks_folder: where masks go; labels: label numbers of every configured
-    structure, in order; scored: the structures that are segmented unless a scheme says otherwise.
+    structure, in order; scored: the structures that are segmented unless a scheme says otherwise; ignored: label
+    numbers of voxels that no score counts.
     """
 
     volumes_folder: Path
@@ -50,6 +53,7 @@ class JobSettings:
     labels: Mapping[str, Sequence[int]]
     scored: Sequence[str]
     inference: Inference
+    ignored: Sequence[int] = ()
 
     def objects_of(self, scheme: str) -> Sequence[str]:
         """Names of the structures that a scheme segments."""
@@ -121,30 +125,53 @@ class VolumeJob:
 
     def read(self) -> tuple[LoadedVolume, float]:
         """Read and prepare the frames; return them with the seconds that it took."""
-        from volprompt.models.engine import LoadedVolume
+        from volprompt.models.segmented import LoadedVolume
 
         started = time.perf_counter()
         frames = read_frames(self.settings.volumes_folder, self.name)
         self.size = frames.shape[1:]
-        self._add_masks()
-        volume = LoadedVolume(self.name, self.settings.model.prepare(frames), self.size, self.prompts)
+        schemes = [self.settings.schemes[name] for name in self.prompts]
+        read = any(scheme.mask or scheme.points > 1 or scheme.corrections for scheme in schemes)
+        reference = read_reference(self.settings.volumes_folder, self.name) if read else None
+        self._add_masks(reference)
+        volume = LoadedVolume(
+            self.name,
+            self.settings.model.prepare(frames),
+            self.size,
+            self.prompts,
+            self._correction_reference(reference) if any(scheme.corrections for scheme in schemes) else None,
+        )
         return volume, time.perf_counter() - started
 
-    def _add_masks(self) -> None:
+    def _add_masks(self, reference: np.ndarray | None) -> None:
         """Give prompts what the reference alone can tell: masks, and points beyond the first one."""
-        schemes = {name: self.settings.schemes[name] for name in self.prompts}
-        names = [name for name, scheme in schemes.items() if scheme.mask or scheme.points > 1]
-        reference = read_reference(self.settings.volumes_folder, self.name) if names else None
         if reference is None:
             return
         labels, spacing = self.settings.labels, frame_grid(grid_of_row(self.row)).spacing
-        for name in names:
-            if schemes[name].mask:
-                self.prompts[name] = with_masks(self.prompts[name], reference, labels)
-            else:
-                self.prompts[name] = with_spread_points(
-                    self.prompts[name], schemes[name].points, reference, labels, spacing
-                )
+        for name, prompts in self.prompts.items():
+            scheme = self.settings.schemes[name]
+            if scheme.mask:
+                self.prompts[name] = with_masks(prompts, reference, labels)
+            elif scheme.points > 1:
+                self.prompts[name] = with_spread_points(prompts, scheme.points, reference, labels, spacing)
+
+    def _correction_reference(self, reference: np.ndarray | None) -> CorrectionReference:
+        """What the correction clicks of the schemes are made from. reference: label map (slice, y, x)."""
+        from volprompt.models.rounds import CorrectionReference
+
+        assert reference is not None, "schemes with corrections are left out without a reference"
+        ignored = self.settings.ignored
+        prompted = {
+            prompt.structure
+            for name, prompts in self.prompts.items()
+            for prompt in prompts
+            if self.settings.schemes[name].corrections
+        }
+        return CorrectionReference(
+            masks={name: _packed(structure_mask(reference, self.settings.labels[name])) for name in sorted(prompted)},
+            spacing=grid_of_row(self.row).spacing,
+            ignored=_packed(structure_mask(reference, ignored)) if ignored else None,
+        )
 
     def take(self, segmented: Segmented, seconds_read: float) -> None:
         """Keep what the engine made of the volume, and begin its rows of the run table."""
@@ -195,6 +222,11 @@ class VolumeJob:
                 row["seconds"] += seconds_write[row["scheme"]]
                 row["slices_per_second"] = row["slices"] / row["seconds"]
             row.update(peak_memory())
+
+
+def _packed(mask: np.ndarray) -> np.ndarray:
+    """A mask, bool (slice, y, x), as bits, uint8 (slice, y, ceil(x / 8))."""
+    return np.packbits(mask, axis=-1)
 
 
 def is_machine_fault(error: Exception) -> bool:

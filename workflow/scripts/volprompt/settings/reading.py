@@ -24,7 +24,7 @@ from volprompt.settings.config import (
 )
 from volprompt.settings.documents import Document, DocumentError, Place, dotted, in_words, read_document
 from volprompt.settings.presets import with_preset
-from volprompt.settings.schemes import Noise, Scheme, SliceAt
+from volprompt.settings.schemes import Corrections, Noise, Scheme, SliceAt
 from volprompt.settings.section import Section
 from volprompt.settings.sources import Configuration, Sources, with_files
 from volprompt.settings.values import name_fault, same_but_for_case
@@ -270,7 +270,7 @@ def _section_at(place: Sequence[Any]) -> type[Section]:
     }
     section = sections.get(str(place[0]), Settings) if len(place) > 1 else Settings
     if place[0] == "schemes" and len(place) > 3:
-        inner: dict[str, type[Section]] = {"slice": SliceAt, "noise": Noise}
+        inner: dict[str, type[Section]] = {"slice": SliceAt, "noise": Noise, "corrections": Corrections}
         section = inner.get(str(place[2]), section)
     return section
 

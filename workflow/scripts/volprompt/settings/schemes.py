@@ -37,6 +37,14 @@ class Noise(Section):
     )
 
 
+class Corrections(Section):
+    """Clicks that correct a scheme's masks, simulated from the reference, one round after another."""
+
+    clicks: int = Field(
+        ge=1, description="Rounds at most: one click per object, or per prompted slice of image schemes."
+    )
+
+
 Origin = Literal["centroid", "interior", "skeleton", "click"]
 SliceChoice = Literal["middle", "nearest", "largest"] | SliceAt
 
@@ -67,6 +75,9 @@ class Scheme(Section):
     structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
     multimask: bool = Field(False, description="Image schemes: take the best of three masks by predicted IoU.")
     noise: Noise | None = Field(None, description="Random displacement of points and boxes.")
+    corrections: Corrections | None = Field(
+        None, description="Clicks that correct the masks where they differ most from the reference."
+    )
     presence: bool = Field(
         False,
         description="Video schemes: whether masks are emptied on slices where the reference lacks the structure, which "

@@ -86,6 +86,7 @@ def segment_settings(study: Study, experiment: str, model: str) -> dict[str, Any
     has_video = any(scheme.predictor == "video" for scheme in schemes.values())
     inference = study.settings.inference.model_dump(mode="json")
     labels = study.labels_of(schemes.values())
+    corrected = any(scheme.corrections for scheme in schemes.values())
     return {
         "model": study.checkpoints[model].architecture_settings(),
         "checkpoint": study.checkpoints[model].digests(),
@@ -94,6 +95,7 @@ def segment_settings(study: Study, experiment: str, model: str) -> dict[str, Any
         "scored": sorted(study.scored_structures),
         "precision": inference["precision"],
         "video": {key: inference[key] for key in sorted(VIDEO_SETTINGS)} if has_video else {},
+        **({"ignored": sorted(study.ignored)} if study.ignored and corrected else {}),
         "method_version": METHOD_VERSION["segment"],
     }
 
