@@ -7,6 +7,7 @@ rule score:
     output:
         scores="<results>/scores/{experiment}/{model}/{shard}.parquet",
         slices="<results>/scores/{experiment}/{model}/{shard}_slices.parquet",
+        rounds="<results>/scores/{experiment}/{model}/{shard}_rounds.parquet",
         identity="<results>/scores/{experiment}/{model}/{shard}.json",
     log:
         "<logs>/score/{experiment}/{model}/{shard}.log",
@@ -38,6 +39,10 @@ rule scores:
         scores=["<results>/scores/{}/{}/{}.parquet".format(*job) for job in EVERY_JOB],
         slices=[
             "<results>/scores/{}/{}/{}_slices.parquet".format(*job)
+            for job in EVERY_JOB
+        ],
+        rounds=[
+            "<results>/scores/{}/{}/{}_rounds.parquet".format(*job)
             for job in EVERY_JOB
         ],
     message:

@@ -4,6 +4,7 @@ rule aggregate:
     input:
         scores=rules.scores.input.scores,
         slices=rules.scores.input.slices,
+        rounds=rules.scores.input.rounds,
         masks=rules.masks.input,
         volumes=expand("<results>/volumes/{shard}", shard=STUDY.shards),
         stamp="<results>/.stamps/tables",
@@ -40,6 +41,19 @@ rule aggregate:
             labels={"table": "Propagation"},
             caption="captions/propagation.rst",
         ),
+        corrections=report(
+            "<results>/tables/corrections.csv",
+            category="Tables",
+            labels={"table": "Corrections"},
+            caption="captions/corrections.rst",
+        ),
+        confidence=report(
+            "<results>/tables/confidence.csv",
+            category="Tables",
+            labels={"table": "Confidence"},
+            caption="captions/confidence.rst",
+        ),
+        expected_dice="<results>/tables/expected_dice.csv",
         cost=report(
             "<results>/tables/cost.csv",
             category="Tables",
@@ -68,6 +82,8 @@ rule aggregate:
         scored=STUDY.scored_structures,
         image_schemes=STUDY.image_schemes,
         groups=STUDY.groups,
+        correction_clicks=STUDY.correction_clicks,
+        acceptable_dice=STUDY.settings.scores.acceptable_dice,
         experiments=EXPERIMENT_SCHEMES,
         identity=tables_settings(STUDY),
     message:

@@ -21,7 +21,7 @@ from volprompt.identity import write_identity
 from volprompt.phantom.image import make_phantom
 from volprompt.phantom.study import write_phantom
 from volprompt.prompts.candidates import extract_shard, read_prompts
-from volprompt.scores.scores import score_shard
+from volprompt.scores.shard import score_shard
 from volprompt.segmentation.segment import segment_shard
 from volprompt.tables.medians import summarize
 from volprompt.volumes.convert import convert_shard
@@ -87,6 +87,7 @@ def combined(shard: Path, model: str, schemes: list[str], prompts: Path, made: P
         tolerance_mm=1.0,
         scores=made / "scores.parquet",
         slices=made / "slices.parquet",
+        rounds=made / "rounds.parquet",
     )
     scores = pd.read_parquet(made / "scores.parquet")
     return scores[(scores["structure"] == "combined") & (scores["status"] == "ok")]

@@ -9,12 +9,15 @@ with logging_to(snakemake.log[0], "aggregate"):
     aggregate(
         scores=snakemake.input.scores,
         slices=snakemake.input.slices,
+        rounds=snakemake.input.rounds,
         masks=snakemake.input.masks,
         volumes=snakemake.input.volumes,
         scored=snakemake.params.scored,
         image_schemes=snakemake.params.image_schemes,
         groups=snakemake.params.groups,
         tables=Path(snakemake.output.scores).parent,
+        correction_clicks=snakemake.params.correction_clicks,
+        acceptable_dice=snakemake.params.acceptable_dice,
         experiments=snakemake.params.experiments,
         identity=snakemake.params.identity,
     )

@@ -1,7 +1,7 @@
 """Scores of one experiment, model and shard."""
 
 from volprompt.logs import logging_to
-from volprompt.scores.scores import score_shard
+from volprompt.scores.shard import score_shard
 
 wildcards = snakemake.wildcards
 
@@ -16,6 +16,7 @@ with logging_to(snakemake.log[0], f"score {wildcards.experiment}/{wildcards.mode
         tolerance_mm=snakemake.params.surface_tolerance_mm,
         scores=snakemake.output.scores,
         slices=snakemake.output.slices,
+        rounds=snakemake.output.rounds,
         ignored=snakemake.params.ignored,
         identity=snakemake.params.identity,
     )

@@ -290,7 +290,7 @@ def test_slices_of_image_schemes_are_not_read(tmp_path: Path) -> None:
 def scored(scheme: str, volume: str, status: str, dice: float) -> list[dict[str, Any]]:
     named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": volume, "status": status, "dice": dice}
     named |= dict.fromkeys(("nsd", "hd95_mm", "assd_mm", "over_propagation", "volume_error"), 0.5)
-    named |= {"dice_where_present": dice + 0.1, "dice_prompted": NAN}
+    named |= {"dice_where_present": dice + 0.1, "dice_prompted": NAN, "predicted_iou": 0.7, "object_score": NAN}
     return [{**named, "structure": name} for name in ("femur", "tibia", "combined", "union", "mean")]
 
 

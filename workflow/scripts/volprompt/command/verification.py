@@ -14,7 +14,7 @@ import pandas as pd
 from volprompt.errors import VolpromptError
 from volprompt.files import read_table, sha256_of
 from volprompt.identity import Identity, changed_files, identity_path
-from volprompt.scores.scores import score_masks
+from volprompt.scores.shard import score_masks
 from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
 from volprompt.tables.aggregate import aggregate
@@ -136,7 +136,7 @@ def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]
     tolerance = output.settings["scores"]["surface_tolerance_mm"]
     try:
         stored = read_table(output.path)
-        again, _ = score_masks(
+        again, *_ = score_masks(
             output.inputs["volumes"],
             output.inputs["masks"],
             (experiment, model),
@@ -184,6 +184,9 @@ def check_tables(study: Study, every: Sequence[Output]) -> Check:
             aggregate(
                 scores=[output.path for output in by_rule["score"]],
                 slices=[output.path.with_name(f"{output.path.stem}_slices.parquet") for output in by_rule["score"]],
+                rounds=[output.path.with_name(f"{output.path.stem}_rounds.parquet") for output in by_rule["score"]],
+                correction_clicks=study.correction_clicks,
+                acceptable_dice=study.settings.scores.acceptable_dice,
                 masks=[output.path for output in by_rule["segment"]],
                 volumes=[output.path for output in by_rule["convert"]],
                 scored=study.scored_structures,

@@ -14,59 +14,15 @@ NaN means undefined: left out of medians and counted. An infinite distance count
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from volprompt import METHOD_VERSION, __version__
-from volprompt.columns import SCORED_TOGETHER
-from volprompt.files import read_table, write_table
-from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
-from volprompt.logs import Progress
 from volprompt.scores.surfaces import Gap, Surface, surface_of
-from volprompt.segmentation.masks import mask_path, read_mask
-from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
-from volprompt.volumes.references import structure_mask
 
-COLUMNS = {
-    "experiment": "string",
-    "model": "string",
-    "scheme": "string",
-    "volume": "string",
-    "structure": "string",
-    "dice": "float64",
-    "nsd": "float64",
-    "hd95_mm": "float64",
-    "assd_mm": "float64",
-    "volume_mm3": "float64",
-    "reference_mm3": "float64",
-    "volume_error": "float64",
-    "over_propagation": "float64",
-    "dice_where_present": "float64",
-    "dice_prompted": "float64",
-    "status": "string",
-}
-SLICE_COLUMNS = {
-    "experiment": "string",
-    "model": "string",
-    "scheme": "string",
-    "volume": "string",
-    "structure": "string",
-    "slice": "int32",
-    "distance": "Int32",
-    "intersection": "int64",
-    "predicted": "int64",
-    "reference": "int64",
-}
 UNION = "union"
-# What became of a structure in a volume, beside `ok` and, for all of a volume, `failed` and `no_reference`.
-ABSENT, NO_PROMPT, LEFT_OUT = "absent", "no_prompt", "left_out"
 
 
 class Reference:
@@ -200,135 +156,3 @@ def score_volume(
     rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores(gap, tolerance_mm)
     rows["mean"] = {name: float(of_structures[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
     return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), all_slices
-
-
-def score_shard(
-    *,
-    volumes: str | Path,
-    masks: str | Path,
-    experiment: str,
-    model: str,
-    schemes: Mapping[str, str],
-    labels: Mapping[str, Sequence[int]],
-    tolerance_mm: float,
-    scores: str | Path,
-    slices: str | Path,
-    ignored: Sequence[int] = (),
-    identity: Mapping[str, Any] = NO_SETTINGS,
-) -> None:
-    """Write the score table and the slice table of one experiment, model and shard, and their identity.
-
-    volumes: folder of the converted shard.
-    masks: folder of the masks and their run table.
-    experiment, model: names, for the tables.
-    schemes: the predictor of each scheme, `image` or `video`.
-    labels: label numbers by scored structure.
-    tolerance_mm: of the NSD.
-    scores, slices: the tables to write.
-    ignored: label numbers of voxels that no score counts.
-    identity: the settings that reach the scores.
-
-    Rows without a score keep a status that says why, see `_statuses`. Raises DamagedResult if masks or volumes are not
-    those that were made.
-    """
-    made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
-    score_table, slice_table = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm, ignored)
-    metadata = {
-        "tool": f"volprompt {__version__}",
-        "method_version": str(METHOD_VERSION["score"]),
-        "surface_areas": f"surface-distance {version('surface-distance')}",
-        "surface_tolerance_mm": str(tolerance_mm),
-    }
-    write_table(score_table, scores, metadata)
-    write_table(slice_table, slices, metadata)
-    write_identity(scores, identity, made_from, [Path(scores), Path(slices)])
-
-
-def score_masks(
-    volumes: str | Path,
-    masks: str | Path,
-    job: tuple[str, str],
-    schemes: Mapping[str, str],
-    labels: Mapping[str, Sequence[int]],
-    tolerance_mm: float,
-    ignored: Sequence[int] = (),
-    only: Collection[str] | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the score table and the slice table of a shard's masks.
-
-    job: experiment and model, for the tables.
-    only: names of the volumes to score; None for all of the shard.
-
-    The other arguments as in `score_shard`.
-    """
-    runs = read_table(Path(masks) / "run.parquet")
-    done = {(run.volume, run.scheme): run for run in runs[runs["status"] == "ok"].itertuples()}
-    table = read_volume_table(volumes)
-    rows = [row for row in table.itertuples() if only is None or row.volume in only]
-    progress = Progress(len(rows))
-    scored, sliced = [], []
-    for row in rows:
-        reference = _read_reference_masks(volumes, row, labels, ignored)
-        for scheme, predictor in schemes.items():
-            named = {"experiment": job[0], "model": job[1], "scheme": scheme, "volume": row.volume}
-            run = done.get((row.volume, scheme))
-            statuses = _statuses(run, list(labels), reference is not None)
-            rows_here = pd.DataFrame({"structure": statuses.keys(), "status": statuses.values()}).assign(**named)
-            segmented = [name for name in labels if statuses[name] in ("ok", ABSENT)]
-            if run is not None and reference is not None and segmented:
-                grid = grid_of_row(row)
-                predicted = {name: read_mask(mask_path(masks, scheme, row.volume, name), grid) for name in segmented}
-                prompted = json.loads(run.prompted_slices) if predictor == "video" else None
-                volume_scores, counts = score_volume(predicted, reference, tolerance_mm, prompted)
-                rows_here = rows_here.merge(volume_scores, how="left", on="structure")
-                sliced.append(counts.assign(**named))
-            scored.append(rows_here)
-        progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
-    return _join_tables(scored, COLUMNS), _join_tables(sliced, SLICE_COLUMNS)
-
-
-def _read_reference_masks(
-    volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]], ignored: Sequence[int]
-) -> Reference | None:
-    """Read the reference of a volume; None if it has none or was not converted. row: of the volume table."""
-    label_map = read_reference(volumes, row.volume) if row.status == "ok" else None
-    if label_map is None:
-        return None
-    masks = {name: structure_mask(label_map, numbers) for name, numbers in labels.items()}
-    unknown = structure_mask(label_map, ignored) if ignored else None
-    return Reference(masks, grid_of_row(row).spacing, unknown)
-
-
-def _statuses(run: Any, structures: Sequence[str], has_reference: bool) -> dict[str, str]:
-    """Say of each structure, and of the scores over all, whether it is scored, or why not.
-
-    run: the row of the run table, None for a volume without masks. `failed`: nothing was segmented. `no_prompt`: the
-    structure is there and could not be prompted. `left_out`: the scheme does not segment it. `absent`: the reference
-    shows nothing of it. `no_reference`: there is nothing to compare with. The scores over all structures are of those
-    with a mask or absent; else they have the status of one that is not.
-    """
-    if run is None:
-        return dict.fromkeys([*structures, *SCORED_TOGETHER], "failed")
-    absent, no_prompt = json.loads(run.absent), json.loads(run.no_prompt)
-    objects = {*json.loads(run.prompted_slices), *absent, *no_prompt}
-    found = {}
-    for name in structures:
-        if name in no_prompt:
-            found[name] = NO_PROMPT
-        elif name not in objects:
-            found[name] = LEFT_OUT
-        elif not has_reference:
-            found[name] = "no_reference"
-        else:
-            found[name] = ABSENT if name in absent else "ok"
-    worst = next((status for status in (NO_PROMPT, LEFT_OUT, "no_reference") if status in found.values()), "ok")
-    if worst == "ok" and "ok" not in found.values():
-        worst = ABSENT
-    return found | dict.fromkeys(SCORED_TOGETHER, worst)
-
-
-def _join_tables(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Join tables into one with exactly these columns and types."""
-    empty = pd.DataFrame(columns=list(columns)).astype(dict(columns))
-    whole = pd.concat([empty, *parts]) if parts else empty
-    return whole.reindex(columns=list(columns)).astype(dict(columns))

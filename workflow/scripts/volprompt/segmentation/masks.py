@@ -19,13 +19,33 @@ def mask_path(folder: str | Path, scheme: str, volume: str, structure: str) -> P
     return Path(folder) / scheme / f"{volume}_label-{structure}_mask.nii.gz"
 
 
+def rounds_path(folder: str | Path, scheme: str, volume: str, structure: str) -> Path:
+    """Where the masks of all rounds of corrections of one structure of one volume lie, beside its mask."""
+    return Path(folder) / scheme / f"{volume}_label-{structure}_rounds.nii.gz"
+
+
 def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     """Write a mask, bool (slice, y, x), as uint8 0/1 on the source's grid, with the source's header geometry."""
-    source = _in_file_order(mask, grid)
+    _write(_in_file_order(mask, grid), grid, path, b"volprompt mask", 1)
+
+
+def write_rounds(rounds: np.ndarray, grid: Grid, path: str | Path) -> None:
+    """Write the masks of rounds 0, 1, ..., bool (round, slice, y, x), as bits of one image: bit r is round r.
+
+    The number of the last round stands in the header (cal_max).
+    """
+    source = np.zeros(grid.shape, np.min_scalar_type(2 ** len(rounds) - 1), order="F")
+    for number, mask in enumerate(rounds):
+        source |= np.left_shift(_in_file_order(mask, grid), number, dtype=source.dtype, casting="unsafe")
+    _write(source, grid, path, b"volprompt rounds: bit r is round r", len(rounds) - 1)
+
+
+def _write(source: np.ndarray, grid: Grid, path: str | Path, description: bytes, largest: int) -> None:
+    """Write an array on the source's grid. largest: for the header's cal_max."""
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(grid.header), check=False)
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(source.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"], header["descrip"] = 0, 1, b"volprompt mask"
+    header["cal_min"], header["cal_max"], header["descrip"] = 0, largest, description
     # Without an affine nibabel leaves qform, sform and their codes as they are. The doubles of a NIfTI-2 header are
     # rounded here; the header of another format may hold no orientation.
     unsaid = not (header["qform_code"] or header["sform_code"])
@@ -59,6 +79,13 @@ def _in_file_order(mask: np.ndarray, grid: Grid) -> np.ndarray:
 def unpack_bits(masks: np.ndarray, width: int) -> np.ndarray:
     """Masks, bool (slice, y, x), from bits, uint8 (slice, y, ceil(x / 8)); width: length of x."""
     return np.unpackbits(masks, axis=-1, count=width).view(bool)
+
+
+def read_rounds(path: str | Path, grid: Grid) -> np.ndarray:
+    """Read the masks of all rounds as bool (round, slice, y, x)."""
+    image: Any = nib.load(path)
+    bits = grid.to_frames(np.asarray(image.dataobj))
+    return np.stack([(bits >> number) & 1 > 0 for number in range(int(image.header["cal_max"]) + 1)])
 
 
 def read_mask(path: str | Path, grid: Grid) -> np.ndarray:

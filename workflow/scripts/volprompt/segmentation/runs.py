@@ -12,6 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from volprompt import __version__
 from volprompt.families import family_of
 from volprompt.prompts.schemes import ObjectPrompt, SchemePrompts
@@ -24,6 +27,7 @@ RUN_COLUMNS = (
     "reason",
     "slices",
     "prompts",
+    "prompts_of",
     "prompted_slices",
     "absent",
     "no_prompt",
@@ -32,9 +36,21 @@ RUN_COLUMNS = (
     "seconds_encode",
     "seconds_prompt",
     "seconds_write",
+    "seconds_rounds",
     "seconds",
     "slices_per_second",
 )
+
+OF_OBJECT = {"volume": "string", "scheme": "string", "structure": "string"}
+CLICK_COLUMNS = {
+    **OF_OBJECT,
+    "round": "int32",
+    "slice": "int32",
+    "x": "float32",
+    "y": "float32",
+    "label": "int32",
+}
+CONFIDENCE_COLUMNS = {**OF_OBJECT, "slice": "int32", "predicted_iou": "float32", "object_score": "float32"}
 
 
 class Stopwatch:
@@ -65,8 +81,13 @@ def run_row(
     prompts: Sequence[ObjectPrompt],
     asked: SchemePrompts,
     seconds: Mapping[str, float],
+    seconds_rounds: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """A row of the run table for a volume with masks. prompts: those of `asked`, with masks where it has them.
+    """A row of the run table for a volume with masks.
+
+    prompts: those of `asked`, with masks where it has them.
+    seconds: by phase.
+    seconds_rounds: of each round of a scheme with corrections, as part of the phase `prompt`.
 
     Reading and encoding are shared by the experiment's schemes, and counted in full for each.
     """
@@ -79,11 +100,13 @@ def run_row(
         "reason": "",
         "slices": depth,
         "prompts": sum(prompt.count for prompt in prompts),
+        "prompts_of": json.dumps(_prompts_of(prompts)),
         "prompted_slices": json.dumps(_prompted_slices(prompts)),
         "absent": json.dumps(asked.absent),
         "no_prompt": json.dumps(asked.unprompted),
         "lacking_negatives": json.dumps(asked.lacking),
         **{f"seconds_{phase}": value for phase, value in seconds.items()},
+        "seconds_rounds": json.dumps([round(value, 3) for value in seconds_rounds]),
         "seconds": total,
         "slices_per_second": depth / total,
     }
@@ -94,6 +117,32 @@ def _prompted_slices(prompts: Sequence[ObjectPrompt]) -> dict[str, list[int]]:
     for prompt in prompts:
         slices.setdefault(prompt.structure, []).append(prompt.slice)
     return slices
+
+
+def _prompts_of(prompts: Sequence[ObjectPrompt]) -> dict[str, int]:
+    """Number of points, boxes and masks by structure."""
+    counts: dict[str, int] = {}
+    for prompt in prompts:
+        counts[prompt.structure] = counts.get(prompt.structure, 0) + prompt.count
+    return counts
+
+
+def clicks_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The correction clicks of a job as a table, in their order."""
+    return pd.DataFrame(list(rows), columns=list(CLICK_COLUMNS)).astype(CLICK_COLUMNS)
+
+
+def confidence_rows(predicted_iou: np.ndarray, object_score: np.ndarray) -> pd.DataFrame:
+    """How sure the model is of one structure: a row per slice on which something was decoded."""
+    slices = np.flatnonzero(~np.isnan(predicted_iou))
+    columns = {"predicted_iou": predicted_iou[slices], "object_score": object_score[slices]}
+    return pd.DataFrame({"slice": slices, **columns})
+
+
+def confidence_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The confidence of a job as one table."""
+    empty = pd.DataFrame(columns=list(CONFIDENCE_COLUMNS)).astype(CONFIDENCE_COLUMNS)
+    return pd.concat([empty, *parts]).reindex(columns=list(CONFIDENCE_COLUMNS)).astype(CONFIDENCE_COLUMNS)
 
 
 def peak_memory() -> dict[str, float]:

@@ -17,7 +17,14 @@ from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
 from volprompt.models.loading import load_model
 from volprompt.prompts.candidates import read_prompts
-from volprompt.segmentation.runs import Stopwatch, failed_run, package_versions, run_columns
+from volprompt.segmentation.runs import (
+    Stopwatch,
+    clicks_table,
+    confidence_table,
+    failed_run,
+    package_versions,
+    run_columns,
+)
 from volprompt.segmentation.schedule import Schedule
 from volprompt.segmentation.volume_job import JobSettings
 from volprompt.settings.config import Inference
@@ -43,7 +50,9 @@ def segment_shard(
     ignored: Sequence[int] = (),
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
-    """Write the masks of a shard's volumes under every scheme, with `run.parquet` and their identity beside them.
+    """Write the masks of a shard's volumes under every scheme, and beside them tables and their identity.
+
+    The tables are `run.parquet`, `corrections.parquet` (the clicks) and `confidence.parquet`, see `runs.py`.
 
     model: a `Checkpoint.description`; schemes and inference: as configured; labels: label numbers of the structures
     that the study asks for, in order; scored: those that are segmented unless a scheme says otherwise; ignored: label
@@ -59,6 +68,8 @@ def segment_shard(
     runs = [failed_run(volume, scheme, reason, "prompts") for volume, reason in unusable.items() for scheme in schemes]
     Path(masks).mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"model": model["name"]}
+    clicks: list[dict[str, Any]] = []
+    confidence: list[pd.DataFrame] = []
     if len(ready):
         parsed = Inference(**inference)
         loaded, facts, weights = _prepare(model, checkpoint, parsed, threads)
@@ -75,9 +86,13 @@ def segment_shard(
         progress = Progress(len(ready))
         for job in Schedule(settings).run(ready, candidates):
             runs += job.runs
+            clicks += job.clicks
+            confidence += job.confidence
             progress.step(job.name, _summary(job.runs))
     run_table = pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts))
     write_table(run_table, Path(masks) / "run.parquet")
+    write_table(clicks_table(clicks), Path(masks) / "corrections.parquet")
+    write_table(confidence_table(confidence), Path(masks) / "confidence.parquet")
     if len(ready):
         identity = {**identity, "checkpoint": weights}
     write_identity(masks, identity, made_from)

@@ -21,8 +21,8 @@ from volprompt.prompts.schemes import (
     with_masks,
     with_spread_points,
 )
-from volprompt.segmentation.masks import mask_path, unpack_bits, write_mask
-from volprompt.segmentation.runs import failed_run, peak_memory, run_row
+from volprompt.segmentation.masks import mask_path, rounds_path, unpack_bits, write_mask, write_rounds
+from volprompt.segmentation.runs import confidence_rows, failed_run, peak_memory, run_row
 from volprompt.settings.config import Inference
 from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
@@ -70,6 +70,9 @@ class VolumeJob:
     runs: its rows of the run table.
     size: height and width of a frame.
     masks: bits per scheme and structure, once segmented.
+    rounds: of schemes with corrections the bits of each round per structure.
+    clicks: the correction clicks, rows of `corrections.parquet`.
+    confidence: rows of `confidence.parquet`.
     present: for each structure the slices that the reference shows it on, bool (slice,).
     """
 
@@ -80,6 +83,9 @@ class VolumeJob:
     runs: list[dict[str, Any]] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     masks: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    rounds: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    clicks: list[dict[str, Any]] = field(default_factory=list)
+    confidence: list[pd.DataFrame] = field(default_factory=list)
     present: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
@@ -175,14 +181,21 @@ class VolumeJob:
 
     def take(self, segmented: Segmented, seconds_read: float) -> None:
         """Keep what the engine made of the volume, and begin its rows of the run table."""
-        self.masks = segmented.masks
+        self.masks, self.rounds = segmented.masks, segmented.rounds
+        for name, made in segmented.clicks.items():
+            self.clicks += [{"volume": self.name, "scheme": name, **click._asdict()} for click in made]
+        for name, of_scheme in segmented.confidence.items():
+            for structure, found in of_scheme.items():
+                rows = confidence_rows(found.predicted_iou, found.object_score)
+                self.confidence.append(rows.assign(volume=self.name, scheme=name, structure=structure))
         for name, prompts in self.prompts.items():
             seconds = {
                 "read": seconds_read,
                 "encode": segmented.seconds_encode,
                 "prompt": segmented.seconds_prompt[name],
             }
-            self.runs.append(run_row(self.name, name, self.depth, prompts, self.asked[name], seconds))
+            seconds_rounds = segmented.seconds_rounds.get(name, [])
+            self.runs.append(run_row(self.name, name, self.depth, prompts, self.asked[name], seconds, seconds_rounds))
 
     def fail(self, error: Exception) -> None:
         """Record that nothing could be segmented, for an unforeseen reason.
@@ -204,15 +217,21 @@ class VolumeJob:
             for structure in self.settings.objects_of(name):
                 if structure in self.asked[name].unprompted:
                     continue
-                bits = masks.get(structure)  # none of an absent structure
-                mask = np.zeros((self.depth, *self.size), bool) if bits is None else unpack_bits(bits, self.size[1])
-                if self.settings.schemes[name].presence:
-                    mask[~self.present[structure]] = False
-                path = mask_path(self.settings.masks_folder, name, self.name, structure)
-                write_mask(mask, grid_of_row(self.row), path)
+                place = self.settings.masks_folder, name, self.name, structure
+                write_mask(self._mask(name, structure, masks.get(structure)), grid_of_row(self.row), mask_path(*place))
+                if structure in self.rounds.get(name, {}):
+                    rounds = [self._mask(name, structure, bits) for bits in self.rounds[name][structure]]
+                    write_rounds(np.stack(rounds), grid_of_row(self.row), rounds_path(*place))
             seconds[name] = time.perf_counter() - started
-        self.masks = {}
+        self.masks, self.rounds = {}, {}
         return seconds
+
+    def _mask(self, scheme: str, structure: str, bits: np.ndarray | None) -> np.ndarray:
+        """The mask to write, bool (slice, y, x). bits: None for an absent structure, whose mask is empty."""
+        mask = np.zeros((self.depth, *self.size), bool) if bits is None else unpack_bits(bits, self.size[1])
+        if self.settings.schemes[scheme].presence:
+            mask[~self.present[structure]] = False
+        return mask
 
     def complete_rows(self, seconds_write: Mapping[str, float]) -> None:
         """Add to the rows of the run table what is known once the masks are written."""

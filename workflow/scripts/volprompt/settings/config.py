@@ -185,6 +185,9 @@ class Scores(Section):
     """Settings of the scores."""
 
     surface_tolerance_mm: float = Field(1.0, gt=0, description="Tolerance of the normalized surface Dice.")
+    acceptable_dice: float = Field(
+        0.8, gt=0, lt=1, description="A combined Dice below it counts as bad, where confidence is to tell bad volumes."
+    )
 
 
 class Report(Section):

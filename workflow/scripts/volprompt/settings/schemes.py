@@ -41,7 +41,7 @@ class Corrections(Section):
     """Clicks that correct a scheme's masks, simulated from the reference, one round after another."""
 
     clicks: int = Field(
-        ge=1, description="Rounds at most: one click per object, or per prompted slice of image schemes."
+        ge=1, le=31, description="Rounds at most: one click per object, or per prompted slice of image schemes."
     )
 
 

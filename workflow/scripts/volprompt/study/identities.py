@@ -112,7 +112,7 @@ def score_settings(study: Study, experiment: str) -> dict[str, Any]:
         "schemes": {name: study.settings.schemes[name].predictor for name in schemes},
         "structures": {name: sorted(study.labels[name]) for name in study.scored_structures},
         **({"ignored": sorted(study.ignored)} if study.ignored else {}),
-        "scores": study.settings.scores.model_dump(mode="json"),
+        "scores": study.settings.scores.model_dump(mode="json", exclude={"acceptable_dice"}),
         "method_version": METHOD_VERSION["score"],
     }
 
@@ -124,6 +124,8 @@ def tables_settings(study: Study) -> dict[str, Any]:
         "structures": study.scored_structures,
         "image_schemes": sorted(study.image_schemes),
         "groups": study.groups,
+        "corrections": study.correction_clicks,
+        "acceptable_dice": study.settings.scores.acceptable_dice,
         "method_version": METHOD_VERSION["aggregate"],
     }
 

@@ -73,6 +73,12 @@ class Study:
         return self.settings.ignore.labels
 
     @property
+    def correction_clicks(self) -> dict[str, int]:
+        """Rounds of each scheme in use that has corrections."""
+        schemes = self.settings.used_schemes
+        return {name: scheme.corrections.clicks for name, scheme in schemes.items() if scheme.corrections}
+
+    @property
     def groups(self) -> dict[str, str]:
         """The group (subject) of each volume that has one."""
         return {row.volume: row.group for row in self.volumes if row.group}

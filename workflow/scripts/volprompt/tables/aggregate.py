@@ -12,6 +12,8 @@ from volprompt.files import write_csv, write_table, write_text
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import logger
 from volprompt.tables.comparisons import comparisons
+from volprompt.tables.confidence import confidence, expected_dice
+from volprompt.tables.corrections import corrections
 from volprompt.tables.cost import cost
 from volprompt.tables.decay import decay
 from volprompt.tables.failures import failures
@@ -21,6 +23,7 @@ from volprompt.tables.ranks import ranks
 from volprompt.tables.stored import (
     Experiments,
     job_name,
+    read_rounds,
     read_runs,
     read_scores,
     read_tracked_slices,
@@ -41,6 +44,9 @@ def aggregate(
     image_schemes: Collection[str],
     groups: Mapping[str, str],
     tables: str | Path,
+    rounds: Sequence[str | Path] = (),
+    correction_clicks: Mapping[str, int] | None = None,
+    acceptable_dice: float = 0.8,
     experiments: Experiments | None = None,
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
@@ -54,11 +60,14 @@ def aggregate(
     image_schemes: names of the schemes that are prompted on every slice.
     groups: the group (subject) of each volume that has one.
     tables: the folder to write to.
+    rounds: the tables of rounds of corrections.
+    correction_clicks: rounds of each scheme with corrections.
+    acceptable_dice: a combined Dice below it counts as bad.
     experiments: the schemes of each, so that schemes that were removed are left out.
     identity: the settings that reach the tables.
 
     Writes scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
-    propagation.csv, cost.csv and failures.csv.
+    propagation.csv, corrections.csv, confidence.csv, expected_dice.csv, cost.csv and failures.csv.
     """
     tables = Path(tables)
     made_from = {job_name(path): digest_of_intact(path) for path in scores}
@@ -78,6 +87,11 @@ def aggregate(
     write_csv(ranks(score_table, groups), tables / "ranks.csv")
     write_csv(decay(read_tracked_slices(slices, experiments), groups), tables / "decay.csv")
     write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
+    write_csv(
+        corrections(read_rounds(rounds, experiments), correction_clicks or {}, groups), tables / "corrections.csv"
+    )
+    write_csv(confidence(score_table, acceptable_dice), tables / "confidence.csv")
+    write_csv(expected_dice(score_table), tables / "expected_dice.csv")
     write_csv(cost(runs, score_table), tables / "cost.csv")
     write_csv(failures(converted, runs), tables / "failures.csv")
     write_identity(tables, identity, made_from)

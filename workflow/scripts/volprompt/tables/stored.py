@@ -84,6 +84,13 @@ def read_tracked_slices(paths: Sequence[str | Path], experiments: Experiments | 
     return pd.concat(filled, ignore_index=True)
 
 
+def read_rounds(paths: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
+    """Read the tables of rounds of all jobs into one; experiments as in `current_rows`."""
+    parts = [current_rows(read_table(path), path, experiments) for path in paths]
+    filled = [part for part in parts if len(part)] or parts[:1]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["model", "scheme", "structure"])
+
+
 def read_runs(masks: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
     """Read the run tables of all jobs into one, without jobs that have no volume; experiments as in `current_rows`."""
     parts = [current_rows(read_table(Path(folder) / "run.parquet"), folder, experiments) for folder in masks]

@@ -1,0 +1,78 @@
+"""Scores of each round of a scheme with corrections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from volprompt.scores.scores import Reference, dice
+from volprompt.scores.surfaces import Gap
+from volprompt.segmentation.masks import read_rounds, rounds_path
+from volprompt.volumes.grid import Grid
+
+ROUND_COLUMNS = {
+    "experiment": "string",
+    "model": "string",
+    "scheme": "string",
+    "volume": "string",
+    "structure": "string",
+    "round": "int32",
+    "prompts": "int64",
+    "dice": "float64",
+    "nsd": "float64",
+}
+
+
+def score_rounds(
+    masks: str | Path,
+    run: Any,
+    clicks: pd.DataFrame,
+    grid: Grid,
+    reference: Reference,
+    structures: Sequence[str],
+    tolerance_mm: float,
+) -> pd.DataFrame:
+    """Score every round of one volume under one scheme.
+
+    masks: folder of the masks.
+    run: the volume's row of the run table.
+    clicks: the correction clicks of the job.
+    grid: of the volume.
+    reference: its reference masks.
+    structures: those with a mask.
+    tolerance_mm: of the NSD.
+
+    Returns structure, round, prompts (points, boxes, masks and clicks given by a person up to this round), dice and
+    nsd: for every structure that was prompted, and for `combined` where all scored structures have a mask. A structure
+    that needed fewer rounds than another keeps its last mask in the later ones. Empty for a scheme without corrections.
+    """
+    first = json.loads(run.prompts_of)
+    made = clicks[(clicks["volume"] == run.volume) & (clicks["scheme"] == run.scheme)]
+    paths = {name: rounds_path(masks, run.scheme, run.volume, name) for name in structures}
+    rounds = {name: read_rounds(path, grid) for name, path in paths.items() if path.exists()}
+    last = max((len(of_structure) for of_structure in rounds.values()), default=0)
+    rows: list[dict[str, Any]] = []
+    for number in range(last):
+        given = made.loc[made["round"] <= number, "structure"].value_counts()
+        counts, gaps, prompts = [], [], 0
+        for name in structures:
+            if name not in rounds:  # absent: nothing to find, and nobody clicks
+                continue
+            mask = reference.counted(rounds[name][min(number, len(rounds[name]) - 1)])
+            truth = reference.masks[name]
+            counts.append([int(np.count_nonzero(each)) for each in (mask & truth, mask, truth)])
+            gaps.append(Gap.between(reference.surface_of(mask), reference.surfaces[name]))
+            here = first.get(name, 0) + int(given.get(name, 0))
+            prompts += here
+            scores = {"dice": dice(*counts[-1]), "nsd": gaps[-1].nsd(tolerance_mm)}
+            rows.append({"structure": name, "round": number, "prompts": here, **scores})
+        if len(structures) == len(reference.masks):
+            pooled = dice(*(sum(column) for column in zip(*counts, strict=True)))
+            nsd = Gap.of_all(gaps).nsd(tolerance_mm)
+            rows.append({"structure": "combined", "round": number, "prompts": prompts, "dice": pooled, "nsd": nsd})
+    return pd.DataFrame(rows)
