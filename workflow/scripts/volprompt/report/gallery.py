@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from volprompt.report import drawing, plots
+from volprompt.report import correction_plots, drawing, plots
 from volprompt.report.overlays import overlays
 from volprompt.report.plot_style import Look, configurations_of, inline_svg, write_figure
 from volprompt.report.shards import ShardFiles, StudyDesign
@@ -67,6 +67,13 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     if len(tables["propagation"]):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
         gallery.add("propagation", plots.propagation(tables["propagation"], order), label)
+    corrected = tables["corrections"]
+    if len(corrected) and corrected.loc[corrected["structure"] == "combined", "dice"].notna().any():
+        label = "Median combined Dice by rounds of correction clicks, and by prompts given in all"
+        gallery.add("corrections", correction_plots.corrections(corrected), label)
+    if len(tables["confidence"]):
+        figure = correction_plots.confidence(tables.scores, tables["confidence"], order)
+        gallery.add("confidence", figure, "Combined Dice of every volume by its predicted IoU")
     if len(tables["ranks"]) and tables["ranks"]["rank"].notna().any():
         label = "Ranks of the configurations with bootstrap intervals"
         gallery.add("ranks", plots.ranks(tables["ranks"], schemes), label)

@@ -105,6 +105,7 @@ def write_report(
             published_note=PUBLISHED_NOTE,
             rows_of=lambda name: records(tables[name]),
             gallery=gallery,
+            acceptable_dice=design.scores.acceptable_dice,
             example=example_volume,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",
             volume_table=volume_table(tables.scores, design.scored),
