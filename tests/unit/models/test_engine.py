@@ -9,6 +9,7 @@ import torch
 
 from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
 from volprompt.models.features import SliceFeatures, gather
+from volprompt.models.sam2_bank import Row
 from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
@@ -70,6 +71,30 @@ def test_the_order_in_which_slices_are_needed_in_a_round(at_once: bool, order: l
     assert first.add_click(Click(3, 1, 0, 1)).points.tolist() == [[0, 0], [1, 0]]
     assert first.prompted == [3, 2, 0]
     assert first.start == 2
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_the_places_of_a_row_in_the_memory_bank(lasting: bool) -> None:
+    """A prompted slice keeps its place; the others give theirs back unless the row is lasting."""
+    points, labels = np.zeros((1, 2), np.float32), np.ones(1, np.int32)
+    features = SliceFeatures(Encoder(), [], 5, batch_size=1, capacity=9)
+    given = [ObjectPrompt("femur", index, points, labels) for index in (3, 1)]
+    row = Row(0, TrackedObject(given, features, (4, 4), torch.zeros(0), torch.zeros(0)), range(7, 12), lasting)
+    assert row.start == 1
+    assert row.prompted == {3: 7, 1: 8}
+    assert (row.remember(2), row.remember(4), row.remember(2)) == (11, 10, 11)
+    row.forget(2)
+    assert (2 in row.places) == lasting
+    assert row.remember(2) == 11
+    assert row.remember_prompted(2) == 11  # clicked on: the same place, but no slice on the way any more
+    assert row.remember_prompted(0) == 9
+    assert row.remember_prompted(3) == 7
+    assert list(row.prompted) == [3, 1, 2, 0]
+    assert row.places == {4: 10}
+    assert row.passed == {4}
+    row.logits = {4: torch.zeros(1), 3: torch.ones(1)}
+    row.forget_the_way()
+    assert (row.places, row.passed, row.free, list(row.logits)) == ({}, set(), [10], [3])
 
 
 def test_each_slice_is_encoded_once_with_those_that_follow() -> None:

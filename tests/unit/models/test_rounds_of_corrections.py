@@ -200,6 +200,34 @@ def test_a_slice_without_error_is_clicked_on_no_more(sam2: Sam2Model, frames: np
     assert sum(found.seconds_rounds["it"]) == pytest.approx(found.seconds_prompt["it"])
 
 
+@contextmanager
+def sure_masks(*modules: torch.nn.Module) -> Iterator[None]:
+    """Models whose logits are large: cut off when they become a prompt, and stable."""
+    layers = [mlp.layers[-1] for module in modules for mlp in module.sam_mask_decoder.output_hypernetworks_mlps]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(32)
+            layer.bias.mul_(32)
+    yield
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.div_(32)
+            layer.bias.div_(32)
+
+
+def test_large_logits_are_cut_off_as_in_the_image_predictor(
+    sam2: Sam2Model, image_predictor: SAM2ImagePredictor, frames: np.ndarray
+) -> None:
+    with sure_masks(sam2.module, image_predictor.model):
+        found = corrected(sam2, frames, {"it": POINTS}, REFERENCES, "image")
+        image_predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
+        for given in POINTS:
+            clicks = [clicks_of(found, "it", given.structure, number)[0] for number in range(1, CLICKS + 1)]
+            official = official_decodings(image_predictor, given, clicks, multimask=False)
+            for mask, (expected, _) in zip(rounds_of(found, "it", given.structure), official, strict=True):
+                assert (mask[5] == expected).mean() > 0.9999
+
+
 # Video schemes
 
 
@@ -351,6 +379,18 @@ def test_a_click_on_any_slice_equals_the_video_predictor(
     state = OfficialState(video_predictor, resized(sam2, frames), given, reset)
     clicks = assert_rounds_equal(found, "it", "femur", reference, state, exact=True)
     assert (clicks[0].slice, clicks[0].label) == (index, label)
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("kind", ["point", "mask"])
+def test_sure_masks_equal_the_video_predictor(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, kind: str
+) -> None:
+    """Logits are cut off; and where a single mask would be stable, a slice's first click still chooses among three."""
+    with sure_masks(sam2.module, video_predictor):
+        found = corrected(sam2, frames, {"it": STARTS[kind]}, REFERENCES, "video")
+        state = OfficialState(video_predictor, resized(sam2, frames), STARTS[kind], reset=False)
+        assert_rounds_equal(found, "it", "femur", REFERENCES["femur"], state, exact=True)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ import yaml
 
 from volprompt.checkpoints.catalogue import CatalogueEntry, read_catalogue
 from volprompt.files import sha256_of
+from volprompt.identity import differences
 from volprompt.settings.reading import ConfigurationError
+from volprompt.study.identities import segment_settings
 from volprompt.study.models import training_step
 from volprompt.study.study import Study, read_study, shard_of
 
@@ -218,6 +220,17 @@ def test_all_faults_are_listed_at_once() -> None:
 
 def test_a_label_is_scored_or_ignored() -> None:
     assert faults(changed(ignore={"labels": [9, 1]}))[0].startswith("ignore.labels: holds [1], and so does structures.")
+
+
+def test_corrections_are_part_of_masks_identity_with_what_they_ignore() -> None:
+    """Of masks without corrections neither says anything."""
+    before = segment_settings(read(SMALL), "two", "tiny")
+    assert segment_settings(read(changed(ignore={"labels": [9]})), "two", "tiny") == before
+    corrected = changed(schemes__point__corrections={"clicks": 2})
+    after = segment_settings(read(corrected), "two", "tiny")
+    assert differences(before, after) == ['schemes.point.corrections: none, now {"clicks": 2}']
+    with_ignored = segment_settings(read({**corrected, "ignore": {"labels": [9]}}), "two", "tiny")
+    assert differences(after, with_ignored) == ["ignored: none, now [9]"]
 
 
 def test_faults_of_values_do_not_hide_those_of_the_tables() -> None:

@@ -88,9 +88,9 @@ class Rounds:
         self._masks[structure][number:, index] = bits
 
     def end(self, number: int, structure: str) -> None:
-        """Take the newest mask as that of round `number` and, until another one follows, of the later ones."""
+        """Take the newest mask as that of round `number`."""
         masks = self._masks[structure]
-        masks[number:-1] = masks[-1]
+        masks[number] = masks[-1]
 
     def add(self, number: int, structure: str, click: Click) -> None:
         """Note a click of round `number`."""

@@ -52,8 +52,9 @@ class Segmented:
     rounds: of schemes with corrections, per structure the bits of each round's mask, uint8 (round, slice, y,
     ceil(x / 8)). Round 0 is before any correction; a structure has as many rounds as it needed.
     clicks: of schemes with corrections, all clicks in their order.
-    seconds_rounds: of schemes with corrections, decoding or tracking in each round, round 0 included. Where objects of
-    several schemes or volumes move in lockstep, each slice of each object counts the same.
+    seconds_rounds: of schemes with corrections, decoding or tracking in each round, round 0 included; not the time in
+    which clicks are simulated. Where objects of several schemes or volumes move in lockstep, each slice of each object
+    counts the same.
     """
 
     masks: dict[str, dict[str, np.ndarray]]
