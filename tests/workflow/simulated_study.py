@@ -276,6 +276,8 @@ def scores_of(counts: dict[str, np.ndarray], video: bool) -> pd.DataFrame:
             "dice_where_present": 2 * sums["intersection"] / (inside + sums["reference"]),
             "dice_prompted": on_prompted if video else np.nan,
             "volume_error": sums["predicted"] / sums["reference"] - 1,
+            "predicted_iou": 1 - 0.8 * (1 - dice),
+            "object_score": np.nan,
         }
     )
 
@@ -310,7 +312,8 @@ def draw_runs(
             "scheme": scheme,
             "status": np.where(ran, "ok", "failed"),
             "stage": "segment",
-            "reason": np.where(ran, "", "slice 80 has no point (click or centroid) for 'patella'; add clicks there"),
+            "reason": np.where(ran, "", "slice 80 has no point (click or centroid) for 'patella'"),
+            "no_prompt": "{}",
             "prompts": {"point": 208, "box": 208, "point_video": 2, "three_points_video": 6}[scheme],
             "seconds_encode": encode * random.lognormal(0, 0.03, count),
             "seconds_prompt": prompt * random.lognormal(0, 0.05, count),

@@ -117,6 +117,7 @@ def test_a_volume_without_a_needed_click_fails_with_the_reason(clicked: Study, t
     table.write_text("".join(r for r in table.read_text().splitlines(True) if not r.startswith("knee_d,patella")))
     run = study.run()
     assert run.code != 0
-    assert "slice 6 has no point (click or centroid) for 'patella'; add clicks there" in run.text
+    advice = "prompt another slice (slice: nearest or largest), or click on that one"
+    assert f"slice 6 has no point (click or centroid) for 'patella'; {advice}" in run.text
     failures = pd.read_csv(study.folder / "results" / "tables" / "failures.csv")
     assert failures[["volume", "scheme"]].values.tolist() == [["knee_d", "three_points_video"]]

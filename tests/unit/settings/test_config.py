@@ -56,14 +56,14 @@ def test_defaults() -> None:
     assert settings.scores.surface_tolerance_mm == 1.0
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
-def test_shipped_configurations(name: str) -> None:
+@pytest.mark.parametrize(("name", "more"), [("config.yaml", []), ("demo.yaml", ["corrected_video"])])
+def test_shipped_configurations(name: str, more: list[str]) -> None:
     settings = read_settings(yaml.safe_load((CONFIG / name).read_text()))
-    # The paper's four schemes, and its two experiments.
-    assert list(settings.schemes) == ["point", "box", "point_video", "three_points_video"]
+    # The paper's four schemes, and its two experiments; the demo shows corrections too.
+    assert list(settings.schemes) == ["point", "box", "point_video", "three_points_video", *more]
     assert {name: experiment.schemes for name, experiment in settings.experiments.items()} == {
         "sam1": ["point", "box"],
-        "sam2": ["point", "point_video", "three_points_video"],
+        "sam2": ["point", "point_video", "three_points_video", *more],
     }
     assert [name for name, structure in settings.structures.items() if structure.scored] == ["femur", "tibia"]
 
