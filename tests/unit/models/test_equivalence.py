@@ -70,7 +70,7 @@ def masks_of(
     predictor: str,
     *,
     batch_size: int = 4,
-    multimask: bool = False,
+    multimask: bool | str = False,
     reset: bool = False,
     **settings: Any,
 ) -> list[np.ndarray]:
@@ -89,7 +89,7 @@ def decoded(
     model: PromptableModel,
     frames: np.ndarray,
     prompts: list[ObjectPrompt],
-    multimask: bool = False,
+    multimask: bool | str = False,
     batch_size: int = 3,
 ) -> list[np.ndarray]:
     """Each prompt's mask on its slice, bool (y, x)."""
@@ -109,30 +109,30 @@ def tracked(
     return masks_of(model, frames, prompts, "video", reset=reset, batch_size=batch_size, **settings)
 
 
-@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("multimask", [False, "first", "best"])
 @pytest.mark.parametrize("kind", IMAGE_PROMPTS)
 def test_sam_equals_sam_predictor(
-    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray, kind: str, multimask: bool
+    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray, kind: str, multimask: bool | str
 ) -> None:
     predictor = sam_predictor
     predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
     prompts = IMAGE_PROMPTS[kind]
     for given, mask in zip(prompts, decoded(sam, frames, prompts, multimask), strict=True):
-        masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=multimask)
-        assert_same(mask, best(masks, scores))
+        masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=bool(multimask))
+        assert_same(mask, masks[0] > 0 if multimask == "first" else best(masks, scores))
 
 
-@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("multimask", [False, "first", "best"])
 @pytest.mark.parametrize("kind", IMAGE_PROMPTS)
 def test_sam2_equals_image_predictor(
-    sam2: Sam2Model, image_predictor: SAM2ImagePredictor, frames: np.ndarray, kind: str, multimask: bool
+    sam2: Sam2Model, image_predictor: SAM2ImagePredictor, frames: np.ndarray, kind: str, multimask: bool | str
 ) -> None:
     predictor = image_predictor
     predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
     prompts = IMAGE_PROMPTS[kind]
     for given, mask in zip(prompts, decoded(sam2, frames, prompts, multimask), strict=True):
-        masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=multimask)
-        assert_same(mask, best(masks, scores))
+        masks, scores, _ = predictor.predict(**official_prompt(given), multimask_output=bool(multimask))
+        assert_same(mask, masks[0] > 0 if multimask == "first" else best(masks, scores))
 
 
 def test_prompts_of_many_slices_come_back_with_their_own_masks(sam2: Sam2Model, frames: np.ndarray) -> None:

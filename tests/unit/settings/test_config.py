@@ -68,6 +68,12 @@ def test_shipped_configurations(name: str, more: list[str]) -> None:
     assert [name for name, structure in settings.structures.items() if structure.scored] == ["femur", "tibia"]
 
 
+def test_true_means_the_best_of_three_masks() -> None:
+    settings = read_settings(changed("schemes.point.multimask", True))
+    assert settings.schemes["point"].multimask == "best"
+    assert faults(changed("schemes.point.multimask", "last"))[0].startswith("schemes.point.multimask: ")
+
+
 def test_the_shipped_second_anatomy() -> None:
     settings = read_settings(yaml.safe_load((CONFIG / "spinal_cord.yaml").read_text()))
     assert list(settings.structures) == ["cord"]

@@ -76,7 +76,8 @@ def in_words(schema: dict[str, Any]) -> str:
     if "$ref" in schema or schema.get("type") == "object":
         return "section"
     if "enum" in schema or "const" in schema:
-        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+        values = schema.get("enum", [schema.get("const")])
+        return ", ".join(str(value).lower() if isinstance(value, bool) else f"`{value}`" for value in values)
     if schema["type"] == "array":
         if "prefixItems" in schema:
             return "two numbers"

@@ -52,7 +52,7 @@ def test_best_practice_in_one_word() -> None:
     assert settings.frames.coding == "lossless"
     assert settings.inference == Inference(reset_between_directions=True)
     schemes = settings.schemes
-    assert (schemes["point"].origins, schemes["point"].multimask) == (("interior",), True)
+    assert (schemes["point"].origins, schemes["point"].multimask) == (("interior",), "best")
     assert not schemes["box"].multimask
     assert (schemes["point_video"].origins, schemes["point_video"].slices) == (("interior",), ("largest",))
 

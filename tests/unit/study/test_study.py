@@ -694,6 +694,18 @@ def test_a_box_scheme_without_any_reference() -> None:
     ]
 
 
+def test_corrections_without_any_reference() -> None:
+    """They are made from it: to be told before the first job, like a box."""
+    write_sheet("a\timage.nii\t")
+    Path("clicks.csv").write_text("volume,structure,slice,x,y\na,femur,3,1,2\na,tibia,3,1,2\n")
+    scheme = {"predictor": "image", "point": "click"}
+    corrected = {**scheme, "corrections": {"clicks": 2}}
+    with pytest.raises(ConfigurationError) as caught:
+        read(changed(clicks="clicks.csv", schemes__point=scheme, schemes__point_video=corrected))
+    (fault,) = caught.value.faults
+    assert fault.startswith("schemes.point_video: needs a reference of 'femur', a reference of 'tibia', and no volume")
+
+
 def test_clicks_of_another_study() -> None:
     Path("clicks.csv").write_text("volume,structure,slice,x,y\nz,femur,3,1,2\n")
     with pytest.raises(ConfigurationError, match=r"clicks\.csv: none of its volumes is in volumes\.tsv; found 'z'"):

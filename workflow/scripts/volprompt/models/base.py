@@ -24,6 +24,7 @@ from volprompt.models.features import SliceFeatures
 from volprompt.models.tracked import TrackedObject
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.settings.schemes import MaskChoice
 
 # Prompts, or objects, that go through a model together at most.
 LARGEST_BATCH = 32
@@ -117,7 +118,7 @@ class PromptableModel(ABC):
         levels: Sequence[torch.Tensor],
         prompts: Sequence[ObjectPrompt],
         size: tuple[int, int],
-        multimask: bool,
+        multimask: MaskChoice,
         logits: torch.Tensor | None = None,
     ) -> Decoded:
         """Decode prompts of one form (see `batches_of_one_form`) without memory.
@@ -125,7 +126,7 @@ class PromptableModel(ABC):
         levels: features of each prompt's slice, (n, channels, height, width).
         prompts: n of them.
         size: height and width of a frame.
-        multimask: best of three masks by predicted IoU instead of the single mask.
+        multimask: `first` or `best` (by predicted IoU) of three masks instead of the single mask.
         logits: those of an earlier decoding of the same slices and objects, which become a prompt.
         """
 

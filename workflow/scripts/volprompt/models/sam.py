@@ -17,6 +17,7 @@ from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, b
 from volprompt.models.devices import Device
 from volprompt.models.sam_attention import fuse_attention
 from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.settings.schemes import MaskChoice
 
 
 class SamModel(PromptableModel):
@@ -56,7 +57,7 @@ class SamModel(PromptableModel):
         levels: Sequence[torch.Tensor],
         prompts: Sequence[ObjectPrompt],
         size: tuple[int, int],
-        multimask: bool,
+        multimask: MaskChoice,
         logits: torch.Tensor | None = None,
     ) -> Decoded:
         """Prompts of any slices are one batch. SAM 1 has no object score."""
@@ -69,7 +70,7 @@ class SamModel(PromptableModel):
             boxes = self._tensor(self.transform.apply_boxes(np.array([prompt.box for prompt in prompts]), size))
         sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
         low_res, iou = decode_each(self.module, levels[0], sparse, dense)
-        kept = slice(1, None) if multimask else slice(0, 1)
+        kept = {"first": slice(1, 2), "best": slice(1, None)}.get(str(multimask), slice(0, 1))
         low_res, iou = low_res[:, kept], iou[:, kept]
         iou, best = iou.float().max(dim=1)
         low_res = low_res[torch.arange(len(prompts), device=best.device), best][:, None].float()

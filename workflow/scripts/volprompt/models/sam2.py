@@ -18,6 +18,7 @@ from volprompt.models.devices import Device
 from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
 from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
 from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.settings.schemes import MaskChoice
 
 # The colours' mean and standard deviation that the package normalises with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,7 +46,8 @@ class Sam2Model(PromptableModel):
         super().__init__(module, device)
         self.positions = pixel_positions(self.module)
         self.module.image_encoder.neck.position_encoding = _NoPositions()
-        self.module.sam_mask_decoder.register_forward_hook(_keep_best_mask)
+        self.chosen = _ChosenMask()
+        self.module.sam_mask_decoder.register_forward_hook(self.chosen)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         self.normalize = Normalize(MEAN, STD)
 
@@ -84,7 +86,7 @@ class Sam2Model(PromptableModel):
         levels: Sequence[torch.Tensor],
         prompts: Sequence[ObjectPrompt],
         size: tuple[int, int],
-        multimask: bool,
+        multimask: MaskChoice,
         logits: torch.Tensor | None = None,
     ) -> Decoded:
         """Prompts of any slices are one batch."""
@@ -95,15 +97,17 @@ class Sam2Model(PromptableModel):
         sparse, dense = self.module.sam_prompt_encoder(
             points=(inputs["point_coords"], inputs["point_labels"]), boxes=None, masks=logits
         )
+        self.chosen.first = multimask == "first"
         low_res, iou, _, presence = self.module.sam_mask_decoder(
             image_embeddings=coarse,
             image_pe=self.module.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=multimask,
+            multimask_output=bool(multimask),
             repeat_image=False,
             high_res_features=fine,
         )
+        self.chosen.first = False
         low_res = low_res.float()
         masks = functional.interpolate(low_res, size, mode="bilinear", align_corners=False)[:, 0] > 0
         confidence = torch.stack([iou[:, 0].float(), presence[:, 0].float()])
@@ -121,10 +125,16 @@ class _NoPositions(torch.nn.Module):
         return level[:0]
 
 
-def _keep_best_mask(decoder: Any, inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """A hook of the mask decoder: of its masks the best by predicted IoU, before any of them is resized."""
-    masks, iou, tokens, presence = output
-    rows, best = torch.arange(len(masks), device=masks.device), iou.argmax(dim=1)
-    if tokens.shape[1] > 1:
-        tokens = tokens[rows, best, None]
-    return masks[rows, best, None], iou[rows, best, None], tokens, presence
+class _ChosenMask:
+    """A hook of the mask decoder: of its masks the best by predicted IoU, or the first, before any is resized."""
+
+    first = False
+
+    def __call__(self, decoder: Any, inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return masks, predicted IoU and tokens of one mask, and the presence of the object."""
+        masks, iou, tokens, presence = output
+        rows = torch.arange(len(masks), device=masks.device)
+        chosen = torch.zeros_like(rows) if self.first else iou.argmax(dim=1)
+        if tokens.shape[1] > 1:
+            tokens = tokens[rows, chosen, None]
+        return masks[rows, chosen, None], iou[rows, chosen, None], tokens, presence

@@ -238,7 +238,7 @@ class VolumeWork:
         logits: torch.Tensor | None,
     ) -> Decoded:
         """Decode prompts of one form in one round; logits: those of the round before, None in round 0."""
-        multimask = self.schemes[name].multimask and not number
+        multimask = False if number else self.schemes[name].multimask
         key = ("decode", self.volume.name, name, str(number))
         decoded = self.clock.timed(key, self.model.decode, levels, prompts, self.volume.size, multimask, logits)
         for place, (prompt, bits) in enumerate(zip(prompts, pack_bits(decoded.masks), strict=True)):

@@ -70,9 +70,12 @@ def _frame_deviations(frames: Frames) -> Iterator[Deviation]:
         yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
 
 
+MASKS_OF_THREE = {"first": "the first of three", "best": "the best of three by predicted IoU"}
+
+
 def _scheme_deviations(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Deviation]:
     if scheme.multimask:
-        yield Deviation(f"Masks of {name}", "one mask", "the best of three by predicted IoU")
+        yield Deviation(f"Masks of {name}", "one mask", MASKS_OF_THREE[str(scheme.multimask)])
     if scheme.predictor == "image":
         if scheme.origins and scheme.origins != ("centroid",):
             yield Deviation(f"Point of {name}", "centroid of the reference", ", else ".join(scheme.origins))

@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "fill_holes": 0,
             "video_resize": "shared",
         },
-        "image": {"point": "interior", "multimask": True},
+        "image": {"point": "interior", "multimask": "best"},
         "video": {"point": "interior", "slice": "largest", "presence": False},
     },
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from volprompt.settings.section import Section
 
@@ -49,6 +49,13 @@ Origin = Literal["centroid", "interior", "skeleton", "click"]
 SliceChoice = Literal["middle", "nearest", "largest"] | SliceAt
 
 
+def _best_for_true(value: bool | str) -> bool | str:
+    return "best" if value is True else value
+
+
+MaskChoice = Annotated[Literal[False, True, "first", "best"], AfterValidator(_best_for_true)]
+
+
 class Scheme(Section):
     """Which prompts a model is given, and whether memory carries them through the volume."""
 
@@ -73,7 +80,10 @@ class Scheme(Section):
         False, description="Video schemes: whether `nearest` and `largest` choose one slice for all objects."
     )
     structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
-    multimask: bool = Field(False, description="Image schemes: take the best of three masks by predicted IoU.")
+    multimask: MaskChoice = Field(
+        False,
+        description="Image schemes: take the first one of three masks, or the best by predicted IoU (true: best).",
+    )
     noise: Noise | None = Field(None, description="Random displacement of points and boxes.")
     corrections: Corrections | None = Field(
         None, description="Clicks that correct the masks where they differ most from the reference."

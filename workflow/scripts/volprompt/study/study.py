@@ -214,7 +214,7 @@ def _check_sources_of_prompts(
         lacking = [f"a point ({' or '.join(sources)}) of '{key}'" for key in without]
         for kind in scheme.shapes:
             lacking += [f"a {kind} of '{key}'" for key in objects if key not in masked]
-        if scheme.presence:
+        if scheme.presence or scheme.corrections:
             lacking += [f"a reference of '{key}'" for key in objects if key not in masked]
         if lacking:
             faults.append(
