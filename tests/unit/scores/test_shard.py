@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from volprompt.files import table_metadata
+from volprompt.files import join_tables, table_metadata
 from volprompt.identity import write_identity
 from volprompt.scores.rounds import ROUND_COLUMNS, score_rounds
 from volprompt.scores.scores import Reference
 from volprompt.scores.shard import COLUMNS, SLICE_COLUMNS, _statuses, mean_confidence, score_masks, score_shard
 from volprompt.segmentation.masks import mask_path, read_rounds, rounds_path, write_mask, write_rounds
-from volprompt.segmentation.runs import clicks_table, confidence_rows, confidence_table
+from volprompt.segmentation.runs import CLICK_COLUMNS, CONFIDENCE_COLUMNS, confidence_rows
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_volume_table
 
@@ -67,11 +67,11 @@ def test_what_became_of_structures(
 def write_run(masks: Path, runs: pd.DataFrame) -> None:
     """The tables of a job: no corrections, and of the femur of `whole` under `point` some confidence."""
     runs.to_parquet(masks / "run.parquet")
-    clicks_table([]).to_parquet(masks / "corrections.parquet")
+    join_tables([], CLICK_COLUMNS).to_parquet(masks / "corrections.parquet")
     nan = float("nan")
     sure = confidence_rows(np.array([0.9, 0.5], np.float32), np.array([4.0, nan], np.float32))
     sure = sure.assign(volume="whole", scheme="point", structure="femur")
-    confidence_table([sure]).to_parquet(masks / "confidence.parquet")
+    join_tables([sure], CONFIDENCE_COLUMNS).to_parquet(masks / "confidence.parquet")
 
 
 @pytest.fixture
@@ -319,20 +319,8 @@ def test_rounds_by_hand(tmp_path: Path) -> None:
         write_rounds(of_structure, grid, path)
         assert (read_rounds(path, grid) == of_structure).all()
     run = SimpleNamespace(volume="knee", scheme="corrected", prompts_of='{"femur": 1, "tibia": 1}')
-    clicks = clicks_table(
-        [
-            {
-                "volume": "knee",
-                "scheme": "corrected",
-                "structure": "femur",
-                "round": 1,
-                "slice": 0,
-                "x": 1,
-                "y": 1,
-                "label": 1,
-            }
-        ]
-    )
+    click = {"volume": "knee", "scheme": "corrected", "structure": "femur", "slice": 0, "x": 1, "y": 1, "label": 1}
+    clicks = join_tables([pd.DataFrame([{**click, "round": 1}])], CLICK_COLUMNS)
     found = score_rounds(masks, run, clicks, grid, Reference(truth, grid.spacing), ["femur", "tibia"], 1.0)
     assert found[["structure", "round", "prompts"]].values.tolist() == [
         ["femur", 0, 1],

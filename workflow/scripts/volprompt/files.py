@@ -110,6 +110,14 @@ def write_table(table: pd.DataFrame, path: str | Path, metadata: Mapping[str, st
         pq.write_table(arrow, temporary)
 
 
+def join_tables(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Join tables into one with exactly these columns and types, also where there is no row. columns: types by name."""
+    import pandas as pd
+
+    empty = pd.DataFrame(columns=list(columns)).astype(dict(columns))
+    return pd.concat([empty, *parts]).reindex(columns=list(columns)).astype(dict(columns))
+
+
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a table from Parquet, or some of its columns. Raises DamagedTable for a file that is missing or damaged."""
     import pandas as pd

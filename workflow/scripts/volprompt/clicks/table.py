@@ -40,7 +40,6 @@ class ClickTable:
         faults: list[str] = []
         if self.path.exists():
             rows = read_rows(str(path), separator(path, ","), set(COLUMNS), set(), faults)
-            faults += [f"{path} line {row['line']}: has more cells than the header" for row in rows if None in row]
             self.rows = [{name: row[name].strip() for name in COLUMNS} for row in rows]
         if faults:
             raise ClickTableError("\n".join(faults))

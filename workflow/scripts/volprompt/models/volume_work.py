@@ -44,7 +44,6 @@ class VolumeWork:
         structures = {
             name: list(dict.fromkeys(prompt.structure for prompt in given)) for name, given in volume.prompts.items()
         }
-        self.corrections = {name: schemes[name].corrections for name in volume.prompts}
         self.rounds = {
             name: Rounds(structures[name], self._clicks(name), shape, model.device) for name in volume.prompts
         }
@@ -93,7 +92,7 @@ class VolumeWork:
 
     def _clicks(self, scheme: str) -> int:
         """Rounds of corrections of a scheme at most."""
-        corrections = self.corrections[scheme]
+        corrections = self.schemes[scheme].corrections
         return corrections.clicks if corrections else 0
 
     def _slices_to_encode(self) -> int:

@@ -91,12 +91,8 @@ def scheme_prompts(
     """
     objects = list(scheme.structures or scored)
     candidates = Candidates(table, scheme.origins, scheme.noise, frame)
-    if scheme.presence and not candidates.shown:
-        reason = "there is no reference to tell on which slices a structure is (presence: true)"
-        return SchemePrompts([], [], dict.fromkeys(objects, reason), {})
-    if scheme.corrections and not candidates.shown:
-        reason = "there is no reference to make correction clicks from (corrections)"
-        return SchemePrompts([], [], dict.fromkeys(objects, reason), {})
+    if (use := _use_of_reference(scheme)) and not candidates.shown:
+        return SchemePrompts([], [], dict.fromkeys(objects, f"there is no reference {use}"), {})
     choice = _Choice(scheme, candidates, [name for name in objects if not candidates.absent(name)], configured, depth)
     prompts: list[ObjectPrompt] = []
     unprompted: dict[str, str] = {}
@@ -109,6 +105,13 @@ def scheme_prompts(
         prompts.sort(key=lambda prompt: prompt.slice)
     absent = [name for name in objects if candidates.absent(name)]
     return SchemePrompts(prompts, absent, unprompted, choice.lacking(prompts))
+
+
+def _use_of_reference(scheme: Scheme) -> str:
+    """Say what a scheme needs a volume's reference for, beside its prompts; empty if for nothing."""
+    if scheme.presence:
+        return "to tell on which slices a structure is (presence: true)"
+    return "to make correction clicks from (corrections)" if scheme.corrections else ""
 
 
 def clicks_needed(

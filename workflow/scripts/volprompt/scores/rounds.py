@@ -55,24 +55,31 @@ def score_rounds(
     made = clicks[(clicks["volume"] == run.volume) & (clicks["scheme"] == run.scheme)]
     paths = {name: rounds_path(masks, run.scheme, run.volume, name) for name in structures}
     rounds = {name: read_rounds(path, grid) for name, path in paths.items() if path.exists()}
-    last = max((len(of_structure) for of_structure in rounds.values()), default=0)
+    scored = {name: _measure(rounds[name], name, reference) for name in rounds}
+    last = max(map(len, scored.values()), default=0)
     rows: list[dict[str, Any]] = []
     for number in range(last):
         given = made.loc[made["round"] <= number, "structure"].value_counts()
         counts, gaps, prompts = [], [], 0
-        for name in structures:
-            if name not in rounds:  # absent: nothing to find, and nobody clicks
-                continue
-            mask = reference.counted(rounds[name][min(number, len(rounds[name]) - 1)])
-            truth = reference.masks[name]
-            counts.append([int(np.count_nonzero(each)) for each in (mask & truth, mask, truth)])
-            gaps.append(Gap.between(reference.surface_of(mask), reference.surfaces[name]))
+        for name, of_rounds in scored.items():
+            count, gap = of_rounds[min(number, len(of_rounds) - 1)]
+            counts.append(count)
+            gaps.append(gap)
             here = first.get(name, 0) + int(given.get(name, 0))
             prompts += here
-            scores = {"dice": dice(*counts[-1]), "nsd": gaps[-1].nsd(tolerance_mm)}
-            rows.append({"structure": name, "round": number, "prompts": here, **scores})
+            values = {"dice": dice(*count), "nsd": gap.nsd(tolerance_mm)}
+            rows.append({"structure": name, "round": number, "prompts": here, **values})
         if len(structures) == len(reference.masks):
             pooled = dice(*(sum(column) for column in zip(*counts, strict=True)))
             nsd = Gap.of_all(gaps).nsd(tolerance_mm)
             rows.append({"structure": "combined", "round": number, "prompts": prompts, "dice": pooled, "nsd": nsd})
     return pd.DataFrame(rows)
+
+
+def _measure(rounds: np.ndarray, name: str, reference: Reference) -> list[tuple[list[int], Gap]]:
+    """Measure a structure's masks, bool (round, slice, y, x): voxels in common, predicted and true, and surfaces."""
+    truth, found = reference.masks[name], []
+    for mask in map(reference.counted, rounds):
+        sizes = [int(np.count_nonzero(each)) for each in (mask & truth, mask, truth)]
+        found.append((sizes, Gap.between(reference.surface_of(mask), reference.surfaces[name])))
+    return found

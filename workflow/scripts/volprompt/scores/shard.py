@@ -14,7 +14,7 @@ import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
 from volprompt.columns import SCORED_TOGETHER
-from volprompt.files import read_table, write_table
+from volprompt.files import join_tables, read_table, write_table
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress
 from volprompt.scores.rounds import ROUND_COLUMNS, score_rounds
@@ -161,9 +161,9 @@ def score_masks(
             parts.scores.append(scored.assign(**named))
         progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
     return ShardScores(
-        _join_tables(parts.scores, COLUMNS),
-        _join_tables(parts.slices, SLICE_COLUMNS),
-        _join_tables(parts.rounds, ROUND_COLUMNS),
+        join_tables(parts.scores, COLUMNS),
+        join_tables(parts.slices, SLICE_COLUMNS),
+        join_tables(parts.rounds, ROUND_COLUMNS),
     )
 
 
@@ -233,10 +233,3 @@ def _statuses(run: Any, structures: Sequence[str], has_reference: bool) -> dict[
     if worst == "ok" and "ok" not in found.values():
         worst = ABSENT
     return found | dict.fromkeys(SCORED_TOGETHER, worst)
-
-
-def _join_tables(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Join tables into one with exactly these columns and types."""
-    empty = pd.DataFrame(columns=list(columns)).astype(dict(columns))
-    whole = pd.concat([empty, *parts]) if parts else empty
-    return whole.reindex(columns=list(columns)).astype(dict(columns))

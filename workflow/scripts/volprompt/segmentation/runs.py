@@ -91,7 +91,7 @@ def run_row(
 
     Reading and encoding are shared by the experiment's schemes, and counted in full for each.
     """
-    total = sum(seconds.values())
+    total, prompts_of = sum(seconds.values()), _prompts_of(prompts)
     return {
         "volume": volume,
         "scheme": scheme,
@@ -99,8 +99,8 @@ def run_row(
         "stage": "segment",
         "reason": "",
         "slices": depth,
-        "prompts": sum(prompt.count for prompt in prompts),
-        "prompts_of": json.dumps(_prompts_of(prompts)),
+        "prompts": sum(prompts_of.values()),
+        "prompts_of": json.dumps(prompts_of),
         "prompted_slices": json.dumps(_prompted_slices(prompts)),
         "absent": json.dumps(asked.absent),
         "no_prompt": json.dumps(asked.unprompted),
@@ -127,22 +127,11 @@ def _prompts_of(prompts: Sequence[ObjectPrompt]) -> dict[str, int]:
     return counts
 
 
-def clicks_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The correction clicks of a job as a table, in their order."""
-    return pd.DataFrame(list(rows), columns=list(CLICK_COLUMNS)).astype(CLICK_COLUMNS)
-
-
 def confidence_rows(predicted_iou: np.ndarray, object_score: np.ndarray) -> pd.DataFrame:
     """How sure the model is of one structure: a row per slice on which something was decoded."""
     slices = np.flatnonzero(~np.isnan(predicted_iou))
     columns = {"predicted_iou": predicted_iou[slices], "object_score": object_score[slices]}
     return pd.DataFrame({"slice": slices, **columns})
-
-
-def confidence_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The confidence of a job as one table."""
-    empty = pd.DataFrame(columns=list(CONFIDENCE_COLUMNS)).astype(CONFIDENCE_COLUMNS)
-    return pd.concat([empty, *parts]).reindex(columns=list(CONFIDENCE_COLUMNS)).astype(CONFIDENCE_COLUMNS)
 
 
 def peak_memory() -> dict[str, float]:

@@ -11,16 +11,16 @@ import pandas as pd
 
 from volprompt.checkpoints.catalogue import CheckpointError
 from volprompt.checkpoints.digests import archive_digest
-from volprompt.files import sha256_of, table_metadata, write_table
+from volprompt.files import join_tables, sha256_of, table_metadata, write_table
 from volprompt.identity import NO_SETTINGS, digest_of_intact, signature_of, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
 from volprompt.models.loading import load_model
 from volprompt.prompts.candidates import read_prompts
 from volprompt.segmentation.runs import (
+    CLICK_COLUMNS,
+    CONFIDENCE_COLUMNS,
     Stopwatch,
-    clicks_table,
-    confidence_table,
     failed_run,
     package_versions,
     run_columns,
@@ -91,8 +91,8 @@ def segment_shard(
             progress.step(job.name, _summary(job.runs))
     run_table = pd.DataFrame([{**run, **facts} for run in runs], columns=run_columns(facts))
     write_table(run_table, Path(masks) / "run.parquet")
-    write_table(clicks_table(clicks), Path(masks) / "corrections.parquet")
-    write_table(confidence_table(confidence), Path(masks) / "confidence.parquet")
+    write_table(join_tables([pd.DataFrame(clicks)], CLICK_COLUMNS), Path(masks) / "corrections.parquet")
+    write_table(join_tables(confidence, CONFIDENCE_COLUMNS), Path(masks) / "confidence.parquet")
     if len(ready):
         identity = {**identity, "checkpoint": weights}
     write_identity(masks, identity, made_from)

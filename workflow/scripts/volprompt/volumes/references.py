@@ -26,8 +26,7 @@ def read_labels(reference: Image, image: Image, resample: str | None = None) -> 
     nearest voxel, and 0 outside of it. Raises VolumeError if the grids differ otherwise (in shape, or in a corner by
     more than a tenth of a voxel), and for values that are no whole numbers >= 0.
     """
-    reference = _with_all_slices(reference, image)
-    require_reference_grid(reference, image, resample)
+    reference = require_reference_grid(reference, image, resample)
     voxels = read_voxels(reference)
     label_map = np.rint(voxels)
     off = np.abs(voxels - label_map) > LABEL_TOLERANCE
@@ -93,14 +92,17 @@ def _corner_tolerance(image: Image) -> float:
     return GRID_TOLERANCE * float(np.min(nib.affines.voxel_sizes(image.affine)))
 
 
-def require_reference_grid(reference: Image, image: Image, resample: str | None = None) -> None:
-    """Raise VolumeError, with both grids, if a reference can neither be used as it is nor be resampled."""
+def require_reference_grid(reference: Image, image: Image, resample: str | None = None) -> Image:
+    """Return a reference with all slices of its image; what it lacks at its ends is background.
+
+    Raises VolumeError, with both grids, if it can neither be used as it is nor be resampled.
+    """
     require_span(reference)
     require_right_angles(reference)
     reference = _with_all_slices(reference, image)
     apart = _corner_distance(reference, image)
     if apart is None:
-        return
+        return reference
     if reference.oriented != image.oriented:
         without = image if reference.oriented else reference
         raise VolumeError(
@@ -110,7 +112,7 @@ def require_reference_grid(reference: Image, image: Image, resample: str | None 
             f"Write the orientation into the header of {without.path}",
         )
     if resample is not None:
-        return
+        return reference
     raise VolumeError(
         reference.path,
         f"lies on another grid than {image.path}\n"
