@@ -100,6 +100,14 @@ def official_video_predictor(architecture: str, checkpoint: Path, **settings: An
     return predictor
 
 
+def trained_sam2() -> tuple[Sam2Model, SAM2VideoPredictor]:
+    """The demo's own checkpoint, in ours and in the package's predictor."""
+    checkpoint = DEMO / "checkpoints" / "demo_sam2.pt"
+    with architectures_in(DEMO):
+        predictor = official_video_predictor("sam2_demo", checkpoint)
+    return loaded_sam2(checkpoint, architecture=DEMO / "sam2_demo.yaml"), predictor
+
+
 def prompt(
     structure: str,
     index: int,

@@ -32,7 +32,6 @@ from tests.unit.models.official import (
     SAM2,
     SIZE,
     Given,
-    architectures_in,
     assert_same,
     best,
     dice,
@@ -45,6 +44,7 @@ from tests.unit.models.official import (
     resized,
     ring,
     saved_sam2,
+    trained_sam2,
 )
 
 from volprompt.models import base, engine
@@ -353,10 +353,7 @@ def test_objects_in_lockstep_equal_objects_alone(tmp_path: Path, frames: np.ndar
 @pytest.mark.parametrize("reset", [False, True])
 def test_trained_model_in_lockstep_equals_video_predictor(frames: np.ndarray, reset: bool) -> None:
     """The demo's own checkpoint, all objects as one batch."""
-    checkpoint = DEMO / "checkpoints" / "demo_sam2.pt"
-    model = loaded_sam2(checkpoint, architecture=DEMO / "sam2_demo.yaml")
-    with architectures_in(DEMO):
-        predictor = official_video_predictor("sam2_demo", checkpoint)
+    model, predictor = trained_sam2()
     images = resized(model, frames)
     prompts = [*POINT, *POINTS, *VIDEO_PROMPTS["mask"], *VIDEO_PROMPTS["several_slices"][:2]]
     for given, mask in zip(prompts, tracked(model, frames, prompts, reset), strict=True):

@@ -17,7 +17,6 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from segment_anything import SamPredictor
 from tests.unit.models.official import (
     BOX,
-    DEMO,
     DEPTH,
     IMAGE_PROMPTS,
     MEMORY_SETTINGS,
@@ -25,18 +24,17 @@ from tests.unit.models.official import (
     POINTS,
     SIZE,
     Given,
-    architectures_in,
     assert_same,
     dice,
     eight_connected,
     loaded_sam2,
     loud_pointers,
     official_prompt,
-    official_video_predictor,
     prompt,
     resized,
     ring,
     saved_sam2,
+    trained_sam2,
 )
 
 from volprompt.models import engine, sam2_tracking
@@ -475,10 +473,7 @@ TOGETHER: dict[str, Given] = {
 @pytest.mark.parametrize("reset", [False, True])
 def test_trained_model_in_lockstep_equals_the_video_predictor(frames: np.ndarray, reset: bool) -> None:
     """The demo's own checkpoint: nine objects of six schemes as one batch, each against a state of its own."""
-    checkpoint = DEMO / "checkpoints" / "demo_sam2.pt"
-    model = loaded_sam2(checkpoint, architecture=DEMO / "sam2_demo.yaml")
-    with architectures_in(DEMO):
-        predictor = official_video_predictor("sam2_demo", checkpoint)
+    model, predictor = trained_sam2()
     images = resized(model, frames)
     found = corrected(model, frames, TOGETHER, REFERENCES, "video", clicks=2, reset=reset)
     for name, given in TOGETHER.items():
