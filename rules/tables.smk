@@ -10,12 +10,21 @@ rule aggregate:
         stamp="<results>/.stamps/tables",
     output:
         identity="<results>/tables/identity.json",
-        scores="<results>/tables/scores.parquet",
+        scores=multiext("<results>/tables/scores", ".parquet", ".csv"),
+        slices="<results>/tables/slices.parquet",
+        dictionary="<results>/tables/dictionary.csv",
         medians=report(
             "<results>/tables/medians.csv",
             category="Tables",
             labels={"table": "Medians"},
             caption="captions/medians.rst",
+        ),
+        medians_long="<results>/tables/medians_long.csv",
+        subgroups=report(
+            "<results>/tables/subgroups.csv",
+            category="Tables",
+            labels={"table": "Subgroups"},
+            caption="captions/subgroups.rst",
         ),
         comparisons=report(
             "<results>/tables/comparisons.csv",
@@ -60,6 +69,7 @@ rule aggregate:
             labels={"table": "Cost"},
             caption="captions/cost.rst",
         ),
+        experiment_cost="<results>/tables/experiment_cost.csv",
         failures=report(
             "<results>/tables/failures.csv",
             category="Tables",
@@ -79,12 +89,7 @@ rule aggregate:
         mem_mb=lambda wildcards, attempt: 4_000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
-        scored=STUDY.scored_structures,
-        image_schemes=STUDY.image_schemes,
-        groups=STUDY.groups,
-        correction_clicks=STUDY.correction_clicks,
-        acceptable_dice=STUDY.settings.scores.acceptable_dice,
-        experiments=EXPERIMENT_SCHEMES,
+        design=STUDY.table_design,
         identity=tables_settings(STUDY),
     message:
         "Make the tables"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from volprompt.logs import logging_to
 from volprompt.tables.aggregate import aggregate
+from volprompt.tables.design import TableDesign
 
 with logging_to(snakemake.log[0], "aggregate"):
     aggregate(
@@ -12,12 +13,7 @@ with logging_to(snakemake.log[0], "aggregate"):
         rounds=snakemake.input.rounds,
         masks=snakemake.input.masks,
         volumes=snakemake.input.volumes,
-        scored=snakemake.params.scored,
-        image_schemes=snakemake.params.image_schemes,
-        groups=snakemake.params.groups,
-        tables=Path(snakemake.output.scores).parent,
-        correction_clicks=snakemake.params.correction_clicks,
-        acceptable_dice=snakemake.params.acceptable_dice,
-        experiments=snakemake.params.experiments,
+        design=TableDesign(**snakemake.params.design),
+        tables=Path(snakemake.output.identity).parent,
         identity=snakemake.params.identity,
     )

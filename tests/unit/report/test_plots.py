@@ -51,6 +51,7 @@ def test_differences_are_named_in_the_order_of_the_subtraction() -> None:
             "other_scheme": ["box", "point"],
             "kind": ["schemes", "models"],
             "structure": "combined",
+            "score": "dice",
             "median_difference": [0.1, -0.2],
             "low": [0.05, np.nan],
             "high": [0.15, np.nan],

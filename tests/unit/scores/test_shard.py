@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from volprompt.columns import SCORE_COLUMNS
 from volprompt.files import join_tables, table_metadata
 from volprompt.identity import write_identity
 from volprompt.scores.rounds import ROUND_COLUMNS, score_rounds
 from volprompt.scores.scores import Reference
-from volprompt.scores.shard import COLUMNS, SLICE_COLUMNS, _statuses, mean_confidence, score_masks, score_shard
+from volprompt.scores.shard import SLICE_COLUMNS, _statuses, mean_confidence, score_masks, score_shard
 from volprompt.segmentation.masks import mask_path, read_rounds, rounds_path, write_mask, write_rounds
 from volprompt.segmentation.runs import CLICK_COLUMNS, CONFIDENCE_COLUMNS, confidence_rows
 from volprompt.volumes.convert import convert_shard
@@ -266,9 +267,9 @@ def test_tables_of_a_shard_without_any_mask(tmp_path: Path) -> None:
     scores, slices = pd.read_parquet(tmp_path / "scores.parquet"), pd.read_parquet(tmp_path / "slices.parquet")
     assert scores["status"].tolist() == ["failed"] * 5
     assert len(slices) == 0
-    assert list(scores.columns) == list(COLUMNS)
+    assert list(scores.columns) == list(SCORE_COLUMNS)
     assert list(slices.columns) == list(SLICE_COLUMNS)
-    for name, kind in COLUMNS.items():
+    for name, kind in SCORE_COLUMNS.items():
         assert scores[name].dtype == kind
 
 

@@ -27,6 +27,7 @@ SECTIONS = {
     "`experiments`": "Experiment",
     "`inference`": "Inference",
     "`scores`": "Scores",
+    "`comparisons`": "Comparisons",
     "`report`": "Report",
 }
 # Words that say more than the type does.
@@ -80,7 +81,7 @@ def in_words(schema: dict[str, Any]) -> str:
         return ", ".join(str(value).lower() if isinstance(value, bool) else f"`{value}`" for value in values)
     if schema["type"] == "array":
         if "prefixItems" in schema:
-            return "two numbers"
+            return "two names" if schema["prefixItems"][0]["type"] == "string" else "two numbers"
         items = schema["items"]
         ending = ", not empty" if schema.get("minItems") and items.get("type") == "string" else ""
         if items.get("type") == "integer":

@@ -17,7 +17,7 @@ from volprompt.checkpoints.catalogue import CatalogueEntry, read_catalogue
 from volprompt.files import sha256_of
 from volprompt.identity import differences
 from volprompt.settings.reading import ConfigurationError
-from volprompt.study.identities import segment_settings
+from volprompt.study.identities import segment_settings, tables_settings
 from volprompt.study.models import training_step
 from volprompt.study.study import Study, read_study, shard_of
 
@@ -186,9 +186,7 @@ def test_reserved_names_of_structures(name: str) -> None:
     assert fault.startswith(f"structures.{name}: this name is taken")
 
 
-@pytest.mark.parametrize(
-    "name", ["femur_low", "femur_iqr", "combined_worst", "patella_undefined", "femur_bootstrap_low"]
-)
+@pytest.mark.parametrize("name", ["femur_low", "femur_iqr", "combined_worst", "patella_undefined", "femur_failed_as_0"])
 def test_names_of_structures_that_are_columns_of_another(name: str) -> None:
     config = copy.deepcopy(SMALL)
     config["structures"][name] = {"labels": [7]}
@@ -296,12 +294,70 @@ def test_a_sheet_from_a_spreadsheet_program() -> None:
     assert (volume.volume, volume.image) == ("a", "image.nii")
 
 
+def test_further_columns_of_the_sheet_are_covariates() -> None:
+    rows = "a\timage.nii\timage.nii\t2\tleft", "b\timage.nii\timage.nii\t\tright"
+    write_sheet(*rows, head="volume\timage\treference\tgrade\tside")
+    study = read(SMALL)
+    assert study.table_design["covariates"] == {"grade": {"a": "2"}, "side": {"a": "left", "b": "right"}}
+    assert tables_settings(study)["covariates"] == study.table_design["covariates"]
+
+
+def test_schemes_that_differ_in_the_seed_alone_are_repetitions() -> None:
+    noisy = {"predictor": "image", "box": True, "noise": {"boxes_mm": 2, "repetitions": 2}}
+    config = changed(schemes={"box": noisy, "point": {"predictor": "image", "point": "centroid"}})
+    config["experiments"] = {"all": {"models": ["mine"], "schemes": ["box", "point"]}}
+    assert read(config).table_design["repetitions"] == {"box_1": "box", "box_2": "box"}
+    config["comparisons"] = {"baseline": ["mine", "box"], "margin": 0.02}
+    design = read(config).table_design
+    assert (design["baseline"], design["margin"]) == (("mine", "box"), 0.02)
+    single = {**noisy, "noise": {"boxes_mm": 2, "seed": 7}}
+    config = changed(schemes={"wide": single, "other": {**single, "noise": {"boxes_mm": 2, "seed": 8}}})
+    config["experiments"] = {"all": {"models": ["mine"], "schemes": ["wide", "other"]}}
+    assert read(config).table_design["repetitions"] == {
+        "wide": "wide",
+        "other": "wide",
+    }  # no common name: the first one's
+
+
+def test_a_baseline_that_nothing_runs() -> None:
+    config = changed(comparisons={"baseline": ["mine", "box"]})
+    (fault,) = faults(config)
+    assert fault.startswith(
+        "comparisons.baseline: no experiment runs [mine, box]; expected a model and a scheme: one of ["
+    )
+    assert "[mine, point]" in fault
+
+
+def test_published_figures_need_the_structures_that_they_are_of() -> None:
+    structures = {**SMALL["structures"], "tibia": {"labels": [3], "scored": False}}
+    (fault,) = faults(changed(structures=structures, report={"compare_with": "oai-zib"}))
+    assert fault == (
+        "report.compare_with: the published figures of oai-zib are of femur and tibia, and tibia is not scored; score "
+        "it, or leave compare_with out"
+    )
+
+
 @pytest.mark.parametrize(
     ("head", "rows", "fault"),
     [
         ("volume\tpath", ["a\timage.nii"], "volumes.tsv: column(s) image missing; found path, volume"),
         ("volume,image", ["a,image.nii"], "volumes.tsv: column(s) image, volume missing"),
-        ("volume\timage\tage", ["a\timage.nii\t70"], "volumes.tsv: unknown column(s) age"),
+        (
+            "volume\timage\trefrence",
+            ["a\timage.nii\timage.nii"],
+            "volumes.tsv: column 'refrence' is unknown; did you mean 'reference'?",
+        ),
+        (
+            "volume\timage\tbody side",
+            ["a\timage.nii\tleft"],
+            "volumes.tsv: column 'body side' is no name for a covariate: use letters, digits and _, and begin with a",
+        ),
+        (
+            "volume\timage\tdice",
+            ["a\timage.nii\t0.9"],
+            "volumes.tsv: column 'dice' has the name of a column of the tables; choose another",
+        ),
+        ("volume\timage\t", ["a\timage.nii\tx"], "volumes.tsv: column '' is no name for a covariate"),
         ("volume\timage", [], "volumes.tsv: lists no volume"),
         ("volume\timage", ["a/b\timage.nii"], "volumes.tsv line 2: volume 'a/b' becomes a file name"),
         ("volume\timage", ["a\timage.nii", "\timage.nii"], "volumes.tsv line 3: volume '' becomes a file name"),

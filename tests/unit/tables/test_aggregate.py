@@ -1,4 +1,4 @@
-"""The study's tables: layout, what is bold, what is quoted from the paper, what failed."""
+"""The study's tables together: what is written, what each column is, what failed."""
 
 from __future__ import annotations
 
@@ -6,160 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from tests.unit.tables.score_tables import NAN
 
 from volprompt import __version__
-from volprompt.files import table_metadata, write_table
+from volprompt.files import join_tables, table_metadata, write_table
 from volprompt.identity import write_identity
+from volprompt.scores.rounds import ROUND_COLUMNS
 from volprompt.tables.aggregate import aggregate
+from volprompt.tables.design import TableDesign
 from volprompt.tables.failures import FailedVolumes, check_failures, failures
 from volprompt.tables.stored import read_csv, read_tracked_slices, score_metadata
-from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown, published
-
-NAN = float("nan")
-
-
-def medians(*rows: dict[str, Any], structures: tuple[str, ...] = ("femur", "tibia")) -> pd.DataFrame:
-    table = pd.DataFrame(rows).astype({"parameters": "Int64"})
-    for name in (*structures, "combined"):
-        for suffix in ("low", "high"):
-            if f"{name}_{suffix}" not in table:
-                table[f"{name}_{suffix}"] = NAN
-    return table
-
-
-def row(model: str, scheme: str, *dice: float, parameters: Any = 38_945_986, n: int = 488) -> dict[str, Any]:
-    values = dict(zip(("femur", "tibia", "combined"), dice, strict=True))
-    return {"model": model, "scheme": scheme, "parameters": parameters, "n": n, **values}
-
-
-TWO = medians(
-    {**row("sam_vit_b", "box", 0.9, 0.8, 0.85), "femur_low": 0.89, "femur_high": 0.9123},
-    row("sam2_tiny", "point_video", 0.7, 0.95, 0.85149, parameters=pd.NA, n=487),
-)
-
-
-def test_markdown() -> None:
-    lines = markdown(TWO, ["femur", "tibia"]).splitlines()
-    assert lines[:4] == [
-        "| Model | Prompts | Parameters | Femur | Tibia | Combined | n |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        "| sam_vit_b | box | 38.9 M | **0.900 [0.890, 0.912]** | 0.800 | 0.850 | 488 |",
-        "| sam2_tiny | point_video | - | 0.700 | **0.950** | **0.851** | 487 |",
-    ]
-    assert "95 % interval" in lines[5]
-
-
-def test_latex() -> None:
-    lines = latex(TWO, ["femur", "tibia"]).splitlines()
-    body = [line for line in lines if not line.startswith("%")]
-    assert body == [
-        r"\begin{tabular}{llrrrrr}",
-        r"\toprule",
-        r"Model & Prompts & Parameters & Femur & Tibia & Combined & n \\",
-        r"\midrule",
-        r"sam\_vit\_b & box & 38.9 M & \textbf{0.900 [0.890, 0.912]} & 0.800 & 0.850 & 488 \\",
-        r"sam2\_tiny & point\_video & - & 0.700 & \textbf{0.950} & \textbf{0.851} & 487 \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-
-
-def test_names_keep_their_case() -> None:
-    table = TWO.rename(columns=lambda name: name.replace("femur", "L5S1").replace("tibia", "medial_mFC"))
-    head = "| Model | Prompts | Parameters | L5S1 | medial mFC | Combined | n |"
-    assert markdown(table, ["L5S1", "medial_mFC"]).startswith(head)
-    assert "& L5S1 & medial mFC & Combined &" in latex(table, ["L5S1", "medial_mFC"])
-
-
-def test_a_configuration_without_scores() -> None:
-    table = medians(row("a", "point", NAN, NAN, NAN, n=0), row("b", "point", 0.5, NAN, 0.5))
-    lines = markdown(table, ["femur", "tibia"]).splitlines()
-    assert lines[2] == "| a | point | 38.9 M | - | - | - | 0 |"
-    assert lines[3] == "| b | point | 38.9 M | **0.500** | - | **0.500** | 488 |"
-
-
-def test_equal_medians_are_both_the_best() -> None:
-    table = medians(row("a", "point", 0.5, 0.5, 0.5), row("b", "point", 0.5, 0.4, 0.4))
-    assert markdown(table, ["femur", "tibia"]).count("**0.500**") == 4
-
-
-@pytest.mark.parametrize(
-    ("structures", "shown"),
-    [
-        (["femur", "tibia"], True),
-        (["patella", "tibia", "femur"], True),
-        (["femur"], False),
-        (["hip", "tibia"], False),
-    ],
-)
-def test_published_figures_stand_beside_the_papers_bones_alone(structures: list[str], shown: bool) -> None:
-    values = dict.fromkeys((*structures, "combined"), 0.5)
-    table = medians({"model": "m", "scheme": "s", "parameters": 1, "n": 1, **values}, structures=tuple(structures))
-    assert [value for _, value, _ in published(structures)] == ([0.9196, 0.9643] if shown else [])
-    for text in (markdown(table, structures), latex(table, structures)):
-        assert ("0.9196" in text and "0.9643" in text and "arXiv 2408.04762" in text) is shown
-        assert ("not measured here" in text) is shown
-
-
-# Comparisons
-
-
-def compared(**changes: Any) -> dict[str, Any]:
-    row = {"model": "sam_b", "scheme": "box", "other_model": "sam_b", "other_scheme": "point", "n": 488}
-    numbers = {"median_difference": -0.0123, "low": -0.02, "high": 0.001, "p": 0.0004, "p_holm": 0.0123}
-    return {**row, **numbers, "effect_size": -0.456, **changes}
-
-
-COMPARED = pd.DataFrame(
-    [
-        compared(),
-        compared(other_model="sam-2", other_scheme="box", p=0.2, p_holm=1.0),
-        compared(median_difference=0.1, low=NAN, high=NAN, p=NAN, p_holm=NAN, effect_size=NAN, n=2),
-    ]
-)
-
-
-def test_comparisons_in_markdown() -> None:
-    lines = comparisons_markdown(COMPARED).splitlines()
-    assert lines[:5] == [
-        "| Model | Prompts | Other model | Other prompts | Median difference | p | p (Holm) | Effect size | n |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        "| sam_b | box | sam_b | point | **-0.012 [-0.020, 0.001]** | < 0.001 | 0.012 | -0.46 | 488 |",
-        "| sam_b | box | sam-2 | box | -0.012 [-0.020, 0.001] | 0.200 | 1.000 | -0.46 | 488 |",
-        "| sam_b | box | sam_b | point | 0.100 | - | - | - | 2 |",
-    ]
-    assert "Holm" in lines[-1]
-
-
-def test_comparisons_in_latex() -> None:
-    lines = comparisons_latex(COMPARED).splitlines()
-    assert lines[0] == r"\begin{tabular}{llllrrrrr}"
-    assert lines[4] == (
-        r"sam\_b & box & sam\_b & point & \textbf{$-$0.012 [$-$0.020, 0.001]} & $<$ 0.001 & 0.012 & $-$0.46 & 488 \\"
-    )
-    assert lines[5].startswith(r"sam\_b & box & sam-2 & box & $-$0.012 [")
-    assert lines[6] == r"sam\_b & box & sam\_b & point & 0.100 & - & - & - & 2 \\"
-
-
-def test_no_comparison_is_a_table_without_rows() -> None:
-    assert len(comparisons_markdown(COMPARED.iloc[:0]).splitlines()) == 4
-    assert comparisons_latex(COMPARED.iloc[:0]).endswith("\\midrule\n\\bottomrule\n\\end{tabular}\n")
-
 
 # Failures
 
 
 def run(volume: str, status: str = "ok", reason: str = "", scheme: str = "point", **more: Any) -> dict[str, Any]:
     named = {"volume": volume, "model": "m", "scheme": scheme, "status": status, "reason": reason, "stage": "segment"}
-    return {**named, "no_prompt": "{}", "parameters": 1000, "seconds": 2.0, **more}
+    prompts = {"prompts": 2, "prompts_of": '{"femur": 1, "tibia": 1}', "human_prompts": 2}
+    return {**named, "no_prompt": "{}", "parameters": 1000, "seconds": 2.0, **prompts, **more}
 
 
 CONVERTED = pd.DataFrame(
     [
-        {"volume": "a", "status": "ok", "reason": ""},
-        {"volume": "b", "status": "failed", "reason": "b.nii: no such file"},
-        {"volume": "c", "status": "ok", "reason": ""},
+        {"volume": "a", "status": "ok", "reason": "", "spacing": [0.7, 0.4, 0.4]},
+        {"volume": "b", "status": "failed", "reason": "b.nii: no such file", "spacing": None},
+        {"volume": "c", "status": "ok", "reason": "", "spacing": [0.7, 0.4, 0.4]},
     ]
 )
 RUNS = pd.DataFrame(
@@ -306,6 +179,7 @@ def aggregate_shards(
         write_table(pd.DataFrame(jobs[shard]), folder / f"scores_{shard}.parquet", {"tolerance": "1.0"})
         distances = [0, 1] if shard == "000" else []
         write_table(sliced("point", distances), folder / f"scores_{shard}_slices.parquet")
+        write_table(join_tables([], ROUND_COLUMNS), folder / f"scores_{shard}_rounds.parquet")
         write_table(pd.DataFrame(runs[shard]), folder / "masks" / shard / "run.parquet")
         write_table(converted[shard], folder / "volumes" / shard / "volumes.parquet")
         write_identity(folder / f"scores_{shard}.parquet", {}, {})
@@ -314,9 +188,10 @@ def aggregate_shards(
         slices=[folder / f"scores_{shard}_slices.parquet" for shard in jobs],
         masks=[folder / "masks" / shard for shard in jobs],
         volumes=[folder / "volumes" / shard for shard in jobs],
-        scored=["femur", "tibia"],
-        image_schemes=["box"],
-        groups=groups,
+        rounds=[folder / f"scores_{shard}_rounds.parquet" for shard in jobs],
+        design=TableDesign(
+            scored=["femur", "tibia"], image_schemes=["box"], groups=groups, covariates={"grade": {"a": "1", "c": "2"}}
+        ),
         tables=folder / "tables",
     )
 
@@ -337,8 +212,9 @@ def test_aggregate(tmp_path: Path) -> None:
     converted = {"000": CONVERTED.iloc[:1], "001": CONVERTED.iloc[1:]}
     aggregate_shards(tmp_path, jobs, runs, converted, {"a": "s1", "c": "s1"})
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
-        "scores.parquet",
+        *("scores.parquet", "scores.csv", "slices.parquet", "dictionary.csv"),
         *(f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")),
+        *("medians_long.csv", "subgroups.csv", "experiment_cost.csv"),
         "ranks.csv",
         "decay.csv",
         "corrections.csv",
@@ -358,6 +234,7 @@ def test_aggregate(tmp_path: Path) -> None:
     failed = pd.read_csv(tmp_path / "tables" / "failures.csv")
     assert failed["reason"].tolist() == ["b.nii: no such file", "c: no box"]
     comparison = pd.read_csv(tmp_path / "tables" / "comparisons.csv")
+    comparison = comparison[(comparison["structure"] == "combined") & (comparison["score"] == "dice")]
     assert comparison["n"].tolist() == [1]
     for name in ("medians", "comparisons"):
         stored = pd.read_parquet(tmp_path / "tables" / f"{name}.parquet")
@@ -373,16 +250,43 @@ def test_aggregate(tmp_path: Path) -> None:
     assert modes.loc["point", "femur"]["dice_where_present"].item() == pytest.approx(0.8)
     assert pd.read_csv(tmp_path / "tables" / "cost.csv")["dice"].tolist() == pytest.approx([0.7, 0.9])
     assert comparison["median_difference"].tolist() == [pytest.approx(0.1)]
+    _check_dictionary(tmp_path / "tables")
     with pytest.raises(FailedVolumes, match=r"50\.0%"):  # 3 of 6 pairs
         check_failures(tmp_path / "tables" / "scores.parquet", tmp_path / "tables" / "failures.csv", 0.4)
 
 
+def _check_dictionary(tables: Path) -> None:
+    """Every column of every table is in the data dictionary, in order and with its type, and in the Parquet files."""
+    dictionary = pd.read_csv(tables / "dictionary.csv", keep_default_na=False)
+    assert (dictionary["meaning"].str.len() > 0).all()
+    names = {path.stem for path in tables.iterdir() if path.suffix in (".csv", ".parquet")} - {"dictionary"}
+    assert set(dictionary["table"]) == names
+    for name, rows in dictionary.groupby("table"):
+        described = rows.set_index("column")
+        if (csv := tables / f"{name}.csv").exists():
+            read = pd.read_csv(csv)
+            assert list(read.columns) == list(described.index)
+            for column, kind in described["type"].items():
+                if kind in ("number", "whole number"):
+                    assert read[column].dtype.kind in "if", (name, column)
+        if (parquet := tables / f"{name}.parquet").exists():
+            schema = pq.read_schema(parquet)
+            assert schema.names == list(described.index)
+            for field in schema:
+                stored = {key.decode(): value.decode() for key, value in field.metadata.items()}
+                assert (stored["unit"], stored["meaning"]) == tuple(described.loc[field.name, ["unit", "meaning"]])
+    scores = dictionary[dictionary["table"] == "scores"].set_index("column")
+    assert scores.loc[["hd95_mm", "seconds", "dice"], "unit"].tolist() == ["mm", "s", ""]
+    assert scores.loc["grade", "type"] == "text"
+    assert len(pd.read_parquet(tables / "slices.parquet")) == 2
+
+
 def test_aggregate_knows_the_subjects(tmp_path: Path) -> None:
     volumes = [f"knee{index}" for index in range(14)]
-    converted = pd.DataFrame({"volume": volumes, "status": "ok", "reason": ""})
+    converted = pd.DataFrame({"volume": volumes, "status": "ok", "reason": "", "spacing": [[0.7, 0.4, 0.4]] * 14})
     groups = {name: f"s{index % 7}" for index, name in enumerate(volumes)}
     jobs = [part for scheme in ("point", "box") for name in volumes for part in scored(scheme, name, "ok", 0.5)]
     runs = [run(name, scheme=scheme) for scheme in ("point", "box") for name in volumes]
     aggregate_shards(tmp_path, {"000": jobs}, {"000": runs}, {"000": converted}, groups)
-    (comparison,) = pd.read_csv(tmp_path / "tables" / "comparisons.csv").to_dict("records")
+    comparison = pd.read_csv(tmp_path / "tables" / "comparisons.csv").iloc[-2]  # `combined`, Dice
     assert (comparison["n"], comparison["groups"], comparison["interval"]) == (14, 7, "bootstrap by group")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from volprompt.tables.bootstrap import RESAMPLES, SEED
+from volprompt.tables.bootstrap import RESAMPLES, SEED, bootstrap_percentiles
 from volprompt.tables.decay import decay
 from volprompt.tables.propagation import propagation
 
@@ -116,6 +116,7 @@ def test_interval_of_the_decay_is_that_of_scipy() -> None:
         n_resamples=RESAMPLES,
         method="percentile",
         rng=np.random.default_rng(SEED),
+        confidence_level=1 - 2 * bootstrap_percentiles(12)[0] / 100,
     )
     (row,) = decay(pd.concat(parts)).to_dict("records")
     assert (row["low"], row["high"]) == pytest.approx(tuple(theirs.confidence_interval))

@@ -1,6 +1,7 @@
-"""The columns of the median table: their names, what they mean and how they are headed, in one list.
+"""The columns of the score table and of the median table, the latter with what they mean and how they are headed.
 
-Imports no pandas: planning reads it, since no structure may have a column's name. To add a column, see CONTRIBUTING.md.
+Imports no pandas: planning reads it, since no structure or covariate may have a column's name. To add a column, see
+CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -10,6 +11,32 @@ from dataclasses import dataclass
 
 # What the score table calls the scores over all structures.
 SCORED_TOGETHER = ("combined", "union", "mean")
+# The columns of the jobs' score tables with their types.
+SCORE_COLUMNS = {
+    "experiment": "string",
+    "model": "string",
+    "scheme": "string",
+    "volume": "string",
+    "structure": "string",
+    "dice": "float64",
+    "nsd": "float64",
+    "hd95_mm": "float64",
+    "assd_mm": "float64",
+    "volume_mm3": "float64",
+    "reference_mm3": "float64",
+    "volume_error": "float64",
+    "over_propagation": "float64",
+    "dice_where_present": "float64",
+    "dice_prompted": "float64",
+    "predicted_iou": "float64",
+    "object_score": "float64",
+    "status": "string",
+}
+# What the study's score table has beside them and the covariates.
+JOINED_COLUMNS = (
+    *("group", "spacing_slice_mm", "spacing_y_mm", "spacing_x_mm"),
+    *("parameters", "prompts", "human_prompts", "seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,17 +60,24 @@ CONFIGURATION_COLUMNS = (
     Column("scheme", "Prompts", "the scheme"),
     Column("parameters", "Parameters", "number of the model's parameters"),
     Column("n", "n", "volumes with masks and reference"),
+    Column("groups", "Subjects", "subjects of these volumes"),
+    Column("interval", "Interval", "how the interval of the combined median was made"),
 )
 # For each scored structure and `combined`.
 STRUCTURE_COLUMNS = (
     Column("median", "Median", "median Dice over the volumes"),
-    Column("low", "Exact 95 %", "lower end of the exact 95 % interval of the median, from its order statistics"),
+    Column("low", "95 % interval", "lower end of the 95 % interval of the median"),
     Column("high", "", "upper end"),
-    Column("bootstrap_low", "Bootstrap 95 %", "lower end of the 95 % percentile-bootstrap interval of the median"),
-    Column("bootstrap_high", "", "upper end"),
     Column("iqr", "IQR", "interquartile range of the Dice"),
     Column("worst", "Worst", "lowest Dice"),
-    Column("undefined", "Undefined", "volumes without a Dice", digits=0),
+    Column("undefined", "Undefined", "segmented volumes without a Dice", digits=0),
+    Column("failed", "Failed", "volumes that failed, or in which the structure could not be prompted", digits=0),
+    Column("failed_as_0", "Failures as 0", "median Dice with failures counted as 0"),
+)
+# For each scored structure and `combined`: how its median stands to the best one.
+STANDING_COLUMNS = (
+    Column("standing", "Standing", "`best`, `tied` with it, `below` it, or `untested`; empty without a median"),
+    Column("same_volumes", "Same volumes", "whether the median is over the same volumes as the best one"),
 )
 # For `combined` alone; the names are those of the score table's columns.
 SURFACE_COLUMNS = (
@@ -68,14 +102,15 @@ def heading_of(name: str) -> str:
 def median_columns(scored: Iterable[str]) -> list[str]:
     """Return the names of the median table's columns, in order. scored: the scored structures."""
     names = [column.name for column in CONFIGURATION_COLUMNS]
-    names += [column_of(structure, c.name) for structure in [*scored, "combined"] for c in STRUCTURE_COLUMNS]
+    of_structure = [*STRUCTURE_COLUMNS, *STANDING_COLUMNS]
+    names += [column_of(structure, column.name) for structure in [*scored, "combined"] for column in of_structure]
     names += [column_of("combined", column.name) for column in SURFACE_COLUMNS]
     return names + [column.name for column in COST_COLUMNS]
 
 
 def reserved_names(configured: Iterable[str]) -> set[str]:
     """Return the names that the median table takes, so that no structure can have them. configured: all structures."""
-    endings = [column.name for column in STRUCTURE_COLUMNS if column.name != "median"]
+    endings = [column.name for column in (*STRUCTURE_COLUMNS, *STANDING_COLUMNS) if column.name != "median"]
     return set(median_columns([])) | {column_of(name, ending) for name in configured for ending in endings}
 
 

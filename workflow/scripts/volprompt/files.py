@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,16 +98,47 @@ def _as_cell(value: object) -> object:
     return as_cell(value) if isinstance(value, str) else value
 
 
-def write_table(table: pd.DataFrame, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table as Parquet, atomically, with `metadata` as the file's key-value metadata."""
+def write_table(
+    table: pd.DataFrame,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Write a table as Parquet, atomically.
+
+    metadata: the file's key-value metadata; fields: the key-value metadata of columns, by their names.
+    """
+    write_tables([table], path, metadata, fields)
+
+
+def write_tables(
+    parts: Iterable[pd.DataFrame],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Write tables of the same columns one after another into one Parquet file, atomically; arguments as `write_table`.
+
+    Only one part is in memory at a time. At least one is needed, which may be empty.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    if metadata:
-        arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **dict(metadata)})
     with atomic(path) as temporary:
-        pq.write_table(arrow, temporary)
+        writer: pq.ParquetWriter | None = None
+        try:
+            for part in parts:
+                arrow = pa.Table.from_pandas(part, preserve_index=False)
+                if writer is None:
+                    schema = pa.schema(
+                        [field.with_metadata(dict((fields or {}).get(field.name, {}))) for field in arrow.schema],
+                        {**(arrow.schema.metadata or {}), **dict(metadata or {})},
+                    )
+                    writer = pq.ParquetWriter(temporary, schema)
+                writer.write_table(arrow.cast(writer.schema))
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def join_tables(parts: Sequence[pd.DataFrame], columns: Mapping[str, str]) -> pd.DataFrame:

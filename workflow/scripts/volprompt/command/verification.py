@@ -18,6 +18,7 @@ from volprompt.scores.shard import score_masks
 from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
 from volprompt.tables.aggregate import aggregate
+from volprompt.tables.design import TableDesign
 from volprompt.volumes.images.sources import readable_sha256
 
 SHOWN = 5
@@ -185,15 +186,10 @@ def check_tables(study: Study, every: Sequence[Output]) -> Check:
                 scores=[output.path for output in by_rule["score"]],
                 slices=[output.path.with_name(f"{output.path.stem}_slices.parquet") for output in by_rule["score"]],
                 rounds=[output.path.with_name(f"{output.path.stem}_rounds.parquet") for output in by_rule["score"]],
-                correction_clicks=study.correction_clicks,
-                acceptable_dice=study.settings.scores.acceptable_dice,
                 masks=[output.path for output in by_rule["segment"]],
                 volumes=[output.path for output in by_rule["convert"]],
-                scored=study.scored_structures,
-                image_schemes=study.image_schemes,
-                groups=study.groups,
+                design=TableDesign(**study.table_design),
                 tables=again,
-                experiments={name: parts.schemes for name, parts in study.experiments.items()},
             )
         except (VolpromptError, OSError, KeyError, ValueError) as error:
             check.add("tables", [f"cannot be made again: {error}"])

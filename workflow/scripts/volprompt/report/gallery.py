@@ -53,7 +53,8 @@ class Gallery:
 def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> None:
     """Draw every plot whose table has rows."""
     order = configurations_of(tables.medians)
-    schemes = Look(list(dict.fromkeys(scheme for _, scheme in order)))
+    averaged = [scheme for _, scheme in configurations_of(tables["ranks"])] if len(tables["ranks"]) else []
+    schemes = Look(list(dict.fromkeys([*(scheme for _, scheme in order), *averaged])))
     done = tables.scores[tables.scores["status"] == "ok"]
     for name in ["combined", *design.scored] if len(done) else []:
         figure = plots.distributions(done, name, order, schemes)

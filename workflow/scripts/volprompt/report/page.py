@@ -30,7 +30,7 @@ from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
 from volprompt.report.volume_table import volume_table
 from volprompt.tables.stored import read_runs
-from volprompt.tables.typeset import PUBLISHED_NOTE, published
+from volprompt.tables.typeset import INTERVAL_WORDS, PUBLISHED_NOTE, SCORE_WORDS, marks, medians_notes, published
 from volprompt.volumes.converted import read_volume_table
 
 SHOWN_ROWS = 200
@@ -46,6 +46,7 @@ def write_report(
     page: str | Path,
     description: str = "",
     figures_folder: str | Path | None = None,
+    compare_with: str | None = None,
     show_volumes: bool = True,
     stamp: str = "",
     today: datetime.date | None = None,
@@ -60,6 +61,7 @@ def write_report(
         configurations, is the median.
     page: the file to write.
     description: a paragraph below the title.
+    compare_with: whose published figures stand below the medians.
     figures_folder: where the figures go; by default `figures` beside the page.
     show_volumes: whether there are frames and masks to show.
     stamp: a word across page and figures, such as SIMULATED.
@@ -100,8 +102,11 @@ def write_report(
             preset=design.preset,
             software=software(runs),
             medians=records(tables.medians),
-            best={name: tables.medians[name].max() for name in [*design.scored, "combined"]},
-            published=published(design.scored),
+            medians_notes=medians_notes(tables.medians, design.scored),
+            marks=marks,
+            interval_words=INTERVAL_WORDS,
+            score_words=SCORE_WORDS,
+            published=published(compare_with),
             published_note=PUBLISHED_NOTE,
             rows_of=lambda name: records(tables[name]),
             gallery=gallery,

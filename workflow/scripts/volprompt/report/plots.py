@@ -72,10 +72,11 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
 def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined") -> Figure:
     """Plot median paired differences of Dice with their intervals.
 
-    comparisons: the table of comparisons; kind: `schemes` for those within a model, `models` for those within a scheme;
-    structure: whose Dice was compared.
+    comparisons: the table of comparisons; kind: of the pairs, as in that table; structure: whose Dice was compared.
     """
-    chosen = comparisons[(comparisons["structure"] == structure) & (comparisons["kind"] == kind)]
+    chosen = comparisons[
+        (comparisons["structure"] == structure) & (comparisons["kind"] == kind) & (comparisons["score"] == "dice")
+    ]
     part = chosen.sort_values("model" if kind == "schemes" else "scheme", key=_order_of_appearance, kind="stable")
     figure = Figure(figsize=(WIDTH, ROW * len(part) + 0.7), layout="constrained")
     axes = figure.subplots()
@@ -100,12 +101,14 @@ def _order_of_appearance(names: pd.Series) -> pd.Series:
 
 
 def difference_name(row: Any) -> str:
-    """Name a comparison in the order of the subtraction: `model: other scheme − scheme`."""
+    """Name a comparison in the order of the subtraction: `model: other scheme − scheme`, what both share before it."""
     model, other_model = row.model, row.other_model
     scheme, other_scheme = row.scheme, row.other_scheme
     if model == other_model:
         return f"{model}: {other_scheme} − {scheme}"
-    return f"{scheme}: {other_model} − {model}"
+    if scheme == other_scheme:
+        return f"{scheme}: {other_model} − {model}"
+    return f"{other_model} {other_scheme} − {model} {scheme}"
 
 
 @styled

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
-from volprompt.columns import SCORED_TOGETHER
+from volprompt.columns import SCORE_COLUMNS, SCORED_TOGETHER
 from volprompt.files import join_tables, read_table, write_table
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress
@@ -23,26 +23,6 @@ from volprompt.segmentation.masks import mask_path, read_mask
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
 from volprompt.volumes.references import structure_mask
 
-COLUMNS = {
-    "experiment": "string",
-    "model": "string",
-    "scheme": "string",
-    "volume": "string",
-    "structure": "string",
-    "dice": "float64",
-    "nsd": "float64",
-    "hd95_mm": "float64",
-    "assd_mm": "float64",
-    "volume_mm3": "float64",
-    "reference_mm3": "float64",
-    "volume_error": "float64",
-    "over_propagation": "float64",
-    "dice_where_present": "float64",
-    "dice_prompted": "float64",
-    "predicted_iou": "float64",
-    "object_score": "float64",
-    "status": "string",
-}
 SLICE_COLUMNS = {
     "experiment": "string",
     "model": "string",
@@ -161,7 +141,7 @@ def score_masks(
             parts.scores.append(scored.assign(**named))
         progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
     return ShardScores(
-        join_tables(parts.scores, COLUMNS),
+        join_tables(parts.scores, SCORE_COLUMNS),
         join_tables(parts.slices, SLICE_COLUMNS),
         join_tables(parts.rounds, ROUND_COLUMNS),
     )

@@ -190,12 +190,31 @@ class Scores(Section):
     )
 
 
+class Comparisons(Section):
+    """Which configurations are compared, beside schemes within a model and models under a scheme."""
+
+    baseline: tuple[str, str] | None = Field(
+        None, description="Model and scheme that every other configuration is compared with."
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Differences of Dice and NSD within it count as equivalent; adds two one-sided tests to each pair.",
+    )
+
+
 class Report(Section):
     """Settings of the report; a change reruns the report alone."""
 
     title: str = "Zero-shot segmentation study"
     description: str = Field("", description="A paragraph below the title: what was studied, on which data.")
     example: Name | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
+    compare_with: Literal["oai-zib"] | None = Field(
+        None,
+        description="Whose published medians are shown beside the study's, in report and tables: those of the paper "
+        "on OAI-ZIB; for a study of the same data.",
+    )
 
 
 class Settings(Section):
@@ -228,6 +247,7 @@ class Settings(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1)
     inference: Inference = Inference()
     scores: Scores = Scores()
+    comparisons: Comparisons = Comparisons()
     report: Report = Report()
 
     @property

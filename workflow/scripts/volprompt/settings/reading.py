@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from volprompt.errors import VolpromptError, suggestion
 from volprompt.settings.config import (
+    Comparisons,
     Experiment,
     Frames,
     Inference,
@@ -266,6 +267,7 @@ def _section_at(place: Sequence[Any]) -> type[Section]:
         "experiments": Experiment,
         "inference": Inference,
         "scores": Scores,
+        "comparisons": Comparisons,
         "report": Report,
     }
     section = sections.get(str(place[0]), Settings) if len(place) > 1 else Settings

@@ -121,11 +121,8 @@ def tables_settings(study: Study) -> dict[str, Any]:
     """What the tables depend on, beside the scores: here the order counts, since rows follow it."""
     return {
         "configurations": study.configurations,
-        "structures": study.scored_structures,
+        **study.table_design,
         "image_schemes": sorted(study.image_schemes),
-        "groups": study.groups,
-        "corrections": study.correction_clicks,
-        "acceptable_dice": study.settings.scores.acceptable_dice,
         "method_version": METHOD_VERSION["aggregate"],
     }
 

@@ -6,20 +6,31 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from volprompt.cells import from_cell
+from volprompt.columns import JOINED_COLUMNS, SCORE_COLUMNS
+from volprompt.errors import suggestion
 from volprompt.files import separator
 from volprompt.settings.config import Settings
 from volprompt.settings.reading import hint
 from volprompt.settings.values import name_fault, path_fault, same_but_for_case
 
+SHEET_COLUMNS = ("volume", "image", "reference", "group", "clicks", "series")
+# Further columns are covariates, which become columns of the tables beside these.
+COVARIATE = re.compile(r"[A-Za-z]\w*", re.ASCII)
+RESERVED = {*SCORE_COLUMNS, *JOINED_COLUMNS, "line"}
+
 
 @dataclass(frozen=True)
 class SheetRow:
-    """A row of the sample sheet; what a volume does not have is empty."""
+    """A row of the sample sheet; what a volume does not have is empty.
+
+    covariates: the texts of the sheet's further columns, which reach the tables.
+    """
 
     volume: str
     image: str
@@ -27,6 +38,7 @@ class SheetRow:
     group: str = ""
     clicks: str = ""
     series: str = ""
+    covariates: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, str]:
         """The row as the conversion takes it; `series` only where one is chosen."""
@@ -50,10 +62,17 @@ class Click:
     label: int | None = None
 
 
-def read_rows(path: str, delimiter: str, required: set[str], optional: set[str], faults: list[str]) -> list[dict]:
+def read_rows(
+    path: str,
+    delimiter: str,
+    required: set[str],
+    optional: set[str] | None,
+    faults: list[str],
+) -> list[dict]:
     """Read a table with a header; each row also holds its line number under `line`.
 
-    A table whose form leaves open which cell belongs to which column is a fault, and gives no row.
+    required, optional: names of columns; with None any further one can be there. A table whose form leaves open which
+    cell belongs to which column is a fault, and gives no row.
     """
     text = _text_of(path, faults)
     if text is None:
@@ -65,7 +84,7 @@ def read_rows(path: str, delimiter: str, required: set[str], optional: set[str],
     if unclear := _unclear_header(path, header, required):
         faults.append(unclear)
         return []
-    if unknown := set(header) - required - optional:
+    if optional is not None and (unknown := set(header) - required - optional):
         faults.append(f"{path}: unknown column(s) {', '.join(sorted(unknown))}")
     rows = []
     for number, cells in lines[1:]:
@@ -132,9 +151,9 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
 
     skip_missing: whether a file that does not exist is left for the conversion to record.
     """
-    rows = read_rows(
-        path, separator(path, "\t"), {"volume", "image"}, {"reference", "clicks", "group", "series"}, faults
-    )
+    rows = read_rows(path, separator(path, "\t"), {"volume", "image"}, None, faults)
+    covariates = [name for name in (rows[0] if rows else {}) if name not in (*SHEET_COLUMNS, "line")]
+    faults += [f"{path}: column '{name}' {fault}" for name in covariates if (fault := _covariate_fault(name))]
     volumes: list[SheetRow] = []
     lines: dict[str, int] = {}
     for row in rows:
@@ -147,7 +166,7 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
             faults.append(f"{place}: volume '{name}' stands already in line {lines[name]}")
             continue
         lines[name] = row["line"]
-        cells = {column: row.get(column, "") for column in ("image", "reference", "group", "clicks", "series")}
+        cells = {column: row.get(column, "") for column in SHEET_COLUMNS if column != "volume"}
         for column in ("image", "reference", "clicks"):
             cell = cells[column]
             if cell and (fault := path_fault(cell)):
@@ -155,7 +174,7 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
                 cells[column] = ""
             elif column != "clicks" and _is_missing(cell, column == "image", skip_missing):
                 faults.append(f"{place}: {column} '{cell}' of volume '{name}' does not exist")
-        volumes.append(SheetRow(name, **cells))
+        volumes.append(SheetRow(name, **cells, covariates={column: row[column] for column in covariates}))
     for name, earlier in same_but_for_case(lines):
         faults.append(
             f"{path} line {lines[name]}: volume '{name}' differs from '{earlier}' in line {lines[earlier]} only in "
@@ -164,6 +183,17 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
     if not rows and Path(path).is_file() and not any(fault.startswith(path) for fault in faults):
         faults.append(f"{path}: lists no volume")
     return volumes
+
+
+def _covariate_fault(name: str) -> str:
+    """What is wrong with the name of a column that is none of the sheet's own; empty if it can be a covariate."""
+    if meant := suggestion(name, SHEET_COLUMNS):
+        return f"is unknown{meant}"
+    if not COVARIATE.fullmatch(name):
+        return "is no name for a covariate: use letters, digits and _, and begin with a letter"
+    if name in RESERVED:
+        return "has the name of a column of the tables; choose another"
+    return ""
 
 
 def _is_missing(path: str, required: bool, skip_missing: bool) -> bool:

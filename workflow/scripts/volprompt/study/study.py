@@ -22,6 +22,7 @@ from volprompt.settings.schemes import Scheme
 from volprompt.settings.values import path_fault
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
+from volprompt.study.statistics import covariates, repetitions, statistics_faults
 from volprompt.volumes.images.formats import data_files
 
 # Remembered digests of checkpoints and sources, in the folder of results.
@@ -88,6 +89,23 @@ class Study:
         """Names of the experiments' schemes that prompt every slice."""
         return [name for name, scheme in self.settings.used_schemes.items() if scheme.predictor == "image"]
 
+    @property
+    def table_design(self) -> dict[str, Any]:
+        """What of the study reaches its tables, as plain values: the arguments of `tables.design.TableDesign`."""
+        settings = self.settings
+        return {
+            "scored": self.scored_structures,
+            "experiments": {name: parts.schemes for name, parts in self.experiments.items()},
+            "image_schemes": self.image_schemes,
+            "groups": self.groups,
+            "covariates": covariates(self.volumes),
+            "repetitions": repetitions(settings.used_schemes),
+            "correction_clicks": self.correction_clicks,
+            "acceptable_dice": settings.scores.acceptable_dice,
+            **settings.comparisons.model_dump(),
+            "compare_with": settings.report.compare_with,
+        }
+
     def sources(self, volumes: Iterable[SheetRow]) -> list[str]:
         """Images and references of some volumes, and the files that belong to them (the data file of a header, say).
 
@@ -149,6 +167,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     _check_structures(settings, faults)
     if not faults:  # else what is missing may be missing because of another fault
         _check_sources_of_prompts(settings, experiments, volumes, clicks, faults)
+    faults += statistics_faults(settings, experiments)
     if settings.report.example and settings.report.example not in {row.volume for row in volumes}:
         faults.append(f"report.example: volume '{settings.report.example}' is not in {settings.volumes}")
     if faults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,86 +14,118 @@ from volprompt.logs import logger
 from volprompt.tables.comparisons import comparisons
 from volprompt.tables.confidence import confidence, expected_dice
 from volprompt.tables.corrections import corrections
-from volprompt.tables.cost import cost
+from volprompt.tables.cost import cost, experiment_cost
 from volprompt.tables.decay import decay
+from volprompt.tables.design import TableDesign
+from volprompt.tables.dictionary import data_dictionary, describe
 from volprompt.tables.failures import failures
-from volprompt.tables.medians import medians
+from volprompt.tables.medians import medians, medians_long
 from volprompt.tables.propagation import propagation
 from volprompt.tables.ranks import ranks
+from volprompt.tables.score_rows import with_study_columns
 from volprompt.tables.stored import (
-    Experiments,
     job_name,
     read_rounds,
     read_runs,
     read_scores,
+    read_slice_columns,
     read_tracked_slices,
     score_metadata,
     table_origin,
+    write_slices,
 )
+from volprompt.tables.subgroups import subgroups
 from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
 from volprompt.volumes.converted import read_volume_table
+
+# Tables that are written as Parquet beside CSV.
+TYPED = ("scores", "medians", "comparisons")
 
 
 def aggregate(
     *,
     scores: Sequence[str | Path],
     slices: Sequence[str | Path],
+    rounds: Sequence[str | Path],
     masks: Sequence[str | Path],
     volumes: Sequence[str | Path],
-    scored: Sequence[str],
-    image_schemes: Collection[str],
-    groups: Mapping[str, str],
+    design: TableDesign,
     tables: str | Path,
-    rounds: Sequence[str | Path] = (),
-    correction_clicks: Mapping[str, int] | None = None,
-    acceptable_dice: float = 0.8,
-    experiments: Experiments | None = None,
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
     """Write the study's tables into the folder `tables`, and their identity.
 
     scores: the score tables, in the order in which models and schemes are to appear.
     slices: the slice tables.
+    rounds: the tables of rounds of corrections.
     masks: folders with a run.parquet.
     volumes: folders of converted shards.
-    scored: names of the scored structures.
-    image_schemes: names of the schemes that are prompted on every slice.
-    groups: the group (subject) of each volume that has one.
+    design: what of the configuration reaches the tables.
     tables: the folder to write to.
-    rounds: the tables of rounds of corrections.
-    correction_clicks: rounds of each scheme with corrections.
-    acceptable_dice: a combined Dice below it counts as bad.
-    experiments: the schemes of each, so that schemes that were removed are left out.
     identity: the settings that reach the tables.
 
-    Writes scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
-    propagation.csv, corrections.csv, confidence.csv, expected_dice.csv, cost.csv and failures.csv.
+    Writes every table of `study_tables` as CSV, some also as Parquet; medians and comparisons in Markdown and LaTeX;
+    slices.parquet; and dictionary.csv, which says what each column is.
     """
-    tables = Path(tables)
+    folder = Path(tables)
     made_from = {job_name(path): digest_of_intact(path) for path in scores}
-    score_table = read_scores(scores, experiments)
-    runs = read_runs(masks, experiments)
-    converted = pd.concat([read_volume_table(folder) for folder in volumes], ignore_index=True)
-    median_table = medians(score_table, runs, scored, groups)
-    compared = comparisons(score_table, groups)
-    write_table(score_table, tables / "scores.parquet", score_metadata(scores))
-    for name, table in (("medians", median_table), ("comparisons", compared)):
-        write_csv(table, tables / f"{name}.csv")
-        write_table(table, tables / f"{name}.parquet", table_origin())
-    write_text(tables / "medians.md", markdown(median_table, scored))
-    write_text(tables / "medians.tex", latex(median_table, scored))
-    write_text(tables / "comparisons.md", comparisons_markdown(compared))
-    write_text(tables / "comparisons.tex", comparisons_latex(compared))
-    write_csv(ranks(score_table, groups), tables / "ranks.csv")
-    write_csv(decay(read_tracked_slices(slices, experiments), groups), tables / "decay.csv")
-    write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
-    write_csv(
-        corrections(read_rounds(rounds, experiments), correction_clicks or {}, groups), tables / "corrections.csv"
-    )
-    write_csv(confidence(score_table, acceptable_dice), tables / "confidence.csv")
-    write_csv(expected_dice(score_table), tables / "expected_dice.csv")
-    write_csv(cost(runs, score_table), tables / "cost.csv")
-    write_csv(failures(converted, runs), tables / "failures.csv")
-    write_identity(tables, identity, made_from)
-    printed = markdown(median_table, scored)
-    logger.info("%d volumes, %d configurations\n%s", len(converted), len(median_table), printed)
+    converted = pd.concat([read_volume_table(path) for path in volumes], ignore_index=True)
+    made = study_tables(scores, slices, rounds, masks, converted, design)
+    described = (design.scored, list(design.covariates))
+    for name, table in made.items():
+        write_csv(table, folder / f"{name}.csv")
+        if name in TYPED:
+            metadata = score_metadata(scores) if name == "scores" else table_origin()
+            fields = {column: one._asdict() for column, one in describe(name, list(table), *described).items()}
+            write_table(table, folder / f"{name}.parquet", metadata, fields)
+    slice_columns = read_slice_columns(slices)
+    fields = {column: one._asdict() for column, one in describe("slices", list(slice_columns), *described).items()}
+    write_slices(slices, folder / "slices.parquet", design.experiments, score_metadata(slices), fields)
+    write_csv(data_dictionary({**made, "slices": slice_columns}, *described), folder / "dictionary.csv")
+    for name, text in typeset(made, design).items():
+        write_text(folder / name, text)
+    write_identity(folder, identity, made_from)
+    printed = markdown(made["medians"], design)
+    logger.info("%d volumes, %d configurations\n%s", len(converted), len(made["medians"]), printed)
+
+
+def study_tables(
+    scores: Sequence[str | Path],
+    slices: Sequence[str | Path],
+    rounds: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    converted: pd.DataFrame,
+    design: TableDesign,
+) -> dict[str, pd.DataFrame]:
+    """Return the study's tables by name; converted: the volume tables of all shards, the others as in `aggregate`."""
+    score_table = read_scores(scores, design.experiments)
+    runs = read_runs(masks, design.experiments)
+    groups = design.groups
+    tracked = read_tracked_slices(slices, design.experiments)
+    corrected = read_rounds(rounds, design.experiments)
+    return {
+        "scores": with_study_columns(score_table, runs, converted, design),
+        "medians": medians(score_table, runs, design),
+        "medians_long": medians_long(score_table, runs, design),
+        "comparisons": comparisons(score_table, design),
+        "ranks": ranks(score_table, groups, design.repetitions),
+        "subgroups": subgroups(score_table, design),
+        "decay": decay(tracked, groups),
+        "propagation": propagation(score_table, design.scored, design.image_schemes),
+        "corrections": corrections(corrected, design.correction_clicks, groups),
+        "confidence": confidence(score_table, design.acceptable_dice),
+        "expected_dice": expected_dice(score_table),
+        "cost": cost(runs, score_table),
+        "experiment_cost": experiment_cost(runs),
+        "failures": failures(converted, runs),
+    }
+
+
+def typeset(made: Mapping[str, pd.DataFrame], design: TableDesign) -> dict[str, str]:
+    """Return the texts of the tables for papers, by the name of their file."""
+    return {
+        "medians.md": markdown(made["medians"], design),
+        "medians.tex": latex(made["medians"], design),
+        "comparisons.md": comparisons_markdown(made["comparisons"]),
+        "comparisons.tex": comparisons_latex(made["comparisons"]),
+    }

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
 SEED = 0
 # Fewer independent values give no 95 % interval: the exact interval of a median does not exist below six, and no
 # two-sided signed-rank test can fall below 0.05 (2 / 2**5 = 0.06). A bootstrap would give a number all the same, one
-# that covers the median far less often than it says.
+# that covers the median less often than it says.
 FEWEST = 6
 
 
@@ -66,13 +67,25 @@ def resampled_medians(values: Sequence[float] | np.ndarray, counts: np.ndarray) 
     return (ordered[lower] + ordered[upper]) / 2
 
 
+def bootstrap_percentiles(subjects: int) -> tuple[float, float]:
+    """Return the percentiles of the resampled values that enclose a value with 95 %; subjects: how many are resampled.
+
+    The plain 2.5 and 97.5 are too narrow for few subjects, since resampled values vary less than a sample by the factor
+    sqrt((n - 1) / n), and the normal distribution has shorter tails than Student's t. The expanded percentiles make up
+    for both: Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69 (2015), 371-386.
+    """
+    low = 100 * float(stats.norm.cdf(np.sqrt(subjects / (subjects - 1)) * stats.t.ppf(0.025, subjects - 1)))
+    return low, 100 - low
+
+
 def bootstrap_interval(values: Sequence[float] | np.ndarray, subjects: Sequence[str]) -> tuple[float, float]:
     """Return the 95 % percentile-bootstrap interval of a median; (NaN, NaN) for fewer than FEWEST subjects.
 
-    values: (volumes,), none of them NaN; subjects: of every volume. Source: Efron and Tibshirani, An Introduction to
-    the Bootstrap, 1993, chapter 13.
+    values: (volumes,), none of them NaN; subjects: of every volume. The percentiles are expanded, see
+    `bootstrap_percentiles`.
     """
-    if len(set(subjects)) < FEWEST:
+    count = len(set(subjects))
+    if count < FEWEST:
         return float("nan"), float("nan")
-    low, high = np.percentile(resampled_medians(values, volume_draws(subjects)), [2.5, 97.5])
+    low, high = np.percentile(resampled_medians(values, volume_draws(subjects)), bootstrap_percentiles(count))
     return float(low), float(high)

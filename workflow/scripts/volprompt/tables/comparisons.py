@@ -2,109 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from volprompt.tables.bootstrap import FEWEST, bootstrap_interval, has_repeated_subjects, subjects_of
-from volprompt.tables.configurations import configurations, dice_table
-from volprompt.tables.medians import median_interval
+from volprompt.tables.bootstrap import subjects_of
+from volprompt.tables.configurations import value_table
+from volprompt.tables.design import TableDesign
+from volprompt.tables.intervals import interval_of_median
+from volprompt.tables.paired_tests import equivalence, holm, independent_differences, rank_biserial, signed_rank
 
-COMPARISON_COLUMNS = ["model", "scheme", "other_model", "other_scheme", "kind", "structure", "n", "groups"]
-COMPARISON_COLUMNS += ["median_difference", "low", "high", "interval", "p", "p_holm", "effect_size"]
+Pair = tuple[str, str]
+# The scores that are compared.
+COMPARED = ("dice", "nsd")
+COMPARISON_COLUMNS = [
+    *("model", "scheme", "other_model", "other_scheme", "kind", "structure", "score", "n", "groups"),
+    *("median_difference", "low", "high", "interval", "p", "p_holm", "effect_size"),
+    *("margin", "p_equivalent", "p_equivalent_holm"),
+]
 
 
-def comparisons(
-    scores: pd.DataFrame, groups: Mapping[str, str] | None = None, structure: str = "combined"
-) -> pd.DataFrame:
-    """Compare the Dice of pairs of configurations over the same volumes.
+def comparisons(scores: pd.DataFrame, design: TableDesign) -> pd.DataFrame:
+    """Compare Dice and NSD of pairs of configurations over the same volumes, for every structure and for `combined`.
 
-    scores: the score table.
-    groups: the group (subject) of each volume.
-    structure: whose Dice is compared.
+    scores: the score table; design: what of the configuration reaches the tables.
 
-    The rows are pairs of schemes within a model (`kind` is `schemes`), and of models under one scheme (`models`), with:
-    `n` and `groups`, the numbers of volumes that both have and of their subjects; the median difference (other minus
-    first) and its 95 % interval, which is the bootstrap's if a subject has several of the volumes, else the exact one
-    (`interval` says which); the two-sided p-value of the Wilcoxon signed-rank test, the same after Holm's correction
-    over all pairs of the table, and the effect size. Test and effect size use the mean difference of each subject,
-    since two volumes of one subject are not independent.
+    `kind` says which pairs: `schemes` within a model, `models` under one scheme, and `baseline`: every configuration
+    with the baseline, if there is one. The rows have: `n` and `groups`, the numbers of volumes that both have and of
+    their subjects; the median difference (other minus first) with its 95 % interval, see `interval_of_median`; the
+    two-sided p-value of the Wilcoxon signed-rank test and the effect size; and, if there is a margin, the p-value of
+    the two one-sided tests that the difference lies within it. Tests use the mean difference of each subject, since
+    two volumes of one subject are not independent. Holm's correction is over the pairs of one kind, structure and
+    score.
     """
-    dice = dice_table(scores, structure)
-    with_scores = [pair for pair in configurations(scores) if dice[pair].notna().any()]
-    rows = []
-    for first, second in combinations(with_scores, 2):
-        if first[0] != second[0] and first[1] != second[1]:
-            continue
-        difference = (dice[second] - dice[first]).dropna()
-        subjects = subjects_of(list(difference.index), groups)
-        independent = difference.groupby(subjects).mean()
-        low, high, interval = _interval_of_difference(difference, subjects)
-        rows.append(
-            {
-                "model": first[0],
-                "scheme": first[1],
-                "other_model": second[0],
-                "other_scheme": second[1],
-                "kind": "schemes" if first[0] == second[0] else "models",
-                "structure": structure,
-                "n": len(difference),
-                "groups": len(independent),
-                "median_difference": float(difference.median()),
-                "low": low,
-                "high": high,
-                "interval": interval,
-                "p": signed_rank(independent),
-                "effect_size": rank_biserial(independent),
-            }
-        )
-    table = pd.DataFrame(rows, columns=[column for column in COMPARISON_COLUMNS if column != "p_holm"])
-    return table.assign(p_holm=holm(table["p"]))[COMPARISON_COLUMNS]
+    rows: list[dict[str, Any]] = []
+    for structure in [*design.scored, "combined"]:
+        for score in COMPARED:
+            values = value_table(scores, structure, score, design.repetitions)
+            for kind, first, second in compared_pairs(values, design.baseline):
+                named = {"model": first[0], "scheme": first[1], "other_model": second[0], "other_scheme": second[1]}
+                named |= {"kind": kind, "structure": structure, "score": score}
+                rows.append(named | _compared(values[second] - values[first], design.groups, design.margin))
+    table = pd.DataFrame(rows, columns=[name for name in COMPARISON_COLUMNS if not name.endswith("_holm")])
+    families = table.groupby(["kind", "structure", "score"], sort=False)
+    for name in ("p", "p_equivalent"):
+        table[f"{name}_holm"] = families[name].transform(lambda p_values: holm(p_values.to_numpy(float)))
+    return table[COMPARISON_COLUMNS]
 
 
-def _interval_of_difference(difference: Sequence[float], subjects: Sequence[str]) -> tuple[float, float, str]:
-    if len(set(subjects)) < FEWEST:
-        return float("nan"), float("nan"), "none"
-    if has_repeated_subjects(subjects):
-        return *bootstrap_interval(difference, subjects), "bootstrap by group"
-    return *median_interval(difference), "order statistics"
+def compared_pairs(values: pd.DataFrame, baseline: Pair | None = None) -> Iterator[tuple[str, Pair, Pair]]:
+    """Yield kind, first and second of every pair that is compared. values: volumes by configurations (columns)."""
+    defined = [pair for pair in values.columns if values[pair].notna().any()]
+    for first, second in combinations(defined, 2):
+        if first[0] == second[0]:
+            yield "schemes", first, second
+        elif first[1] == second[1]:
+            yield "models", first, second
+    if baseline is not None and baseline in defined:
+        yield from (("baseline", baseline, pair) for pair in defined if pair != baseline)
 
 
-def signed_rank(differences: Sequence[float]) -> float:
-    """Return the two-sided p-value of the Wilcoxon signed-rank test (Wilcoxon 1945), zeros discarded, as in SciPy.
+def _compared(difference: pd.Series, groups: Mapping[str, str], margin: float | None) -> dict[str, Any]:
+    difference = difference.dropna()
+    subjects = subjects_of(list(difference.index), groups)
+    independent = independent_differences(difference.to_numpy(), subjects)
+    interval = interval_of_median(difference.to_numpy(), subjects)
+    return {
+        "n": len(difference),
+        "groups": interval.groups,
+        "median_difference": float(difference.median()),
+        **interval.columns(),
+        "interval": interval.kind,
+        "p": signed_rank(independent),
+        "effect_size": rank_biserial(independent),
+        "margin": float("nan") if margin is None else margin,
+        "p_equivalent": float("nan") if margin is None else equivalence(independent, margin),
+    }
 
-    NaN for fewer than FEWEST differences other than zero, since the value could not fall below 0.05.
+
+def standings(values: pd.DataFrame, groups: Mapping[str, str]) -> dict[Pair, tuple[str, bool | None]]:
+    """Return how each configuration stands to the best one, and whether it is over the same volumes.
+
+    values: a score where more is better, volumes by configurations (columns); groups: the group of each volume.
+
+    The best one has the highest median among the configurations over the same volumes: the largest set that any
+    configuration has, of several the one that most have; where that leaves several, none is the best. Each of the
+    others is compared with it over the volumes that both have (signed-rank test by subject, Holm's correction over
+    them): `tied` if they cannot be told apart, `below` if they can, `untested` if there are too few subjects. A
+    configuration without values is ``('', None)``.
     """
-    values = np.asarray(differences, dtype=float)
-    if np.count_nonzero(values) < FEWEST:
-        return float("nan")
-    return float(stats.wilcoxon(values).pvalue)
+    defined = [pair for pair in values.columns if values[pair].notna().any()]
+    sets = {pair: frozenset(values.index[values[pair].notna()]) for pair in defined}
+    standing: dict[Pair, tuple[str, bool | None]] = dict.fromkeys(values.columns, ("", None))
+    common = _commonest_largest(list(sets.values()))
+    if common is None:
+        return standing | dict.fromkeys(defined, ("", False))
+    comparable = [pair for pair in defined if sets[pair] == common]
+    medians = values[comparable].median()
+    best = [pair for pair in comparable if medians[pair] == medians.max()]
+    others = [pair for pair in defined if pair not in best]
+    tested = [_compared(values[pair] - values[best[0]], groups, None) for pair in others]
+    corrected = holm([test["p"] for test in tested])
+    for pair, test, p in zip(others, tested, corrected, strict=True):
+        standing[pair] = (_standing(test, float(p)), sets[pair] == common)
+    return standing | dict.fromkeys(best, ("best", True))
 
 
-def rank_biserial(differences: Sequence[float]) -> float:
-    """Return the matched-pairs rank-biserial correlation (Kerby 2014), from -1 (all negative) to 1 (all positive).
-
-    That is (sum of positive ranks - sum of negative ranks) / sum of all ranks. Differences are ranked by size, equal
-    ones with their mean rank; zeros are discarded, as in the signed-rank test. NaN if all are zero.
-    """
-    values = np.asarray(differences, dtype=float)
-    values = values[values != 0]
-    if not len(values):
-        return float("nan")
-    ranks = stats.rankdata(np.abs(values))
-    return float((np.sign(values) * ranks).sum() / ranks.sum())
+def _standing(test: Mapping[str, Any], p: float) -> str:
+    if test["interval"] == "none":
+        return "untested"
+    return "below" if p < 0.05 else "tied"
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct p-values by Holm's step-down method (Holm 1979); NaN stays NaN and does not count."""
-    values = np.asarray(p_values, dtype=float)
-    corrected = np.full(len(values), np.nan)
-    order = [index for index in np.argsort(values) if not np.isnan(values[index])]
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, values[index] * (len(order) - rank)))
-        corrected[index] = largest
-    return corrected
+def _commonest_largest(sets: Sequence[frozenset[str]]) -> frozenset[str] | None:
+    """Return the largest set; of several the one that is there most often; None if that leaves several."""
+    largest = max(map(len, sets), default=0)
+    counts = {one: sets.count(one) for one in sets if len(one) == largest}
+    winners = [one for one, count in counts.items() if count == max(counts.values())]
+    return winners[0] if len(winners) == 1 else None

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from volprompt.tables.bootstrap import bootstrap_interval, subjects_of
+from volprompt.tables.bootstrap import subjects_of
+from volprompt.tables.intervals import interval_of_median
 
 # Dice in hundredths that are looked for in the rounds.
 TARGETS = (85, 90, 95)
 COLUMNS = [
-    *("model", "scheme", "structure", "round", "n", "prompts"),
+    *("model", "scheme", "structure", "round", "n", "groups", "interval", "prompts"),
     *("dice", "dice_low", "dice_high", "nsd", "nsd_low", "nsd_high", "dice_auc", "nsd_auc"),
     *(name for target in TARGETS for name in (f"rounds_to_{target}", f"never_{target}")),
 ]
@@ -29,8 +30,8 @@ def corrections(
     groups: the group (subject) of each volume.
 
     `n`: volumes with a Dice in every round. `prompts`, `dice` and `nsd` are medians over them in this round, with
-    percentile-bootstrap intervals. A volume that ended early keeps its last values. The other columns are of the whole
-    curve, and the same in each of its rows: `dice_auc` and `nsd_auc`, the median area below a volume's curve
+    intervals by `interval_of_median`. A volume that ended early keeps its last values. The other columns are of the
+    whole curve, and the same in each of its rows: `dice_auc` and `nsd_auc`, the median area below a volume's curve
     (trapezoid over the rounds, divided by their number: 1 is perfect); `rounds_to_85` and so on, the median number of
     rounds until the Dice is 0.85, with `never_85` volumes that do not reach it: they count as more than all rounds,
     and a median among them is written `> 5`.
@@ -48,8 +49,9 @@ def corrections(
             row = {**named, "round": number, "n": int(defined.sum()), "prompts": curves["prompts"][number].median()}
             for name in ("dice", "nsd"):
                 values = curves[name][number]
-                low, high = bootstrap_interval(values.to_numpy(), subjects)
-                row |= {name: values.median(), f"{name}_low": low, f"{name}_high": high}
+                interval = interval_of_median(values.to_numpy(), subjects)
+                row |= {name: values.median(), **interval.columns(f"{name}_")}
+                row |= {"groups": interval.groups, "interval": interval.kind}
             rows.append(row | whole)
     return pd.DataFrame(rows, columns=COLUMNS)
 

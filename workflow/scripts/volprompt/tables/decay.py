@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from volprompt.tables.bootstrap import FEWEST, subjects_of, volume_draws
+from volprompt.tables.bootstrap import FEWEST, bootstrap_percentiles, subjects_of, volume_draws
 
 DECAY_COLUMNS = ["model", "scheme", "structure", "direction", "distance", "volumes", "dice", "low", "high", "median"]
 
@@ -54,8 +54,9 @@ def _rows_by_distance(slices: pd.DataFrame, groups: Mapping[str, str] | None) ->
         if not defined.any():
             continue
         low = high = float("nan")
-        if len(set(subjects[defined])) >= FEWEST:
-            low, high = np.nanpercentile(resampled[:, column], [2.5, 97.5])
+        groups_here = len(set(subjects[defined]))
+        if groups_here >= FEWEST:
+            low, high = np.nanpercentile(resampled[:, column], bootstrap_percentiles(groups_here))
         yield {
             "direction": "prompted" if distance == 0 else "forward" if distance > 0 else "reverse",
             "distance": abs(distance),

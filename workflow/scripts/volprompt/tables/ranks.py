@@ -9,32 +9,40 @@ import pandas as pd
 from scipy import stats
 
 from volprompt.tables.bootstrap import FEWEST, resampled_medians, subjects_of, volume_draws
-from volprompt.tables.configurations import configurations, dice_table
+from volprompt.tables.configurations import value_table
+
+# A configuration that would leave fewer than this share of the volumes to be compared is not ranked.
+LEAST_SHARE = 0.5
 
 
-def ranks(scores: pd.DataFrame, groups: Mapping[str, str] | None = None) -> pd.DataFrame:
+def ranks(
+    scores: pd.DataFrame, groups: Mapping[str, str] | None = None, repetitions: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Return the rank of each configuration by median combined Dice, 1 for the best, and its stability.
 
     scores: the score table.
     groups: the group (subject) of each volume.
+    repetitions: the common name of schemes that differ only in the seed of their noise.
 
-    Medians are over the `n` volumes that all configurations have. A configuration without any score has no rank, and
-    its missing volumes do not count. Every resample draws the same volumes for all configurations. `rank_low` and
+    Medians are over the `n` volumes (of `groups` subjects) that all ranked configurations have; `own_n` are a
+    configuration's own. A configuration without any score is not ranked, nor is one that would leave fewer than half of
+    the volumes of the most complete one. Every resample draws the same volumes for all configurations. `rank_low` and
     `rank_high` are the ranks at 2.5 and 97.5 % of the resamples, `first_share` the share of resamples in which the
     configuration is first; NaN for fewer than FEWEST subjects. Equal medians share their mean rank, and configurations
     that are first together share the resample.
     """
-    dice = dice_table(scores, "combined")
-    ranked = [pair for pair in dice.columns if dice[pair].notna().any()]
+    dice = value_table(scores, "combined", repetitions=repetitions)
+    ranked = rankable(dice)
     shared = dice[ranked].dropna()
-    table = pd.DataFrame(configurations(scores), columns=["model", "scheme"]).assign(n=len(shared))
+    subjects = subjects_of(list(shared.index), groups)
+    table = pd.DataFrame(list(dice.columns), columns=["model", "scheme"])
+    table = table.assign(n=len(shared), groups=len(set(subjects)), own_n=dice.notna().sum().to_numpy())
     for column in ("rank", "rank_low", "rank_high", "first_share"):
         table[column] = float("nan")
     if shared.empty:
         return table
     places = [index for index, pair in enumerate(dice.columns) if pair in set(ranked)]
     table.loc[places, "rank"] = stats.rankdata(-shared.median().to_numpy())
-    subjects = subjects_of(list(shared.index), groups)
     if len(set(subjects)) < FEWEST:
         return table
     counts = volume_draws(subjects)
@@ -46,3 +54,19 @@ def ranks(scores: pd.DataFrame, groups: Mapping[str, str] | None = None) -> pd.D
     table.loc[places, "rank_high"] = high
     table.loc[places, "first_share"] = (first / first.sum(axis=1, keepdims=True)).mean(axis=0)
     return table
+
+
+def rankable(dice: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the configurations that can be ranked together, in the table's order.
+
+    dice: volumes by configurations (columns). Configurations are taken up from the most complete one on, as long as the
+    volumes that all of them have stay at least LEAST_SHARE of that one's.
+    """
+    complete = sorted(dice.columns, key=lambda pair: -int(dice[pair].notna().sum()))
+    fewest = LEAST_SHARE * int(dice[complete[0]].notna().sum()) if complete else 0
+    chosen: list[tuple[str, str]] = []
+    for pair in complete:
+        left = int(dice[[*chosen, pair]].notna().all(axis=1).sum())
+        if left and left >= fewest:
+            chosen.append(pair)
+    return [pair for pair in dice.columns if pair in chosen]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from volprompt import METHOD_VERSION, __version__
 from volprompt.cells import from_cell
-from volprompt.files import read_table, table_metadata
+from volprompt.files import read_table, table_metadata, write_tables
 
 # The schemes of each experiment.
 Experiments = Mapping[str, Sequence[str]]
@@ -84,6 +84,26 @@ def read_tracked_slices(paths: Sequence[str | Path], experiments: Experiments | 
     return pd.concat(filled, ignore_index=True)
 
 
+def read_slice_columns(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Return the columns of the slice tables with their types, without any row."""
+    return read_table(paths[0]).head(0)
+
+
+def write_slices(
+    paths: Sequence[str | Path],
+    path: str | Path,
+    experiments: Experiments | None = None,
+    metadata: Mapping[str, str] | None = None,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Write the slice tables of all jobs into one Parquet file, one after another: they may not fit into memory.
+
+    paths: the slice tables; path: the file to write; experiments as in `current_rows`; metadata, fields: as in
+    `files.write_table`.
+    """
+    write_tables((current_rows(read_table(one), one, experiments) for one in paths), path, metadata, fields)
+
+
 def read_rounds(paths: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
     """Read the tables of rounds of all jobs into one; experiments as in `current_rows`."""
     parts = [current_rows(read_table(path), path, experiments) for path in paths]
@@ -92,25 +112,23 @@ def read_rounds(paths: Sequence[str | Path], experiments: Experiments | None = N
 
 
 def read_runs(masks: Sequence[str | Path], experiments: Experiments | None = None) -> pd.DataFrame:
-    """Read the run tables of all jobs into one, without jobs that have no volume; experiments as in `current_rows`."""
-    parts = [current_rows(read_table(Path(folder) / "run.parquet"), folder, experiments) for folder in masks]
+    """Read the run tables of all jobs into one, with the `experiment` of each, without jobs that have no volume.
+
+    experiments as in `current_rows`.
+    """
+    parts = [
+        current_rows(read_table(Path(folder) / "run.parquet"), folder, experiments).assign(
+            experiment=Path(folder).parent.parent.name
+        )
+        for folder in masks
+    ]
     filled = [part for part in parts if len(part)] or parts[:1]
     return pd.concat(filled, ignore_index=True).reindex(columns=_run_columns(filled))
 
 
 def _run_columns(parts: Sequence[pd.DataFrame]) -> list[str]:
-    expected = [
-        "model",
-        "scheme",
-        "volume",
-        "status",
-        "stage",
-        "reason",
-        "no_prompt",
-        "parameters",
-        "prompts",
-        "seconds",
-    ]
-    expected += ["seconds_encode", "seconds_prompt", "slices_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
+    expected = ["experiment", "model", "scheme", "volume", "status", "stage", "reason", "no_prompt", "parameters"]
+    expected += ["prompts", "prompts_of", "human_prompts", "seconds", "seconds_read", "seconds_encode"]
+    expected += ["seconds_prompt", "seconds_write", "slices_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
     expected += ["device", "precision", "checkpoint_sha256", "versions"]
     return list(dict.fromkeys([*expected, *(column for part in parts for column in part.columns)]))

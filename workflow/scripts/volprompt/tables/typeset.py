@@ -4,77 +4,101 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
 from volprompt.columns import CONFIGURATION_COLUMNS, heading_of
+from volprompt.tables.design import TableDesign
 
-# What could be found of the paper's results (Yu et al., arXiv 2408.04762), medians over 488 knees of OAI-ZIB.
-PUBLISHED = (
-    ("combined", 0.9196, "best combined median, a three_points_video configuration"),
-    ("tibia", 0.9643, "a tibia median, configuration not named"),
-)
+# Whose published figures can be shown beside a study's: (structure, Dice, what it is). Yu et al. (arXiv 2408.04762)
+# give medians over 488 knees; these two are what could be found of them.
+PUBLISHED = {
+    "oai-zib": (
+        ("combined", 0.9196, "best combined median, a three_points_video configuration"),
+        ("tibia", 0.9643, "a tibia median, configuration not named"),
+    )
+}
 PUBLISHED_NOTE = "Published by Yu et al. (arXiv 2408.04762) for 488 knees of OAI-ZIB, not measured here"
-MEDIANS_NOTE = (
-    "Median Dice [95 % interval of the median from its order statistics]. Bootstrap intervals, by subject where "
-    "subjects are given, are in medians.csv."
-)
+# What stands behind a median, by how it stands to the best one.
+TIED, OTHER_VOLUMES = "≈", "†"
+INTERVAL_WORDS = {
+    "order statistics": "exact",
+    "bootstrap by group": "by subject",
+    "none": "none",
+}
 COMPARISONS_NOTE = (
-    "Combined Dice: median difference, the other minus the first [95 % interval]; p of the Wilcoxon signed-rank test, "
-    "and after Holm's correction over all pairs (bold: below 0.05); effect size: matched-pairs rank-biserial "
-    "correlation."
+    "All structures together (`combined`): median difference, the other minus the first [95 % interval]; p of the "
+    "Wilcoxon signed-rank test on subjects' mean differences, and after Holm's correction over the pairs of one kind "
+    "and score (bold: below 0.05); effect size: matched-pairs rank-biserial correlation. Single structures are in "
+    "comparisons.csv."
 )
 
 
-def markdown(medians: pd.DataFrame, scored: Sequence[str]) -> str:
+def markdown(medians: pd.DataFrame, design: TableDesign) -> str:
     """Return the medians in Markdown: configurations in rows, median Dice in columns, the best of each column bold.
 
-    medians: the median table; scored: names of the scored structures.
+    medians: the median table; design: what of the configuration reaches the tables.
     """
-    head, body = median_cells(medians, scored, lambda text: f"**{text}**")
-    notes = [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(scored)]
-    return _markdown_table(head, body, 2) + "\n".join(["", MEDIANS_NOTE, *notes]) + "\n"
+    head, body = median_cells(medians, design.scored, lambda text: f"**{text}**")
+    notes = [*medians_notes(medians, design.scored), *_published_notes(design)]
+    return _markdown_table(head, body, 2) + "".join(f"\n{note}\n" for note in notes)
 
 
-def latex(medians: pd.DataFrame, scored: Sequence[str]) -> str:
-    """Return the medians in LaTeX (package booktabs); arguments as in `markdown`."""
-    head, body = median_cells(medians, scored, lambda text: rf"\textbf{{{text}}}")
-    notes = [f"% {PUBLISHED_NOTE}: {name} {value} ({what})" for name, value, what in published(scored)]
-    return "".join(f"{note}\n" for note in notes) + _latex_table(head, body, 2)
+def latex(medians: pd.DataFrame, design: TableDesign) -> str:
+    """Return the medians in LaTeX (package booktabs), with the notes as comments; arguments as in `markdown`."""
+    head, body = median_cells(medians, design.scored, lambda text: rf"\textbf{{{text}}}")
+    notes = [*medians_notes(medians, design.scored), *_published_notes(design)]
+    return "".join(f"% {note}\n" for note in notes) + _latex_table(head, body, 2)
 
 
 def comparisons_markdown(compared: pd.DataFrame) -> str:
-    """Return the paired comparisons in Markdown; differences with a corrected p-value below 0.05 are bold."""
+    """Return the paired comparisons over all structures in Markdown; corrected p-values below 0.05 are bold."""
     head, body = comparison_cells(compared, lambda text: f"**{text}**")
-    return _markdown_table(head, body, 4) + f"\n{COMPARISONS_NOTE}\n"
+    return _markdown_table(head, body, COMPARISON_NAMES) + f"\n{COMPARISONS_NOTE}{_margin_note(compared)}\n"
 
 
 def comparisons_latex(compared: pd.DataFrame) -> str:
-    """Return the paired comparisons in LaTeX (package booktabs)."""
-    return _latex_table(*comparison_cells(compared, lambda text: rf"\textbf{{{text}}}"), 4)
+    """Return the paired comparisons over all structures in LaTeX (package booktabs), with the note as a comment."""
+    head, body = comparison_cells(compared, lambda text: rf"\textbf{{{text}}}")
+    return f"% {COMPARISONS_NOTE}{_margin_note(compared)}\n" + _latex_table(head, body, COMPARISON_NAMES)
+
+
+# The first columns of the comparisons, which are text.
+COMPARISON_NAMES = 6
 
 
 def comparison_cells(compared: pd.DataFrame, emphasize: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Return the comparisons as text: the head and the rows. emphasize: makes a text bold."""
-    head = [
-        "Model",
-        "Prompts",
-        "Other model",
-        "Other prompts",
-        "Median difference",
-        "p",
-        "p (Holm)",
-        "Effect size",
-        "n",
-    ]
+    """Return the comparisons over all structures as text: the head and the rows. emphasize: makes a text bold."""
+    head = ["Pairs", "Model", "Prompts", "Other model", "Other prompts", "Score"]
+    head += ["Median difference", "p", "p (Holm)", "Effect size", "n", "Subjects", "Interval"]
+    with_margin = compared["margin"].notna().any()
+    head += ["p equivalent (Holm)"] if with_margin else []
     body = []
-    for row in compared.itertuples():
+    for row in compared[compared["structure"] == "combined"].itertuples():
         difference = median_text(row.median_difference, row.low, row.high)
-        cells = [row.model, row.scheme, row.other_model, row.other_scheme]
+        cells = [row.kind, row.model, row.scheme, row.other_model, row.other_scheme, SCORE_WORDS[row.score]]
         cells.append(emphasize(difference) if row.p_holm < 0.05 else difference)
         cells += [p_text(row.p), p_text(row.p_holm), "-" if pd.isna(row.effect_size) else f"{row.effect_size:.2f}"]
-        body.append([*cells, str(row.n)])
+        cells += [str(row.n), str(row.groups), INTERVAL_WORDS[row.interval]]
+        if with_margin:
+            p = p_text(row.p_equivalent_holm)
+            cells.append(emphasize(p) if row.p_equivalent_holm < 0.05 else p)
+        body.append(cells)
     return head, body
+
+
+SCORE_WORDS = {"dice": "Dice", "nsd": "NSD"}
+
+
+def _margin_note(compared: pd.DataFrame) -> str:
+    margins = compared["margin"].dropna().unique()
+    if not len(margins):
+        return ""
+    return (
+        f" p equivalent: two one-sided tests that the difference lies within {margins[0]:g} (small: it does). A large "
+        "p of the signed-rank test is no proof of equality."
+    )
 
 
 def p_text(p: float) -> str:
@@ -99,20 +123,75 @@ def _latex_table(head: Sequence[str], body: Sequence[Sequence[str]], names: int)
 def median_cells(
     medians: pd.DataFrame, scored: Sequence[str], emphasize: Callable[[str], str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the medians as text: the head and the rows. emphasize: makes a text bold."""
+    """Return the medians as text: the head and the rows. emphasize: makes a text bold.
+
+    A configuration with failures has a second row, with these counted as a Dice of 0.
+    """
     columns = [*scored, "combined"]
     headings = {column.name: column.heading for column in CONFIGURATION_COLUMNS}
     head = [headings[name] for name in ("model", "scheme", "parameters")]
-    head += [*(heading_of(name) for name in columns), headings["n"]]
-    best = {name: medians[name].max() for name in columns}
+    head += [*(heading_of(name) for name in columns), *(headings[name] for name in ("n", "groups", "interval"))]
     body = []
     for _, row in medians.iterrows():
         cells = [str(row["model"]), str(row["scheme"]), _as_millions(row["parameters"])]
-        for name in columns:
-            text = median_text(row[name], row[f"{name}_low"], row[f"{name}_high"])
-            cells.append(emphasize(text) if row[name] == best[name] else text)
-        body.append([*cells, str(row["n"])])
+        cells += [marked(row, name, emphasize) for name in columns]
+        body.append([*cells, str(row["n"]), str(row["groups"]), INTERVAL_WORDS[row["interval"]]])
+        if row["combined_failed"]:
+            as_0 = [median_text(row[f"{name}_failed_as_0"], float("nan"), float("nan")) for name in columns]
+            total = str(row["n"] - row["combined_undefined"] + row["combined_failed"])
+            body.append(["", f"{row['scheme']}, failures as 0", "", *as_0, total, "-", "-"])
     return head, body
+
+
+def marked(row: pd.Series, name: str, emphasize: Callable[[str], str]) -> str:
+    """Return a median with its interval and marks: bold for the best one, TIED with it, over OTHER_VOLUMES.
+
+    row: of the median table; name: the structure.
+    """
+    text = median_text(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    if row[f"{name}_standing"] == "best":
+        return emphasize(text)
+    return " ".join([text, *marks(row[f"{name}_standing"], row[f"{name}_same_volumes"])])
+
+
+def marks(standing: str, same_volumes: bool | None) -> list[str]:
+    """Return the marks of a median that is not the best one."""
+    other = same_volumes is not None and not pd.isna(same_volumes) and not same_volumes
+    return [TIED] * (standing == "tied") + [OTHER_VOLUMES] * other
+
+
+def medians_notes(medians: pd.DataFrame, scored: Sequence[str]) -> list[str]:
+    """Return what a reader has to know of the medians as they are, a sentence or two each."""
+    names = [*scored, "combined"]
+    standing = {str(value) for name in names for value in medians[f"{name}_standing"]}
+    shown = {mark for name in names for row in medians.itertuples() for mark in _marks_of(row, name)}
+    kinds = set(medians["interval"])
+    notes = ["Median Dice over n volumes of so many subjects [95 % interval of the median]."]
+    if "order statistics" in kinds:
+        notes.append("Interval exact: order statistics, every volume is of another subject.")
+    if "bootstrap by group" in kinds:
+        notes.append("Interval by subject: bootstrap that draws subjects with all their volumes.")
+    if "none" in kinds:
+        notes.append("Interval none: fewer than six subjects.")
+    if "best" in standing:
+        notes.append("Bold: the best median among configurations over the same volumes.")
+    else:
+        notes.append("No median is bold: no two configurations can be chosen that are over the same volumes.")
+    if TIED in shown:
+        notes.append(
+            f"{TIED}: cannot be told from the best (signed-rank test on subjects' mean differences, Holm's correction)."
+        )
+    if "untested" in standing:
+        notes.append("With fewer than six subjects no test can tell configurations apart.")
+    if OTHER_VOLUMES in shown:
+        notes.append(f"{OTHER_VOLUMES}: over other volumes than the best; not to be compared with it directly.")
+    if medians["combined_failed"].any():
+        notes.append("Failures as 0: with volumes that failed counted as a Dice of 0.")
+    return [" ".join(notes)]
+
+
+def _marks_of(row: Any, name: str) -> list[str]:
+    return marks(getattr(row, f"{name}_standing"), getattr(row, f"{name}_same_volumes"))
 
 
 def median_text(median: float, low: float, high: float) -> str:
@@ -122,15 +201,36 @@ def median_text(median: float, low: float, high: float) -> str:
     return f"{median:.3f}" if pd.isna(low) else f"{median:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def published(scored: Sequence[str]) -> list[tuple[str, float, str]]:
-    """Return the published figures (structure, Dice, what it is) if the study scores the paper's two bones."""
-    return list(PUBLISHED) if {"femur", "tibia"} <= set(scored) else []
+def published(compare_with: str | None) -> list[tuple[str, float, str]]:
+    """Return the published figures (structure, Dice, what it is) that a study asks to be compared with."""
+    return list(PUBLISHED[compare_with]) if compare_with else []
+
+
+def _published_notes(design: TableDesign) -> list[str]:
+    return [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(design.compare_with)]
 
 
 def _as_millions(parameters: object) -> str:
     return "-" if pd.isna(parameters) else f"{int(str(parameters)) / 1e6:.1f} M"
 
 
+# What LaTeX would take for a command, and the marks of medians.
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: "\\" + character for character in "_%&#${}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    TIED: r"$\approx$",
+    OTHER_VOLUMES: r"\textdagger{}",
+}
+
+
 def _escape(cell: str) -> str:
-    escaped = cell.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
-    return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped.replace("<", "$<$"))
+    """Escape a cell for LaTeX; a minus before a number becomes one. Bold cells are numbers, whose braces stay."""
+    bold = re.fullmatch(r"\\textbf\{(.*)\}", cell)
+    if bold:
+        return rf"\textbf{{{_escape(bold[1])}}}"
+    escaped = "".join(LATEX.get(character, character) for character in cell)
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped)
