@@ -30,14 +30,16 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from volprompt.files import write_table
+from volprompt.files import join_tables, write_table
 from volprompt.identity import write_identity
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
+from volprompt.scores.rounds import ROUND_COLUMNS
 from volprompt.settings.config import Settings
 from volprompt.settings.reading import read_settings
 from volprompt.study.study import shard_of
 from volprompt.tables.aggregate import aggregate
+from volprompt.tables.design import TableDesign
 
 REPOSITORY = Path(__file__).parents[2]
 STAMP = "SIMULATED"
@@ -68,6 +70,7 @@ class Simulated:
     design: StudyDesign
     image_schemes: list[str]
     shards: list[str]
+    covariates: dict[str, dict[str, str]]
 
     @property
     def jobs(self) -> list[tuple[str, str, str]]:
@@ -83,11 +86,17 @@ class Simulated:
         aggregate(
             scores=scores,
             slices=[self.folder.joinpath("scores", e, m, f"{s}_slices.parquet") for e, m, s in self.jobs],
+            rounds=[self.folder.joinpath("scores", e, m, f"{s}_rounds.parquet") for e, m, s in self.jobs],
             masks=[self.folder.joinpath("masks", *job) for job in self.jobs],
             volumes=[self.folder / "volumes" / shard for shard in self.shards],
-            scored=self.design.scored,
-            image_schemes=self.image_schemes,
-            groups=self.design.groups,
+            design=TableDesign(
+                scored=self.design.scored,
+                image_schemes=self.image_schemes,
+                groups=self.design.groups,
+                covariates=self.covariates,
+                baseline=("sam_vit_b", "box"),
+                margin=0.02,
+            ),
             tables=self.folder / "tables",
         )
 
@@ -126,7 +135,13 @@ def simulate(folder: Path, volumes: int = 488, shards: int = 16, seed: int = 0, 
     sheet.loc[sheet.index[:broken], "status"] = "failed"
     sheet.loc[sheet.index[broken : broken + unknown], "reference"] = ""
     sheet["ease"] = random.normal(0, 0.45, volumes)
-    study = Simulated(folder, design_of(settings, groups), image_schemes_of(settings), sorted(sheet["shard"].unique()))
+    study = Simulated(
+        folder,
+        design_of(settings, groups),
+        image_schemes_of(settings),
+        sorted(sheet["shard"].unique()),
+        {"side": {name: "left" if number % 2 else "right" for number, name in enumerate(names)}},
+    )
     for shard, part in sheet.groupby("shard"):
         write_volumes(folder / "volumes" / str(shard), part)
     shapes = {structure: draw_shapes(random, volumes, area) for structure, area in AREA.items()}
@@ -213,6 +228,7 @@ def write_model(
     whole = pd.concat(runs, ignore_index=True)
     for shard, part in whole.groupby(whole["volume"].map(shards)):
         write_table(part, folder.joinpath("masks", experiment, model, str(shard), "run.parquet"))
+        write_table(join_tables([], ROUND_COLUMNS), folder / "scores" / experiment / model / f"{shard}_rounds.parquet")
 
 
 def draw_slices(
@@ -315,6 +331,10 @@ def draw_runs(
             "reason": np.where(ran, "", "slice 80 has no point (click or centroid) for 'patella'"),
             "no_prompt": "{}",
             "prompts": {"point": 208, "box": 208, "point_video": 2, "three_points_video": 6}[scheme],
+            "prompts_of": json.dumps(
+                dict.fromkeys(AREA, {"point": 104, "box": 104, "point_video": 1, "three_points_video": 3}[scheme])
+            ),
+            "human_prompts": {"point": 208, "box": 208, "point_video": 2, "three_points_video": 3}[scheme],
             "seconds_encode": encode * random.lognormal(0, 0.03, count),
             "seconds_prompt": prompt * random.lognormal(0, 0.05, count),
             "peak_memory_mb": 3_200.0,

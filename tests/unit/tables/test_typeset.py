@@ -58,7 +58,8 @@ def test_markdown() -> None:
     (note,) = lines[5:]
     assert note == (
         "Median Dice over n volumes of so many subjects [95 % interval of the median]. Interval exact: order "
-        "statistics, every volume is of another subject. Bold: the best median among configurations over the same volumes."
+        "statistics, every volume is of another subject. Bold: the best median over the volumes that all compared "
+        "configurations have."
     )
 
 
@@ -77,40 +78,39 @@ def test_latex() -> None:
     ]
 
 
-def test_what_is_tied_or_over_other_volumes_is_marked() -> None:
-    other = {"combined_standing": "tied", "combined_same_volumes": False, "tibia_standing": "tied"}
+def test_what_is_tied_or_not_compared_is_marked() -> None:
     marked = table(
         row("a", "box", 0.9, 0.8, 0.85, best=("femur", "tibia", "combined"), interval="bootstrap by group"),
-        row("b", "box", 0.8, 0.8, 0.99, **other),
-        row("c", "box", 0.8, 0.7, 0.7, femur_same_volumes=pd.NA, femur_standing="untested", interval="none"),
+        row("b", "box", 0.8, 0.8, 0.99, combined_standing="not compared", tibia_standing="tied"),
+        row("c", "box", 0.8, 0.7, 0.7, femur_standing="untested", interval="none"),
     )
     lines = markdown(marked, BONES).splitlines()
     assert lines[2].endswith("| **0.900** | **0.800** | **0.850** | 488 | 488 | by subject |")
-    assert lines[3].endswith("| 0.800 | 0.800 ≈ | 0.990 ≈ † | 488 | 488 | exact |")
+    assert lines[3].endswith("| 0.800 | 0.800 ≈ | 0.990 † | 488 | 488 | exact |")
     assert lines[4].endswith("| 0.800 | 0.700 | 0.700 | 488 | 488 | none |")
-    for part in ("≈: cannot be told", "†: over other volumes", "no test can tell", "draws subjects", "fewer than six"):
+    for part in ("≈: cannot be told", "†: over too few", "no test can tell", "draws subjects", "fewer than six"):
         assert part in lines[-1]
-    assert r"& 0.800 & 0.800 $\approx$ & 0.990 $\approx$ \textdagger{} & 488" in latex(marked, BONES)
+    assert r"& 0.800 & 0.800 $\approx$ & 0.990 \textdagger{} & 488" in latex(marked, BONES)
 
 
-def test_failures_have_a_row_of_their_own() -> None:
-    more = {"femur_failed_as_0": 0.8, "tibia_failed_as_0": 0.7, "combined_failed_as_0": 0.75}
+def test_failures_as_0_have_a_column_if_anything_failed() -> None:
     failed = table(
-        row("a", "box", 0.9, 0.8, 0.85, best=("combined",), n=10, combined_failed=3, combined_undefined=1, **more),
-        row("b", "box", 0.5, 0.5, 0.5, n=10),
+        row("a", "box", 0.9, 0.8, 0.85, best=("combined",), combined_failed=3, combined_failed_as_0=0.75),
+        row("b", "box", 0.5, 0.5, 0.5, combined_failed_as_0=0.5),
     )
     lines = markdown(failed, BONES).splitlines()
-    assert lines[3] == "|  | box, failures as 0 |  | 0.800 | 0.700 | 0.750 | 12 | - | - |"
-    assert lines[4].startswith("| b | box |")
-    assert "Failures as 0: " in lines[-1]
-    assert r" & box, failures as 0 &  & 0.800 & 0.700 & 0.750 & 12 & - & - \\" in latex(failed, BONES)
+    assert lines[0].endswith("| Combined | Combined, failures as 0 | n | Subjects | Interval |")
+    assert lines[2].endswith("| **0.850** | 0.750 | 488 | 488 | exact |")
+    assert lines[3].endswith("| 0.500 | 0.500 | 488 | 488 | exact |")
+    assert "failures as 0: with volumes that failed" in lines[-1]
+    assert r"& \textbf{0.850} & 0.750 & 488 & 488 & exact \\" in latex(failed, BONES)
 
 
 def test_no_best_median_is_told() -> None:
     other = {f"{name}_standing": "" for name in ("femur", "tibia", "combined")}
     lines = markdown(table(row("a", "box", 0.9, 0.8, 0.85, **other)), BONES).splitlines()
     assert "**" not in lines[2]
-    assert "No median is bold" in lines[-1]
+    assert "Bold" not in lines[-1]
 
 
 def test_names_keep_their_case() -> None:

@@ -9,6 +9,6 @@ METHOD_VERSION = {
     "prompts": 2,
     "segment": 2,
     "score": 3,
-    "aggregate": 4,
-    "report": 4,
+    "aggregate": 5,
+    "report": 5,
 }

@@ -76,7 +76,11 @@ STRUCTURE_COLUMNS = (
 )
 # For each scored structure and `combined`: how its median stands to the best one.
 STANDING_COLUMNS = (
-    Column("standing", "Standing", "`best`, `tied` with it, `below` it, or `untested`; empty without a median"),
+    Column(
+        "standing",
+        "Standing",
+        "`best`, `tied` with it, `below` it, `untested` or `not compared`; empty without a median",
+    ),
     Column("same_volumes", "Same volumes", "whether the median is over the same volumes as the best one"),
 )
 # For `combined` alone; the names are those of the score table's columns.

@@ -30,7 +30,15 @@ from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
 from volprompt.report.volume_table import volume_table
 from volprompt.tables.stored import read_runs
-from volprompt.tables.typeset import INTERVAL_WORDS, PUBLISHED_NOTE, SCORE_WORDS, marks, medians_notes, published
+from volprompt.tables.typeset import (
+    FAILED_AS_0_HEADING,
+    INTERVAL_WORDS,
+    MARKS,
+    PUBLISHED_NOTE,
+    SCORE_WORDS,
+    medians_notes,
+    published,
+)
 from volprompt.volumes.converted import read_volume_table
 
 SHOWN_ROWS = 200
@@ -103,7 +111,8 @@ def write_report(
             software=software(runs),
             medians=records(tables.medians),
             medians_notes=medians_notes(tables.medians, design.scored),
-            marks=marks,
+            marks=MARKS,
+            failed_as_0=FAILED_AS_0_HEADING if tables.medians["combined_failed"].any() else "",
             interval_words=INTERVAL_WORDS,
             score_words=SCORE_WORDS,
             published=published(compare_with),

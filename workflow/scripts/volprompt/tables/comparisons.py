@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from volprompt.tables.bootstrap import subjects_of
-from volprompt.tables.configurations import value_table
+from volprompt.tables.configurations import comparable, value_table
 from volprompt.tables.design import TableDesign
 from volprompt.tables.intervals import interval_of_median
 from volprompt.tables.paired_tests import equivalence, holm, independent_differences, rank_biserial, signed_rank
@@ -87,38 +87,30 @@ def standings(values: pd.DataFrame, groups: Mapping[str, str]) -> dict[Pair, tup
 
     values: a score where more is better, volumes by configurations (columns); groups: the group of each volume.
 
-    The best one has the highest median among the configurations over the same volumes: the largest set that any
-    configuration has, of several the one that most have; where that leaves several, none is the best. Each of the
-    others is compared with it over the volumes that both have (signed-rank test by subject, Holm's correction over
-    them): `tied` if they cannot be told apart, `below` if they can, `untested` if there are too few subjects. A
-    configuration without values is ``('', None)``.
+    The best one has the highest median over the volumes that all `comparable` configurations have; there is none where
+    only one of several is comparable. Each of the others is compared with it over the volumes that both have
+    (signed-rank test by subject, Holm's correction over them): `tied` if they cannot be told apart, `below` if they
+    can, `untested` if there are too few subjects. One that is not comparable is `not compared`, one without values
+    ``('', None)``.
     """
-    defined = [pair for pair in values.columns if values[pair].notna().any()]
-    sets = {pair: frozenset(values.index[values[pair].notna()]) for pair in defined}
     standing: dict[Pair, tuple[str, bool | None]] = dict.fromkeys(values.columns, ("", None))
-    common = _commonest_largest(list(sets.values()))
-    if common is None:
-        return standing | dict.fromkeys(defined, ("", False))
-    comparable = [pair for pair in defined if sets[pair] == common]
-    medians = values[comparable].median()
-    best = [pair for pair in comparable if medians[pair] == medians.max()]
-    others = [pair for pair in defined if pair not in best]
+    defined = [pair for pair in values.columns if values[pair].notna().any()]
+    together = comparable(values)
+    if len(together) < min(2, len(defined)):
+        return standing | dict.fromkeys(defined, ("not compared", False))
+    medians = values[together].dropna().median()
+    best = [pair for pair in together if medians[pair] == medians.max()]
+    others = [pair for pair in together if pair not in best]
     tested = [_compared(values[pair] - values[best[0]], groups, None) for pair in others]
     corrected = holm([test["p"] for test in tested])
-    for pair, test, p in zip(others, tested, corrected, strict=True):
-        standing[pair] = (_standing(test, float(p)), sets[pair] == common)
-    return standing | dict.fromkeys(best, ("best", True))
+    words = {pair: _standing(test, float(p)) for pair, test, p in zip(others, tested, corrected, strict=True)}
+    words |= dict.fromkeys(best, "best")
+    present = values[defined].notna()
+    same = {pair: bool((present[pair] == present[best[0]]).all()) for pair in defined}
+    return standing | {pair: (words.get(pair, "not compared"), same[pair]) for pair in defined}
 
 
 def _standing(test: Mapping[str, Any], p: float) -> str:
     if test["interval"] == "none":
         return "untested"
     return "below" if p < 0.05 else "tied"
-
-
-def _commonest_largest(sets: Sequence[frozenset[str]]) -> frozenset[str] | None:
-    """Return the largest set; of several the one that is there most often; None if that leaves several."""
-    largest = max(map(len, sets), default=0)
-    counts = {one: sets.count(one) for one in sets if len(one) == largest}
-    winners = [one for one, count in counts.items() if count == max(counts.values())]
-    return winners[0] if len(winners) == 1 else None

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+# A configuration that would leave a smaller share of the most complete one's volumes is not compared with the others.
+LEAST_SHARE = 0.5
+
 
 def value_table(
     scores: pd.DataFrame, structure: str, column: str = "dice", repetitions: Mapping[str, str] | None = None
@@ -31,6 +34,23 @@ def value_table(
         common.setdefault((model, repetitions.get(scheme, scheme)), []).append((model, scheme))
     averaged = {pair: table[singles].mean(axis=1, skipna=False) for pair, singles in common.items()}
     return pd.DataFrame(averaged).reindex(columns=pd.MultiIndex.from_tuples(averaged, names=["model", "scheme"]))
+
+
+def comparable(values: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the configurations that can be compared over the volumes that all of them have, in the table's order.
+
+    values: a score, volumes by configurations (columns). Configurations are taken up from the most complete one on, as
+    long as the volumes that all have stay at least LEAST_SHARE of that one's: one with a few volumes, be they the easy
+    ones, does not shrink what the others are compared on.
+    """
+    complete = sorted(values.columns, key=lambda pair: -int(values[pair].notna().sum()))
+    fewest = LEAST_SHARE * int(values[complete[0]].notna().sum()) if complete else 0
+    chosen: list[tuple[str, str]] = []
+    for pair in complete:
+        left = int(values[[*chosen, pair]].notna().all(axis=1).sum())
+        if left and left >= fewest:
+            chosen.append(pair)
+    return [pair for pair in values.columns if pair in chosen]
 
 
 def configurations(table: pd.DataFrame) -> list[tuple[str, str]]:

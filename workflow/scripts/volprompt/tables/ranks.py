@@ -9,10 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from volprompt.tables.bootstrap import FEWEST, resampled_medians, subjects_of, volume_draws
-from volprompt.tables.configurations import value_table
-
-# A configuration that would leave fewer than this share of the volumes to be compared is not ranked.
-LEAST_SHARE = 0.5
+from volprompt.tables.configurations import comparable, value_table
 
 
 def ranks(
@@ -25,14 +22,13 @@ def ranks(
     repetitions: the common name of schemes that differ only in the seed of their noise.
 
     Medians are over the `n` volumes (of `groups` subjects) that all ranked configurations have; `own_n` are a
-    configuration's own. A configuration without any score is not ranked, nor is one that would leave fewer than half of
-    the volumes of the most complete one. Every resample draws the same volumes for all configurations. `rank_low` and
-    `rank_high` are the ranks at 2.5 and 97.5 % of the resamples, `first_share` the share of resamples in which the
-    configuration is first; NaN for fewer than FEWEST subjects. Equal medians share their mean rank, and configurations
-    that are first together share the resample.
+    configuration's own. A configuration that is not `comparable` has no rank. Every resample draws the same volumes
+    for all configurations. `rank_low` and `rank_high` are the ranks at 2.5 and 97.5 % of the resamples, `first_share`
+    the share of resamples in which the configuration is first; NaN for fewer than FEWEST subjects. Equal medians share
+    their mean rank, and configurations that are first together share the resample.
     """
     dice = value_table(scores, "combined", repetitions=repetitions)
-    ranked = rankable(dice)
+    ranked = comparable(dice)
     shared = dice[ranked].dropna()
     subjects = subjects_of(list(shared.index), groups)
     table = pd.DataFrame(list(dice.columns), columns=["model", "scheme"])
@@ -54,19 +50,3 @@ def ranks(
     table.loc[places, "rank_high"] = high
     table.loc[places, "first_share"] = (first / first.sum(axis=1, keepdims=True)).mean(axis=0)
     return table
-
-
-def rankable(dice: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the configurations that can be ranked together, in the table's order.
-
-    dice: volumes by configurations (columns). Configurations are taken up from the most complete one on, as long as the
-    volumes that all of them have stay at least LEAST_SHARE of that one's.
-    """
-    complete = sorted(dice.columns, key=lambda pair: -int(dice[pair].notna().sum()))
-    fewest = LEAST_SHARE * int(dice[complete[0]].notna().sum()) if complete else 0
-    chosen: list[tuple[str, str]] = []
-    for pair in complete:
-        left = int(dice[[*chosen, pair]].notna().all(axis=1).sum())
-        if left and left >= fewest:
-            chosen.append(pair)
-    return [pair for pair in dice.columns if pair in chosen]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -21,7 +20,8 @@ PUBLISHED = {
 }
 PUBLISHED_NOTE = "Published by Yu et al. (arXiv 2408.04762) for 488 knees of OAI-ZIB, not measured here"
 # What stands behind a median, by how it stands to the best one.
-TIED, OTHER_VOLUMES = "≈", "†"
+MARKS = {"tied": "≈", "not compared": "†"}
+FAILED_AS_0_HEADING = "Combined, failures as 0"
 INTERVAL_WORDS = {
     "order statistics": "exact",
     "bootstrap by group": "by subject",
@@ -41,14 +41,14 @@ def markdown(medians: pd.DataFrame, design: TableDesign) -> str:
     medians: the median table; design: what of the configuration reaches the tables.
     """
     head, body = median_cells(medians, design.scored, lambda text: f"**{text}**")
-    notes = [*medians_notes(medians, design.scored), *_published_notes(design)]
+    notes = [medians_notes(medians, design.scored), *_published_notes(design)]
     return _markdown_table(head, body, 2) + "".join(f"\n{note}\n" for note in notes)
 
 
 def latex(medians: pd.DataFrame, design: TableDesign) -> str:
     """Return the medians in LaTeX (package booktabs), with the notes as comments; arguments as in `markdown`."""
     head, body = median_cells(medians, design.scored, lambda text: rf"\textbf{{{text}}}")
-    notes = [*medians_notes(medians, design.scored), *_published_notes(design)]
+    notes = [medians_notes(medians, design.scored), *_published_notes(design)]
     return "".join(f"% {note}\n" for note in notes) + _latex_table(head, body, 2)
 
 
@@ -125,73 +125,51 @@ def median_cells(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the medians as text: the head and the rows. emphasize: makes a text bold.
 
-    A configuration with failures has a second row, with these counted as a Dice of 0.
+    If anything failed, a further column has the combined median with failures counted as a Dice of 0.
     """
     columns = [*scored, "combined"]
     headings = {column.name: column.heading for column in CONFIGURATION_COLUMNS}
     head = [headings[name] for name in ("model", "scheme", "parameters")]
-    head += [*(heading_of(name) for name in columns), *(headings[name] for name in ("n", "groups", "interval"))]
+    with_failures = bool(medians["combined_failed"].any())
+    head += [*(heading_of(name) for name in columns), *([FAILED_AS_0_HEADING] if with_failures else [])]
+    head += [headings[name] for name in ("n", "groups", "interval")]
     body = []
     for _, row in medians.iterrows():
         cells = [str(row["model"]), str(row["scheme"]), _as_millions(row["parameters"])]
         cells += [marked(row, name, emphasize) for name in columns]
+        cells += [median_text(row["combined_failed_as_0"], float("nan"), float("nan"))] if with_failures else []
         body.append([*cells, str(row["n"]), str(row["groups"]), INTERVAL_WORDS[row["interval"]]])
-        if row["combined_failed"]:
-            as_0 = [median_text(row[f"{name}_failed_as_0"], float("nan"), float("nan")) for name in columns]
-            total = str(row["n"] - row["combined_undefined"] + row["combined_failed"])
-            body.append(["", f"{row['scheme']}, failures as 0", "", *as_0, total, "-", "-"])
     return head, body
 
 
 def marked(row: pd.Series, name: str, emphasize: Callable[[str], str]) -> str:
-    """Return a median with its interval and marks: bold for the best one, TIED with it, over OTHER_VOLUMES.
+    """Return a median with its interval: bold if it is the best one, with its mark if it is tied or not compared.
 
     row: of the median table; name: the structure.
     """
     text = median_text(row[name], row[f"{name}_low"], row[f"{name}_high"])
-    if row[f"{name}_standing"] == "best":
-        return emphasize(text)
-    return " ".join([text, *marks(row[f"{name}_standing"], row[f"{name}_same_volumes"])])
+    standing = row[f"{name}_standing"]
+    return emphasize(text) if standing == "best" else " ".join([text, *MARKS.get(standing, "")])
 
 
-def marks(standing: str, same_volumes: bool | None) -> list[str]:
-    """Return the marks of a median that is not the best one."""
-    other = same_volumes is not None and not pd.isna(same_volumes) and not same_volumes
-    return [TIED] * (standing == "tied") + [OTHER_VOLUMES] * other
-
-
-def medians_notes(medians: pd.DataFrame, scored: Sequence[str]) -> list[str]:
-    """Return what a reader has to know of the medians as they are, a sentence or two each."""
-    names = [*scored, "combined"]
-    standing = {str(value) for name in names for value in medians[f"{name}_standing"]}
-    shown = {mark for name in names for row in medians.itertuples() for mark in _marks_of(row, name)}
+def medians_notes(medians: pd.DataFrame, scored: Sequence[str]) -> str:
+    """Return what a reader has to know of the medians as they are."""
+    standing = {str(value) for name in [*scored, "combined"] for value in medians[f"{name}_standing"]}
     kinds = set(medians["interval"])
-    notes = ["Median Dice over n volumes of so many subjects [95 % interval of the median]."]
-    if "order statistics" in kinds:
-        notes.append("Interval exact: order statistics, every volume is of another subject.")
-    if "bootstrap by group" in kinds:
-        notes.append("Interval by subject: bootstrap that draws subjects with all their volumes.")
-    if "none" in kinds:
-        notes.append("Interval none: fewer than six subjects.")
-    if "best" in standing:
-        notes.append("Bold: the best median among configurations over the same volumes.")
-    else:
-        notes.append("No median is bold: no two configurations can be chosen that are over the same volumes.")
-    if TIED in shown:
-        notes.append(
-            f"{TIED}: cannot be told from the best (signed-rank test on subjects' mean differences, Holm's correction)."
-        )
-    if "untested" in standing:
-        notes.append("With fewer than six subjects no test can tell configurations apart.")
-    if OTHER_VOLUMES in shown:
-        notes.append(f"{OTHER_VOLUMES}: over other volumes than the best; not to be compared with it directly.")
-    if medians["combined_failed"].any():
-        notes.append("Failures as 0: with volumes that failed counted as a Dice of 0.")
-    return [" ".join(notes)]
-
-
-def _marks_of(row: Any, name: str) -> list[str]:
-    return marks(getattr(row, f"{name}_standing"), getattr(row, f"{name}_same_volumes"))
+    sentences = {
+        "Median Dice over n volumes of so many subjects [95 % interval of the median].": True,
+        "Interval exact: order statistics, every volume is of another subject.": "order statistics" in kinds,
+        "Interval by subject: bootstrap that draws subjects with all their volumes.": "bootstrap by group" in kinds,
+        "Interval none: fewer than six subjects.": "none" in kinds,
+        "Bold: the best median over the volumes that all compared configurations have.": "best" in standing,
+        f"{MARKS['tied']}: cannot be told from the best (signed-rank test on subjects' mean differences, Holm's "
+        "correction).": "tied" in standing,
+        "With fewer than six subjects no test can tell configurations apart.": "untested" in standing,
+        f"{MARKS['not compared']}: over too few of the volumes to be compared with the others.": "not compared"
+        in standing,
+        f"{FAILED_AS_0_HEADING}: with volumes that failed counted as a Dice of 0.": medians["combined_failed"].any(),
+    }
+    return " ".join(sentence for sentence, applies in sentences.items() if applies)
 
 
 def median_text(median: float, low: float, high: float) -> str:
@@ -222,8 +200,8 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "<": "$<$",
     ">": "$>$",
-    TIED: r"$\approx$",
-    OTHER_VOLUMES: r"\textdagger{}",
+    MARKS["tied"]: r"$\approx$",
+    MARKS["not compared"]: r"\textdagger{}",
 }
 
 
