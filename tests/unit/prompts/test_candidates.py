@@ -91,6 +91,14 @@ def test_interior_point_of_equals_is_next_to_the_centroid_then_first() -> None:
     assert interior_point(np.ones((1, 4), dtype=bool)) == (1.0, 0.0)
 
 
+def test_distance_of_equals_to_the_centroid_is_in_millimetres() -> None:
+    # Three single pixels (0, 0), (6, 0) and (3, 3) are equally deep; their centroid is (3, 1). In pixels (3, 3) is nearest,
+    # 2 away. With pixels 3 mm high it is 6 mm away, and (0, 0) hypot(3, 3) = 4.2 mm.
+    mask = drawn("#.....#", ".......", ".......", "...#...")
+    assert interior_point(mask) == (3.0, 3.0)
+    assert interior_point(mask, (3.0, 1.0)) == (0.0, 0.0)
+
+
 def test_interior_point_measures_in_millimetres() -> None:
     # A: 3 rows x 11 columns around (x 7, y 2). B: 5 x 5 around (x 3, y 10).
     # In pixels A's centre is 2 from the outside and B's 3. With pixels 3 mm high and 1 mm wide A's centre is 6 mm away
