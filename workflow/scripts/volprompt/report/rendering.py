@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from volprompt.columns import Column, column_of, heading_of
 from volprompt.report.facts import flow
+from volprompt.tables.typeset import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -71,7 +72,7 @@ def share(value: float | None, digits: int = 1) -> str:
 
 def p_value(value: float | None) -> str:
     """Return `0.012`, `< 0.001`, or a dash."""
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "–" if value is None else p_text(value)
 
 
 def rank(value: float | None) -> str:
