@@ -92,8 +92,8 @@ def test_interior_point_of_equals_is_next_to_the_centroid_then_first() -> None:
 
 
 def test_distance_of_equals_to_the_centroid_is_in_millimetres() -> None:
-    # Three single pixels (0, 0), (6, 0) and (3, 3) are equally deep; their centroid is (3, 1). In pixels (3, 3) is nearest,
-    # 2 away. With pixels 3 mm high it is 6 mm away, and (0, 0) hypot(3, 3) = 4.2 mm.
+    # Three single pixels (0, 0), (6, 0) and (3, 3) are equally deep; their centroid is (3, 1). In pixels (3, 3) is
+    # nearest, 2 away. With pixels 3 mm high it is 6 mm away, and (0, 0) hypot(3, 3) = 4.2 mm.
     mask = drawn("#.....#", ".......", ".......", "...#...")
     assert interior_point(mask) == (3.0, 3.0)
     assert interior_point(mask, (3.0, 1.0)) == (0.0, 0.0)
