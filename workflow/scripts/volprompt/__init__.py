@@ -8,7 +8,7 @@ METHOD_VERSION = {
     "convert": 2,
     "prompts": 2,
     "segment": 2,
-    "score": 3,
-    "aggregate": 4,
-    "report": 4,
+    "score": 4,
+    "aggregate": 5,
+    "report": 5,
 }

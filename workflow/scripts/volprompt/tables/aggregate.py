@@ -11,11 +11,12 @@ import pandas as pd
 from volprompt.files import write_csv, write_table, write_text
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import logger
+from volprompt.scores.tolerance import tolerance_text
 from volprompt.tables.comparisons import comparisons
 from volprompt.tables.confidence import confidence, expected_dice
 from volprompt.tables.corrections import corrections
 from volprompt.tables.cost import cost
-from volprompt.tables.decay import decay
+from volprompt.tables.decay import decay, slice_sizes
 from volprompt.tables.failures import failures
 from volprompt.tables.medians import medians
 from volprompt.tables.propagation import propagation
@@ -80,12 +81,14 @@ def aggregate(
     for name, table in (("medians", median_table), ("comparisons", compared)):
         write_csv(table, tables / f"{name}.csv")
         write_table(table, tables / f"{name}.parquet", table_origin())
-    write_text(tables / "medians.md", markdown(median_table, scored))
-    write_text(tables / "medians.tex", latex(median_table, scored))
+    tolerance = tolerance_text(score_table)
+    write_text(tables / "medians.md", markdown(median_table, scored, tolerance))
+    write_text(tables / "medians.tex", latex(median_table, scored, tolerance))
     write_text(tables / "comparisons.md", comparisons_markdown(compared))
     write_text(tables / "comparisons.tex", comparisons_latex(compared))
     write_csv(ranks(score_table, groups), tables / "ranks.csv")
-    write_csv(decay(read_tracked_slices(slices, experiments), groups), tables / "decay.csv")
+    tracked = read_tracked_slices(slices, experiments)
+    write_csv(decay(tracked, slice_sizes(converted), groups), tables / "decay.csv")
     write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
     write_csv(
         corrections(read_rounds(rounds, experiments), correction_clicks or {}, groups), tables / "corrections.csv"
@@ -95,5 +98,5 @@ def aggregate(
     write_csv(cost(runs, score_table), tables / "cost.csv")
     write_csv(failures(converted, runs), tables / "failures.csv")
     write_identity(tables, identity, made_from)
-    printed = markdown(median_table, scored)
+    printed = markdown(median_table, scored, tolerance)
     logger.info("%d volumes, %d configurations\n%s", len(converted), len(median_table), printed)

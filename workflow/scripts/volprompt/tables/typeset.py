@@ -19,6 +19,7 @@ MEDIANS_NOTE = (
     "Median Dice [95 % interval of the median from its order statistics]. Bootstrap intervals, by subject where "
     "subjects are given, are in medians.csv."
 )
+NSD_NOTE = "The NSD in medians.csv is {}."
 COMPARISONS_NOTE = (
     "Combined Dice: median difference, the other minus the first [95 % interval]; p of the Wilcoxon signed-rank test, "
     "and after Holm's correction over all pairs (bold: below 0.05); effect size: matched-pairs rank-biserial "
@@ -26,20 +27,22 @@ COMPARISONS_NOTE = (
 )
 
 
-def markdown(medians: pd.DataFrame, scored: Sequence[str]) -> str:
+def markdown(medians: pd.DataFrame, scored: Sequence[str], tolerance: str = "") -> str:
     """Return the medians in Markdown: configurations in rows, median Dice in columns, the best of each column bold.
 
-    medians: the median table; scored: names of the scored structures.
+    medians: the median table; scored: names of the scored structures; tolerance: of the NSD, as in `tolerance_text`.
     """
     head, body = median_cells(medians, scored, lambda text: f"**{text}**")
-    notes = [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(scored)]
+    notes = [NSD_NOTE.format(tolerance)] if tolerance else []
+    notes += [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(scored)]
     return _markdown_table(head, body, 2) + "\n".join(["", MEDIANS_NOTE, *notes]) + "\n"
 
 
-def latex(medians: pd.DataFrame, scored: Sequence[str]) -> str:
+def latex(medians: pd.DataFrame, scored: Sequence[str], tolerance: str = "") -> str:
     """Return the medians in LaTeX (package booktabs); arguments as in `markdown`."""
     head, body = median_cells(medians, scored, lambda text: rf"\textbf{{{text}}}")
-    notes = [f"% {PUBLISHED_NOTE}: {name} {value} ({what})" for name, value, what in published(scored)]
+    notes = [f"% {NSD_NOTE.format(tolerance)}"] if tolerance else []
+    notes += [f"% {PUBLISHED_NOTE}: {name} {value} ({what})" for name, value, what in published(scored)]
     return "".join(f"{note}\n" for note in notes) + _latex_table(head, body, 2)
 
 
