@@ -48,6 +48,8 @@ def test_markdown() -> None:
         "| sam2_tiny | point_video | - | 0.700 | **0.950** | **0.851** | 487 |",
     ]
     assert "95 % interval" in lines[5]
+    assert "The NSD in medians.csv is at 1 mm." in markdown(TWO, ["femur", "tibia"], "at 1 mm").splitlines()
+    assert "% The NSD in medians.csv is at 1 mm." in latex(TWO, ["femur", "tibia"], "at 1 mm").splitlines()
 
 
 def test_latex() -> None:
@@ -305,9 +307,11 @@ def aggregate_shards(
     for shard in jobs:
         write_table(pd.DataFrame(jobs[shard]), folder / f"scores_{shard}.parquet", {"tolerance": "1.0"})
         distances = [0, 1] if shard == "000" else []
-        write_table(sliced("point", distances), folder / f"scores_{shard}_slices.parquet")
+        of_volume = sliced("point", distances).assign(volume=converted[shard]["volume"].iloc[0])
+        write_table(of_volume, folder / f"scores_{shard}_slices.parquet")
         write_table(pd.DataFrame(runs[shard]), folder / "masks" / shard / "run.parquet")
-        write_table(converted[shard], folder / "volumes" / shard / "volumes.parquet")
+        table = converted[shard].assign(spacing=[[0.7, 0.4, 0.4]] * len(converted[shard]))
+        write_table(table, folder / "volumes" / shard / "volumes.parquet")
         write_identity(folder / f"scores_{shard}.parquet", {}, {})
     aggregate(
         scores=[folder / f"scores_{shard}.parquet" for shard in jobs],
@@ -367,6 +371,7 @@ def test_aggregate(tmp_path: Path) -> None:
     assert ranked["rank"].to_dict() == {"point": 2, "box": 1}
     decayed = pd.read_csv(tmp_path / "tables" / "decay.csv")
     assert decayed[["direction", "distance", "volumes"]].to_numpy().tolist() == [["prompted", 0, 1], ["forward", 1, 1]]
+    assert decayed["distance_mm"].tolist() == [0, 0.7]
     modes = pd.read_csv(tmp_path / "tables" / "propagation.csv").set_index(["scheme", "structure"])
     assert len(modes) == 2 * 3
     assert modes["knows_extent"].to_dict() == {key: key[0] == "box" for key in modes.index}
