@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.figure import Figure
 
-from volprompt.report import decay_plot, plots
+from volprompt.report import agreement_plot, decay_plot, plots
 from volprompt.report.plot_style import Look, inline_svg, write_figure
 
 ORDER = [("a", "point"), ("a", "box"), ("b", "point")]
@@ -157,3 +158,20 @@ def test_an_inline_figure_has_a_name_and_no_repeating_identifier(tmp_path: Path)
         assert {
             name for name in re.findall(r"#([\w-]+)[\")]", text) if not re.fullmatch("[0-9a-fA-F]{6}", name)
         } <= found
+
+
+def test_volumes_that_agree_are_drawn_by_structure() -> None:
+    scores = pd.DataFrame({"volume_mm3": [1100.0, 2500.0, 9.0], "reference_mm3": [900.0, 3000.0, np.nan]}).assign(
+        model="a", scheme="point", structure=["femur", "tibia", "femur"], status="ok"
+    )
+    table = pd.DataFrame({"structure": ["femur", "tibia"], "bias_ml": [0.2, -0.5], "low_ml": [np.nan, -1.0]}).assign(
+        model="a", scheme="point", high_ml=[np.nan, 0.5]
+    )
+    axes = agreement_plot.agreement(scores, table, [("a", "point")], ["femur", "tibia"]).axes
+    assert [panel.get_visible() for panel in axes] == [True, False, False]
+    zero, femur, bias, tibia, other_bias, low, high = axes[0].lines
+    assert (femur.get_xdata().tolist(), femur.get_ydata().tolist()) == ([1.0], [pytest.approx(0.2)])
+    assert (tibia.get_xdata().tolist(), tibia.get_ydata().tolist()) == ([2.75], [-0.5])
+    heights = [line.get_ydata()[0] for line in (zero, bias, other_bias, low, high)]
+    assert heights == [0, 0.2, -0.5, -1.0, 0.5]
+    assert (low.get_linestyle(), low.get_color()) == ("--", tibia.get_color())

@@ -292,6 +292,7 @@ def test_slices_of_image_schemes_are_not_read(tmp_path: Path) -> None:
 def scored(scheme: str, volume: str, status: str, dice: float) -> list[dict[str, Any]]:
     named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": volume, "status": status, "dice": dice}
     named |= dict.fromkeys(("nsd", "hd95_mm", "assd_mm", "over_propagation", "volume_error"), 0.5)
+    named |= {"volume_mm3": 1100.0, "reference_mm3": 900.0}
     named |= {"dice_where_present": dice + 0.1, "dice_prompted": NAN, "predicted_iou": 0.7, "object_score": NAN}
     return [{**named, "structure": name} for name in ("femur", "tibia", "combined", "union", "mean")]
 
@@ -345,6 +346,8 @@ def test_aggregate(tmp_path: Path) -> None:
         *(f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")),
         "ranks.csv",
         "decay.csv",
+        "agreement.csv",
+        "acceptable.csv",
         "corrections.csv",
         "confidence.csv",
         "expected_dice.csv",
@@ -371,6 +374,13 @@ def test_aggregate(tmp_path: Path) -> None:
     assert ranked["rank"].to_dict() == {"point": 2, "box": 1}
     decayed = pd.read_csv(tmp_path / "tables" / "decay.csv")
     assert decayed[["direction", "distance", "volumes"]].to_numpy().tolist() == [["prompted", 0, 1], ["forward", 1, 1]]
+    assert pd.read_csv(tmp_path / "tables" / "acceptable.csv")[["slices", "acceptable_share"]].values.tolist() == [
+        [2, 1]
+    ]
+    agreed = pd.read_csv(tmp_path / "tables" / "agreement.csv").set_index(["scheme", "structure"])
+    assert agreed.loc["point", "femur"][["n", "subjects", "bias_ml", "bias_percent"]].tolist() == pytest.approx(
+        [2, 1, 0.2, 20]
+    )
     assert decayed["distance_mm"].tolist() == [0, 0.7]
     modes = pd.read_csv(tmp_path / "tables" / "propagation.csv").set_index(["scheme", "structure"])
     assert len(modes) == 2 * 3

@@ -205,7 +205,11 @@ class Scores(Section):
         "that the border cuts off has no surface there.",
     )
     acceptable_dice: float = Field(
-        0.8, gt=0, lt=1, description="A combined Dice below it counts as bad, where confidence is to tell bad volumes."
+        0.8,
+        gt=0,
+        lt=1,
+        description="A combined Dice below it counts as bad, where confidence is to tell bad volumes; a slice with at "
+        "least it counts as acceptable.",
     )
 
 

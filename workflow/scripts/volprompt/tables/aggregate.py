@@ -12,6 +12,8 @@ from volprompt.files import write_csv, write_table, write_text
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import logger
 from volprompt.scores.tolerance import tolerance_text
+from volprompt.tables.acceptable import acceptable_slices
+from volprompt.tables.agreement import agreement
 from volprompt.tables.comparisons import comparisons
 from volprompt.tables.confidence import confidence, expected_dice
 from volprompt.tables.corrections import corrections
@@ -63,12 +65,13 @@ def aggregate(
     tables: the folder to write to.
     rounds: the tables of rounds of corrections.
     correction_clicks: rounds of each scheme with corrections.
-    acceptable_dice: a combined Dice below it counts as bad.
+    acceptable_dice: a combined Dice below it counts as bad, and a slice with at least it as acceptable.
     experiments: the schemes of each, so that schemes that were removed are left out.
     identity: the settings that reach the tables.
 
     Writes scores.parquet; medians and comparisons as CSV, Parquet, Markdown and LaTeX; ranks.csv, decay.csv,
-    propagation.csv, corrections.csv, confidence.csv, expected_dice.csv, cost.csv and failures.csv.
+    agreement.csv, acceptable.csv, propagation.csv, corrections.csv, confidence.csv, expected_dice.csv, cost.csv and
+    failures.csv.
     """
     tables = Path(tables)
     made_from = {job_name(path): digest_of_intact(path) for path in scores}
@@ -89,6 +92,8 @@ def aggregate(
     write_csv(ranks(score_table, groups), tables / "ranks.csv")
     tracked = read_tracked_slices(slices, experiments)
     write_csv(decay(tracked, slice_sizes(converted), groups), tables / "decay.csv")
+    write_csv(agreement(score_table, scored, groups), tables / "agreement.csv")
+    write_csv(acceptable_slices(slices, acceptable_dice, groups, experiments), tables / "acceptable.csv")
     write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
     write_csv(
         corrections(read_rounds(rounds, experiments), correction_clicks or {}, groups), tables / "corrections.csv"
