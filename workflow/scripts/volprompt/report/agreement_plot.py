@@ -24,7 +24,7 @@ def agreement(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[Pair], 
     """
     looks = Look(list(scored))
     rows = -(-len(order) // COLUMNS)
-    figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.2 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     done = scores[(scores["status"] == "ok") & scores["reference_mm3"].notna()]
     lines = table.set_index(["model", "scheme", "structure"])
@@ -42,11 +42,11 @@ def agreement(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[Pair], 
             for end in ("low_ml", "high_ml"):
                 if not np.isnan(limits[end]):
                     axes.axhline(limits[end], color=colour, linewidth=0.8, linestyle="--")
-        axes.set_title(plain(" ".join(pair)), loc="left")
+        axes.set_title(plain("\n".join(pair)), loc="left")
     for axes in list(grid.flat)[len(order) :]:
         axes.set_visible(False)
     figure.supxlabel("Mean of predicted and reference volume (ml)", fontsize=8)
-    figure.supylabel("Predicted - reference (ml)", fontsize=8)
+    figure.supylabel("Predicted − reference (ml)", fontsize=8)
     handles = [Line2D([], [], linestyle="", label=plain(name), **looks.mark(name)) for name in scored]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))
     return figure
