@@ -25,6 +25,7 @@ rule score:
         },
         labels=SCORED_LABELS,
         ignored=STUDY.ignored,
+        border=STUDY.settings.scores.border,
         surface_tolerance_mm=STUDY.settings.scores.surface_tolerance_mm,
         identity=lambda wildcards: score_settings(STUDY, wildcards.experiment),
     message:

@@ -44,6 +44,18 @@ rule aggregate:
             labels={"table": "Decay by distance"},
             caption="captions/decay.rst",
         ),
+        agreement=report(
+            "<results>/tables/agreement.csv",
+            category="Tables",
+            labels={"table": "Agreement of volumes"},
+            caption="captions/agreement.rst",
+        ),
+        acceptable=report(
+            "<results>/tables/acceptable.csv",
+            category="Tables",
+            labels={"table": "Acceptable slices"},
+            caption="captions/acceptable.rst",
+        ),
         propagation=report(
             "<results>/tables/propagation.csv",
             category="Tables",

@@ -64,8 +64,8 @@ def test_every_section_has_a_place_in_the_navigation(report: Path, visit: Open) 
 def test_pictures_have_descriptions(report: Path, visit: Open) -> None:
     page = visit(report).page
     pictures = page.locator("figure svg, figure img").all()
-    # Three distributions, two of differences, decay, propagation, ranks, cost.
-    assert len(pictures) == 10
+    # Three distributions, two of differences, decay, propagation, agreement, ranks, confidence, cost.
+    assert len(pictures) == 11
     assert all(picture.get_attribute("aria-label") or picture.get_attribute("alt") for picture in pictures)
     identifiers = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
     assert len(identifiers) == len(set(identifiers))

@@ -86,7 +86,8 @@ def files_of(study: Study, output: Output) -> list[Path]:
         return [path, path.with_name(f"{path.stem}_slices.parquet")]
     if output.rule == "aggregate":
         typeset = [f"{table}.{end}" for table in ("medians", "comparisons") for end in ("csv", "parquet", "md", "tex")]
-        plain = ["scores.parquet", "ranks.csv", "decay.csv", "propagation.csv", "cost.csv", "failures.csv"]
+        plain = ["scores.parquet", "ranks.csv", "decay.csv", "agreement.csv", "acceptable.csv", "propagation.csv"]
+        plain += ["cost.csv", "failures.csv"]
         return [path / name for name in (*plain, *typeset)]
     if output.rule == "report":
         return [path / "index.html", path / "figures" / "cost.svg", path.parent / "config.yaml"]

@@ -286,6 +286,7 @@ def scores_of(counts: dict[str, np.ndarray], video: bool) -> pd.DataFrame:
             "nsd": dice**4,
             "hd95_mm": 0.5 + 40 * (1 - dice) ** 1.2,
             "assd_mm": 0.1 + 12 * (1 - dice),
+            "tolerance_mm": 1.0,
             "volume_mm3": sums["predicted"] * VOXEL_MM3,
             "reference_mm3": sums["reference"] * VOXEL_MM3,
             "over_propagation": (sums["predicted"] - inside) / sums["reference"],

@@ -376,6 +376,15 @@ def tolerance(study: Study) -> None:
     study.configure(scores={"surface_tolerance_mm": 2.0})
 
 
+def tolerance_for_each_structure(study: Study) -> None:
+    """The one that was, in another spelling."""
+    study.configure(scores={"surface_tolerance_mm": {"tibia": 1, "femur": 1.0}})
+
+
+def ignore_the_border(study: Study) -> None:
+    study.configure(scores={"border": "ignore"})
+
+
 def ignore_a_label(study: Study) -> None:
     study.configure(ignore={"labels": [99]})
 
@@ -449,6 +458,8 @@ def damage_volume_table(study: Study) -> None:
         (mask_missing_in_a_copy_from_the_future, ONE_JOB),
         (device_auto, {}),
         (tolerance, {"score": 4, **TABLES}),
+        (tolerance_for_each_structure, {}),
+        (ignore_the_border, {"score": 4, **TABLES}),
         (ignore_a_label, EVERYTHING),
         (grey_window, EVERYTHING),
         (allowed_failures, {"report": 1, "all": 1}),

@@ -12,6 +12,8 @@ LABELS = {
     "comparisons": "Paired comparisons",
     "ranks": "Ranks",
     "decay": "Decay by distance",
+    "agreement": "Agreement of volumes",
+    "acceptable": "Acceptable slices",
     "propagation": "Propagation",
     "cost": "Cost",
     "failures": "Failed volumes",

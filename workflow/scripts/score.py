@@ -18,5 +18,6 @@ with logging_to(snakemake.log[0], f"score {wildcards.experiment}/{wildcards.mode
         slices=snakemake.output.slices,
         rounds=snakemake.output.rounds,
         ignored=snakemake.params.ignored,
+        border=snakemake.params.border,
         identity=snakemake.params.identity,
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.figure import Figure
 
-from volprompt.report import plots
+from volprompt.report import agreement_plot, decay_plot, plots
 from volprompt.report.plot_style import Look, inline_svg, write_figure
 
 ORDER = [("a", "point"), ("a", "box"), ("b", "point")]
@@ -70,16 +71,35 @@ def test_differences_are_named_in_the_order_of_the_subtraction() -> None:
     assert median.get_markerfacecolor() == "white"
 
 
-def test_reverse_distances_lie_left_of_the_prompted_slice() -> None:
-    rows = [("forward", 1, 0.9), ("forward", 2, 0.8), ("prompted", 0, 0.95), ("reverse", 1, 0.7)]
-    table = pd.DataFrame(rows, columns=["direction", "distance", "dice"]).assign(
-        model="a", scheme="video", structure="femur", volumes=4, low=np.nan, high=np.nan
+def decay_table(slice_mm: float = 2.0) -> pd.DataFrame:
+    rows = [("forward", 1, 2.0, 0.9), ("forward", 2, 4.0, 0.8), ("prompted", 0, 0.0, 0.95), ("reverse", 1, 2.0, 0.7)]
+    table = pd.DataFrame(rows, columns=["direction", "distance", "distance_mm", "dice_by_mm"])
+    known = [0.85, np.nan, 0.9, np.nan]
+    return table.assign(low_by_mm=known, high_by_mm=known, model="a", scheme="video", structure="femur").assign(
+        volumes_by_mm=[8, 4, 9, 5], slice_mm=slice_mm, bin_mm=2.0
     )
-    figure = plots.decay(table, ["femur", "tibia"])
-    curve = figure.axes[0].lines[0]
-    assert list(curve.get_xdata()) == [-1, 0, 1, 2]
+
+
+def test_reverse_distances_lie_left_of_the_prompted_slice() -> None:
+    figure = decay_plot.decay(decay_table(), ["femur", "tibia"])
+    curve, certain, sparse, _ = figure.axes[0].lines
+    assert list(curve.get_xdata()) == [-2, 0, 2, 4]
     assert list(curve.get_ydata()) == [0.7, 0.95, 0.9, 0.8]
     assert len(figure.axes) == 2  # no panel for a structure without rows
+    # Without an interval: open markers, and the thin line alone.
+    np.testing.assert_equal(certain.get_ydata(), [np.nan, 0.95, 0.9, np.nan])
+    assert (list(sparse.get_xdata()), sparse.get_markerfacecolor()) == ([-2, 4], "white")
+    assert curve.get_linewidth() < certain.get_linewidth()
+    assert "too few subjects for an interval" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_slices_are_a_second_axis_where_all_volumes_share_a_spacing() -> None:
+    (above,) = decay_plot.decay(decay_table(), ["femur"]).axes[0].child_axes
+    assert above.get_xlabel() == "Slices"
+    figure = decay_plot.decay(decay_table(), ["femur"])
+    figure.draw_without_rendering()
+    assert np.divide(figure.axes[0].get_xlim(), figure.axes[0].child_axes[0].get_xlim()).tolist() == [2, 2]
+    assert not decay_plot.decay(decay_table(slice_mm=np.nan), ["femur"]).axes[0].child_axes
 
 
 def test_propagation_and_ranks_follow_their_rows() -> None:
@@ -139,3 +159,20 @@ def test_an_inline_figure_has_a_name_and_no_repeating_identifier(tmp_path: Path)
         assert {
             name for name in re.findall(r"#([\w-]+)[\")]", text) if not re.fullmatch("[0-9a-fA-F]{6}", name)
         } <= found
+
+
+def test_volumes_that_agree_are_drawn_by_structure() -> None:
+    scores = pd.DataFrame({"volume_mm3": [1100.0, 2500.0, 9.0], "reference_mm3": [900.0, 3000.0, np.nan]}).assign(
+        model="a", scheme="point", structure=["femur", "tibia", "femur"], status="ok"
+    )
+    table = pd.DataFrame({"structure": ["femur", "tibia"], "bias_ml": [0.2, -0.5], "low_ml": [np.nan, -1.0]}).assign(
+        model="a", scheme="point", high_ml=[np.nan, 0.5]
+    )
+    axes = agreement_plot.agreement(scores, table, [("a", "point")], ["femur", "tibia"]).axes
+    assert [panel.get_visible() for panel in axes] == [True, False, False]
+    zero, femur, bias, tibia, other_bias, low, high = axes[0].lines
+    assert (femur.get_xdata().tolist(), femur.get_ydata().tolist()) == ([1.0], [pytest.approx(0.2)])
+    assert (tibia.get_xdata().tolist(), tibia.get_ydata().tolist()) == ([2.75], [-0.5])
+    heights = [line.get_ydata()[0] for line in (zero, bias, other_bias, low, high)]
+    assert heights == [0, 0.2, -0.5, -1.0, 0.5]
+    assert (low.get_linestyle(), low.get_color()) == ("--", tibia.get_color())

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from volprompt.scores.scores import Reference, dice, overlap, score_volume, slice_counts
+from volprompt.scores.tolerance import tolerance_text
 
 
 def line(*pixels: int, length: int = 8) -> np.ndarray:
@@ -180,3 +181,47 @@ def test_scores_over_all_need_all() -> None:
     table, slices = score_volume({"femur": line(0, 1)}, reference, 1.0)
     assert table["structure"].tolist() == ["femur"]
     assert set(slices["structure"]) == {"femur"}
+
+
+def test_tolerance_of_each_structure() -> None:
+    """A femur of one voxel and a tibia of two that lie apart, each moved by 3: half of an area is 2 mm off, half 3."""
+    predicted, reference = ({name: np.zeros((13, 3, 8), bool) for name in ("femur", "tibia")} for _ in range(2))
+    for masks, x in ((predicted, 1), (reference, 4)):
+        masks["femur"][0, 1, x] = True
+        masks["tibia"][[6, 12], 1, x] = True
+    table, _ = score_volume(predicted, Reference(reference, (1.0, 1.0, 1.0)), {"femur": 3.0, "tibia": 2.0})
+    # All of the femur and half of the tibia, which has twice the area; the union is measured at 2 mm.
+    expected = {"femur": 1, "tibia": 0.5, "combined": (1 + 0.5 * 2) / 3, "union": 0.5, "mean": 0.75}
+    assert by_structure(table, "nsd") == pytest.approx(expected)
+    tolerances = {"femur": 3, "tibia": 2, "combined": math.nan, "union": 2, "mean": math.nan}
+    assert by_structure(table, "tolerance_mm") == pytest.approx(tolerances, nan_ok=True)
+    assert tolerance_text(table) == "at 3 mm (femur) and 2 mm (tibia)"
+    same, _ = score_volume(predicted, Reference(reference, (1.0, 1.0, 1.0)), {"femur": 2.0, "tibia": 2.0})
+    assert by_structure(same, "tolerance_mm") == dict.fromkeys(expected, 2)
+    assert tolerance_text(same) == "at 2 mm"
+    pd.testing.assert_frame_equal(same, score_volume(predicted, Reference(reference, (1.0, 1.0, 1.0)), 2.0)[0])
+
+
+def test_scores_without_the_border() -> None:
+    """Slabs that fill the field of view, 2 and 4 slices thick."""
+    predicted, reference = np.zeros((2, 6, 4, 4), bool)
+    predicted[:2], reference[:4] = True, True
+    rows = []
+    for border in ("count", "ignore"):
+        table, _ = score_volume(
+            {"femur": predicted}, Reference({"femur": reference}, (1.0, 1.0, 1.0), None, border), 1.0
+        )
+        rows.append(table.set_index("structure").loc["femur"])
+    counted, ignored = rows
+    assert ignored[["nsd", "hd95_mm", "assd_mm"]].tolist() == [0, 2, 2]
+    assert counted["nsd"] > 0.5
+    assert ignored["dice"] == counted["dice"] == pytest.approx(2 * 32 / 96)
+
+
+def test_tolerance_in_words() -> None:
+    rows = [("femur", 1.0), ("tibia", 1.0), ("cartilage", 0.5), ("combined", math.nan), ("union", 0.5)]
+    table = pd.DataFrame([*rows, *rows], columns=["structure", "tolerance_mm"])
+    assert tolerance_text(table) == "at 1 mm (femur, tibia) and 0.5 mm (cartilage)"
+    meniscus = pd.DataFrame({"structure": ["meniscus"], "tolerance_mm": [0.25]})
+    assert tolerance_text(pd.concat([table, meniscus])).endswith("0.5 mm (cartilage) and 0.25 mm (meniscus)")
+    assert tolerance_text(table.assign(tolerance_mm=math.nan)) == ""

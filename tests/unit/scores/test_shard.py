@@ -16,7 +16,7 @@ from volprompt.columns import SCORE_COLUMNS
 from volprompt.files import join_tables, table_metadata
 from volprompt.identity import write_identity
 from volprompt.scores.rounds import ROUND_COLUMNS, score_rounds
-from volprompt.scores.scores import Reference
+from volprompt.scores.scores import Reference, score_volume
 from volprompt.scores.shard import SLICE_COLUMNS, _statuses, mean_confidence, score_masks, score_shard
 from volprompt.segmentation.masks import mask_path, read_rounds, rounds_path, write_mask, write_rounds
 from volprompt.segmentation.runs import CLICK_COLUMNS, CONFIDENCE_COLUMNS, confidence_rows
@@ -147,6 +147,7 @@ def test_scores_of_a_shard(shard: Path) -> None:
         "over_propagation",
         "dice_where_present",
         "dice_prompted",
+        "tolerance_mm",
         "predicted_iou",
         "object_score",
         "status",
@@ -181,6 +182,8 @@ def test_scores_of_a_shard(shard: Path) -> None:
     assert by_structure(video, "dice_prompted")["femur"] == pytest.approx(6 / 12)
     metadata = table_metadata(shard / "scores.parquet")
     assert metadata["surface_tolerance_mm"] == "1.0"
+    assert metadata["border"] == "count"
+    assert set(scores["tolerance_mm"]) == {1.0}
     assert metadata["surface_areas"].startswith("surface-distance ")
 
 
@@ -216,6 +219,34 @@ def test_a_structure_without_a_prompt_costs_only_its_own_scores(shard: Path) -> 
         "mean": "no_prompt",
     }
     assert found["dice"].notna().to_dict() == {name: name == "femur" for name in found.index}
+
+
+def test_tolerances_and_border_of_a_shard(shard: Path) -> None:
+    """Both are in the tables' metadata, and reach the scores; the femur's reference lies in a corner of the volume."""
+    tables = [shard / f"{name}.parquet" for name in ("other", "other_slices", "other_rounds")]
+    score_shard(
+        volumes=shard / "volumes",
+        masks=shard / "masks",
+        experiment="e",
+        model="m",
+        schemes={"box": "image"},
+        labels=BONES,
+        tolerance_mm={"tibia": 0.5, "femur": 2.5},
+        scores=tables[0],
+        slices=tables[1],
+        rounds=tables[2],
+        border="ignore",
+    )
+    for table in tables:
+        metadata = table_metadata(table)
+        assert metadata["surface_tolerance_mm"] == '{"femur": 2.5, "tibia": 0.5}'
+        assert metadata["border"] == "ignore"
+    found = pd.read_parquet(tables[0]).query("volume == 'whole'").set_index("structure")
+    assert found["tolerance_mm"].loc[["femur", "tibia", "union"]].tolist() == [2.5, 0.5, 0.5]
+    assert found["tolerance_mm"].loc[["combined", "mean"]].isna().all()
+    before = pd.read_parquet(shard / "scores.parquet").query("volume == 'whole' and scheme == 'box'")
+    assert found.loc["femur", "assd_mm"] != pytest.approx(before.set_index("structure").loc["femur", "assd_mm"])
+    assert found["dice"].tolist() == before["dice"].tolist()
 
 
 def test_slices_of_a_shard(shard: Path) -> None:
@@ -334,6 +365,11 @@ def test_rounds_by_hand(tmp_path: Path) -> None:
     # 2 of 4 femur voxels: 2 * 2 / 6. With the tibia's 2: 2 * 4 / 10.
     assert found["dice"].tolist() == pytest.approx([2 / 3, 1, 0.8, 1, 1, 1])
     assert found["nsd"].iloc[3:].tolist() == [1, 1, 1]
+    reference, tolerances = Reference(truth, grid.spacing), {"femur": 0.4, "tibia": 2.0}
+    each = score_rounds(masks, run, clicks, grid, reference, ["femur", "tibia"], tolerances).query("round == 0")
+    of_masks, _ = score_volume({"femur": first, "tibia": truth["tibia"]}, reference, tolerances)
+    assert each["nsd"].tolist() == pytest.approx(of_masks["nsd"].tolist()[:3])
+    assert each["nsd"].iloc[0] < found["nsd"].iloc[0]
     alone = score_rounds(masks, run, clicks, grid, Reference(truth, grid.spacing), ["femur"], 1.0)
     assert set(alone["structure"]) == {"femur"}  # the tibia could not be prompted: no score over all
 

@@ -13,7 +13,7 @@ from monai.metrics import compute_surface_dice
 from scipy import ndimage
 from surface_distance import metrics
 
-from volprompt.scores.surfaces import Gap, surface_of
+from volprompt.scores.surfaces import Gap, pooled_nsd, surface_of
 
 ANISOTROPIC = (0.7, 0.365, 0.4)
 
@@ -67,6 +67,54 @@ def test_surface_of_a_slice_between_ignored_ones() -> None:
     }
 
 
+def test_a_cube_at_the_border_of_the_volume() -> None:
+    """A cube of 3 voxels a side on slices 0 to 2: with `ignore` its face on the border is gone, but for the rim.
+
+    By marching cubes each inner point of a face has 1 mm2, of an edge sqrt(1/2), of a corner sqrt(3)/8. A cube of 3 has
+    4 points in a face, 2 on an edge.
+    """
+    mask = np.zeros((6, 5, 5), dtype=bool)
+    mask[:3, 1:4, 1:4] = True
+    counted, ignored = (surface_of(mask, (1.0, 1.0, 1.0), border=border) for border in ("count", "ignore"))
+    assert counted.areas.sum() == pytest.approx(6 * 4 + 12 * 2 * 0.5**0.5 + 8 * 3**0.5 / 8)
+    assert ignored.areas.sum() == pytest.approx(counted.areas.sum() - 4)
+    gone = {tuple(point) for point in counted.points} - {tuple(point) for point in ignored.points}
+    assert gone == {(-0.5, y, x) for y in (1.5, 2.5) for x in (1.5, 2.5)}
+    inside = np.roll(mask, 1, axis=0)
+    whole = surface_of(inside, (1.0, 1.0, 1.0), border="ignore")
+    assert whole.areas.sum() == pytest.approx(counted.areas.sum())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_no_side_of_the_border_is_a_surface(axis: int, end: str) -> None:
+    """Slabs of 2 and 4 slices that fill the field of view: what remains are their inner faces, 2 slices apart."""
+    first, second = np.zeros((2, 6, 6, 6), dtype=bool)
+    first[:2], second[:4] = True, True
+    masks = [np.moveaxis(mask[::-1] if end == "last" else mask, 0, axis) for mask in (first, second)]
+    apart = Gap.between(*(surface_of(mask, (1.0, 1.0, 1.0), border="ignore") for mask in masks))
+    assert (apart.nsd(1.9), apart.nsd(2.0), apart.hausdorff_mm(0.95), apart.assd_mm()) == (0, 1, 2, 2)
+    counted = Gap.between(*(surface_of(mask, (1.0, 1.0, 1.0)) for mask in masks))
+    assert counted.nsd(1.0) > 0.5  # sides and the face on the border, which nobody has drawn
+    assert counted.assd_mm() < 1
+
+
+def test_border_and_ignored_voxels_together() -> None:
+    """A bar from the border to ignored voxels has its four sides and no end."""
+    mask, ignored = np.zeros((2, 5, 5, 9), dtype=bool)
+    mask[1:4, 1:4, :4] = True
+    ignored[:, :, 4:] = True
+    both = surface_of(mask, (1.0, 1.0, 1.0), ignored, "ignore")
+    assert {tuple(point) for point in both.points} == {
+        (z, y, x)
+        for z in np.arange(0.5, 4)
+        for y in np.arange(0.5, 4)
+        for x in np.arange(-0.5, 4)
+        if {z, y} & {0.5, 3.5}
+    }
+    assert not len(surface_of(np.ones((4, 4, 4), bool), (1.0, 1.0, 1.0), border="ignore").points)
+
+
 @pytest.mark.parametrize(("axis", "millimetres"), [(0, 2.0), (1, 1.0), (2, 0.5)])
 def test_two_voxels_three_apart(axis: int, millimetres: float) -> None:
     """Of each voxel's corners half are two voxels from the other voxel's nearest corner and half are three."""
@@ -105,6 +153,16 @@ def test_surfaces_of_several_structures_together() -> None:
     assert both.nsd(2.0) == pytest.approx(0.75)
     assert both.assd_mm() == pytest.approx(1.25)
     assert both.hausdorff_mm(0.95) == pytest.approx(3)
+
+
+def test_each_structure_at_its_own_tolerance() -> None:
+    """Of the first structure half is at 2 mm and half at 3 mm; the second one has the same area, all of it right."""
+    apart = gap(voxel(0, 1, 1), voxel(0, 1, 4), (1.0, 1.0, 1.0))
+    same = gap(voxel(2, 2, 2), voxel(2, 2, 2), (1.0, 1.0, 1.0))
+    assert pooled_nsd([(apart, 3.0), (same, 0.1)]) == pytest.approx(1)
+    assert pooled_nsd([(apart, 2.0), (same, 0.1)]) == pytest.approx(0.75)
+    assert pooled_nsd([(apart, 1.0), (same, 9.0)]) == pytest.approx(0.5)
+    assert math.isnan(pooled_nsd([]))
 
 
 def assert_agrees(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float, float]) -> None:

@@ -179,6 +179,14 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("inference.device", "gpu", "inference.device", "found 'gpu'"),
         ("inference.precision", "float16", "inference.precision", "found 'float16'"),
         ("scores.surface_tolerance_mm", 0, "scores.surface_tolerance_mm", "found 0"),
+        ("scores.surface_tolerance_mm", [1], "scores.surface_tolerance_mm", "valid number"),
+        (
+            "scores.surface_tolerance_mm",
+            {"femur": True, "tibia": 1},
+            "scores.surface_tolerance_mm",
+            "than true or false",
+        ),
+        ("scores.border", "crop", "scores.border", "found 'crop'"),
     ],
 )
 def test_wrong_values(path: str, value: Any, place: str, part: str) -> None:
@@ -235,3 +243,44 @@ def test_all_faults_are_listed_at_once() -> None:
     message = str(caught.value)
     assert message.startswith("The configuration has 4 faults:\n  - ")
     assert message.count("\n  - ") == 4
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "fault"),
+    [
+        (
+            {"femur": 1},
+            "scores.surface_tolerance_mm: lacks tibia. Expected one number, or one for each of femur, tibia",
+        ),
+        (
+            {"femur": 1, "patela": 0.5, "hip": 1},
+            "scores.surface_tolerance_mm: lacks tibia; names patela, hip, and there is no such structure. "
+            "Expected one number, or one for each of femur, tibia",
+        ),
+        ({}, "scores.surface_tolerance_mm: lacks femur, tibia. Expected one number, or one for each of femur, tibia"),
+        ({"femur": 0, "tibia": 1}, "scores.surface_tolerance_mm.femur: Input should be greater than 0 (found 0)"),
+        ({"femur": 0}, "scores.surface_tolerance_mm.femur: Input should be greater than 0 (found 0)"),
+    ],
+)
+def test_faults_of_tolerances_by_structure(tolerance: dict[str, Any], fault: str) -> None:
+    config = changed("scores.surface_tolerance_mm", tolerance)
+    config["structures"]["patella"] = {"labels": [5], "scored": False}
+    assert faults(config) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        (1, 1.0),
+        ("2", 2.0),
+        ({"tibia": 1, "femur": 1.0}, 1.0),
+        ({"tibia": 2, "femur": 1, "patella": 3}, {"femur": 1.0, "tibia": 2.0}),
+        ({"tibia": 2, "femur": 2, "patella": 3}, 2.0),
+    ],
+)
+def test_a_tolerance_has_one_spelling(given: Any, plain: Any) -> None:
+    config = changed("scores.surface_tolerance_mm", given)
+    config["structures"]["patella"] = {"labels": [5], "scored": False}
+    found = read_settings(config).scores.surface_tolerance_mm
+    assert found == plain
+    assert isinstance(found, dict) == isinstance(plain, dict)

@@ -74,6 +74,8 @@ def in_words(schema: dict[str, Any]) -> str:
         lists = [choice for choice in first if choice.startswith("list of them")]
         plain = [choice for choice in first if choice not in lists]
         return ", or ".join([", ".join(plain), *(f"a {text}" for text in lists), last])
+    if "oneOf" in schema:
+        return f"{in_words(schema['oneOf'][0])}, or one for each structure"
     if "$ref" in schema or schema.get("type") == "object":
         return "section"
     if "enum" in schema or "const" in schema:

@@ -17,7 +17,7 @@ from volprompt.checkpoints.catalogue import CatalogueEntry, read_catalogue
 from volprompt.files import sha256_of
 from volprompt.identity import differences
 from volprompt.settings.reading import ConfigurationError
-from volprompt.study.identities import segment_settings, tables_settings
+from volprompt.study.identities import score_settings, segment_settings, tables_settings
 from volprompt.study.models import training_step
 from volprompt.study.study import Study, read_study, shard_of
 
@@ -229,6 +229,21 @@ def test_corrections_are_part_of_masks_identity_with_what_they_ignore() -> None:
     assert differences(before, after) == ['schemes.point.corrections: none, now {"clicks": 2}']
     with_ignored = segment_settings(read({**corrected, "ignore": {"labels": [9]}}), "two", "tiny")
     assert differences(after, with_ignored) == ["ignored: none, now [9]"]
+
+
+def test_tolerance_and_border_are_part_of_scores_identity_whatever_their_spelling() -> None:
+    def settings(**scores: Any) -> dict[str, Any]:
+        return score_settings(read(changed(scores=scores)), "one")
+
+    plain = settings()
+    assert differences(plain, settings(surface_tolerance_mm={"tibia": 1, "femur": 1.0, "patella": 7})) == []
+    assert differences(plain, settings(surface_tolerance_mm=1, border="count", acceptable_dice=0.9)) == []
+    each = settings(surface_tolerance_mm={"femur": 1, "tibia": 0.5})
+    assert differences(each, settings(surface_tolerance_mm={"tibia": 0.5, "femur": 1.0})) == []
+    assert differences(plain, each) == ['scores.surface_tolerance_mm: 1.0, now {"femur": 1.0, "tibia": 0.5}']
+    assert differences(plain, settings(border="ignore")) == ['scores.border: "count", now "ignore"']
+    masks = [segment_settings(read(changed(scores={"border": border})), "one", "sam") for border in ("count", "ignore")]
+    assert masks[0] == masks[1]
 
 
 def test_faults_of_values_do_not_hide_those_of_the_tables() -> None:

@@ -163,6 +163,7 @@ def test_slices_of_image_schemes_are_not_read(tmp_path: Path) -> None:
 def scored(scheme: str, volume: str, status: str, dice: float) -> list[dict[str, Any]]:
     named = {"experiment": "e", "model": "m", "scheme": scheme, "volume": volume, "status": status, "dice": dice}
     named |= dict.fromkeys(("nsd", "hd95_mm", "assd_mm", "over_propagation", "volume_error"), 0.5)
+    named |= {"volume_mm3": 1100.0, "reference_mm3": 900.0}
     named |= {"dice_where_present": dice + 0.1, "dice_prompted": NAN, "predicted_iou": 0.7, "object_score": NAN}
     return [{**named, "structure": name} for name in ("femur", "tibia", "combined", "union", "mean")]
 
@@ -178,10 +179,12 @@ def aggregate_shards(
     for shard in jobs:
         write_table(pd.DataFrame(jobs[shard]), folder / f"scores_{shard}.parquet", {"tolerance": "1.0"})
         distances = [0, 1] if shard == "000" else []
-        write_table(sliced("point", distances), folder / f"scores_{shard}_slices.parquet")
+        of_volume = sliced("point", distances).assign(volume=converted[shard]["volume"].iloc[0])
+        write_table(of_volume, folder / f"scores_{shard}_slices.parquet")
         write_table(join_tables([], ROUND_COLUMNS), folder / f"scores_{shard}_rounds.parquet")
         write_table(pd.DataFrame(runs[shard]), folder / "masks" / shard / "run.parquet")
-        write_table(converted[shard], folder / "volumes" / shard / "volumes.parquet")
+        table = converted[shard].assign(spacing=[[0.7, 0.4, 0.4]] * len(converted[shard]))
+        write_table(table, folder / "volumes" / shard / "volumes.parquet")
         write_identity(folder / f"scores_{shard}.parquet", {}, {})
     aggregate(
         scores=[folder / f"scores_{shard}.parquet" for shard in jobs],
@@ -217,6 +220,8 @@ def test_aggregate(tmp_path: Path) -> None:
         *("medians_long.csv", "subgroups.csv", "experiment_cost.csv"),
         "ranks.csv",
         "decay.csv",
+        "agreement.csv",
+        "acceptable.csv",
         "corrections.csv",
         "confidence.csv",
         "expected_dice.csv",
@@ -244,6 +249,14 @@ def test_aggregate(tmp_path: Path) -> None:
     assert ranked["rank"].to_dict() == {"point": 2, "box": 1}
     decayed = pd.read_csv(tmp_path / "tables" / "decay.csv")
     assert decayed[["direction", "distance", "volumes"]].to_numpy().tolist() == [["prompted", 0, 1], ["forward", 1, 1]]
+    assert pd.read_csv(tmp_path / "tables" / "acceptable.csv")[["slices", "acceptable_share"]].values.tolist() == [
+        [2, 1]
+    ]
+    agreed = pd.read_csv(tmp_path / "tables" / "agreement.csv").set_index(["scheme", "structure"])
+    assert agreed.loc["point", "femur"][["n", "groups", "bias_ml", "bias_percent"]].tolist() == pytest.approx(
+        [2, 1, 0.2, 20]
+    )
+    assert decayed["distance_mm"].tolist() == [0, 0.7]
     modes = pd.read_csv(tmp_path / "tables" / "propagation.csv").set_index(["scheme", "structure"])
     assert len(modes) == 2 * 3
     assert modes["knows_extent"].to_dict() == {key: key[0] == "box" for key in modes.index}

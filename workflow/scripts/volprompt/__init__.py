@@ -8,7 +8,7 @@ METHOD_VERSION = {
     "convert": 2,
     "prompts": 2,
     "segment": 2,
-    "score": 3,
+    "score": 4,
     "aggregate": 5,
     "report": 5,
 }

@@ -28,6 +28,7 @@ SCORE_COLUMNS = {
     "over_propagation": "float64",
     "dice_where_present": "float64",
     "dice_prompted": "float64",
+    "tolerance_mm": "float64",
     "predicted_iou": "float64",
     "object_score": "float64",
     "status": "string",

@@ -134,7 +134,7 @@ def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]
     """What differs between stored and repeated scores, by volume."""
     experiment, model = output.path.parts[-3:-1]
     schemes, labels = output.settings["schemes"], output.settings["structures"]
-    tolerance = output.settings["scores"]["surface_tolerance_mm"]
+    surfaces = output.settings["scores"]
     try:
         stored = read_table(output.path)
         again, *_ = score_masks(
@@ -143,8 +143,9 @@ def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]
             (experiment, model),
             schemes,
             labels,
-            tolerance,
+            surfaces["surface_tolerance_mm"],
             ignored=output.settings.get("ignored", ()),
+            border=surfaces["border"],
             only=volumes,
         )
     except (VolpromptError, OSError, KeyError, ValueError) as error:

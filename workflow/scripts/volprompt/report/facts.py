@@ -16,6 +16,7 @@ import yaml
 from volprompt import METHOD_VERSION, __version__
 from volprompt.report.deviations import prompts_in_words
 from volprompt.report.shards import StudyDesign
+from volprompt.scores.tolerance import tolerance_text
 from volprompt.tables.bootstrap import subjects_of
 
 REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
@@ -49,6 +50,7 @@ def study_facts(
         ("Grid", "; ".join(grids(converted))),
         ("Slices", f"{design.frames.axis}" if isinstance(design.frames.axis, str) else f"axis {design.frames.axis}"),
         ("Structures", ", ".join(structures)),
+        ("Surface scores", surface_scores_in_words(scores, design)),
         ("Configurations", str(len(scores[["model", "scheme"]].drop_duplicates()))),
         ("Ran on", "; ".join(f"{device}, {precision}" for device, precision in devices.itertuples(index=False))),
         *(
@@ -58,6 +60,15 @@ def study_facts(
         ),
         ("volprompt", f"{__version__}; methods " + ", ".join(f"{key} {n}" for key, n in METHOD_VERSION.items())),
     ]
+
+
+def surface_scores_in_words(scores: pd.DataFrame, design: StudyDesign) -> str:
+    """Return `NSD at 1 mm; the border of the volume counts as surface`."""
+    tolerance = tolerance_text(scores)
+    borders = {"count": "counts as surface", "ignore": "is no surface"}
+    return "; ".join(
+        filter(None, [tolerance and f"NSD {tolerance}", f"the border of the volume {borders[design.scores.border]}"])
+    )
 
 
 def labels_in_words(numbers: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from volprompt.report import correction_plots, drawing, plots
+from volprompt.report import agreement_plot, correction_plots, decay_plot, drawing, plots
 from volprompt.report.overlays import overlays
 from volprompt.report.plot_style import Look, configurations_of, inline_svg, write_figure
 from volprompt.report.shards import ShardFiles, StudyDesign
@@ -64,7 +64,11 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
         gallery.add(f"differences_{kind}", plots.differences(tables["comparisons"], kind), label)
     if len(tables["decay"]):
         label = "Pooled Dice by distance from the prompted slice, by structure, scheme and model"
-        gallery.add("decay", plots.decay(tables["decay"], design.scored), label)
+        gallery.add("decay", decay_plot.decay(tables["decay"], design.scored), label)
+    if len(tables["agreement"]) and tables["agreement"]["n"].any():
+        label = "Difference of predicted and reference volume against their mean, by configuration"
+        figure = agreement_plot.agreement(tables.scores, tables["agreement"], order, design.scored)
+        gallery.add("agreement", figure, label)
     if len(tables["propagation"]):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
         gallery.add("propagation", plots.propagation(tables["propagation"], order), label)

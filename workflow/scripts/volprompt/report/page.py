@@ -29,6 +29,8 @@ from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
 from volprompt.report.volume_table import volume_table
+from volprompt.scores.tolerance import tolerance_text
+from volprompt.tables.bootstrap import FEWEST
 from volprompt.tables.stored import read_runs
 from volprompt.tables.typeset import (
     FAILED_AS_0_HEADING,
@@ -120,6 +122,8 @@ def write_report(
             rows_of=lambda name: records(tables[name]),
             gallery=gallery,
             acceptable_dice=design.scores.acceptable_dice,
+            fewest=FEWEST,
+            tolerance=tolerance_text(tables.scores),
             example=example_volume,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",
             volume_table=volume_table(tables.scores, design.scored),

@@ -112,47 +112,6 @@ def difference_name(row: Any) -> str:
 
 
 @styled
-def decay(table: pd.DataFrame, scored: Sequence[str]) -> Figure:
-    """Plot the pooled Dice by distance from the prompted slice, and the number of volumes.
-
-    table: decay.csv; scored: names of the scored structures. There is a panel per structure and scheme.
-    """
-    models = Look(list(table["model"].drop_duplicates()))
-    schemes = list(table["scheme"].drop_duplicates())
-    shown = [name for name in scored if (table["structure"] == name).any()]
-    figure = Figure(figsize=(WIDTH, 2.25 * len(shown) + 0.6), layout="constrained")
-    heights = [4, 1] * len(shown)
-    grid = figure.subplots(
-        2 * len(shown), len(schemes), sharex=True, sharey="row", squeeze=False, height_ratios=heights
-    )
-    signed = table.assign(place=table["distance"].where(table["direction"] != "reverse", -table["distance"]))
-    for row, structure in enumerate(shown):
-        for column, scheme in enumerate(schemes):
-            upper, lower = grid[2 * row, column], grid[2 * row + 1, column]
-            here = signed[(signed["structure"] == structure) & (signed["scheme"] == scheme)]
-            for model, part in here.groupby("model", sort=False):
-                part = part.sort_values("place")
-                colour = models.of[str(model)]["color"]
-                upper.fill_between(part["place"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
-                upper.plot(part["place"], part["dice"], linewidth=1.2, **models.line(str(model)))
-            volumes = here.groupby("place")["volumes"].max()
-            lower.fill_between(volumes.index, volumes, step="mid", color="#c3cad1", linewidth=0)
-            upper.axvline(0, color=GREY, linewidth=0.8)
-            upper.set_title(f"{plain(structure)}, {plain(scheme)}", loc="left")
-            upper.grid(axis="y")
-            lower.set_ylim(0)
-            lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        grid[2 * row, 0].set_ylabel("Dice (pooled)")
-        grid[2 * row + 1, 0].set_ylabel("volumes")
-    for axes in grid[-1]:
-        axes.set_xlabel("Slices from the prompted one\n(reverse < 0 < forward)")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    lines = [Line2D([], [], label=plain(name), linewidth=1.4, **models.line(name)) for name in models.of]
-    figure.legend(handles=lines, loc="outside upper left", ncols=min(4, len(lines)))
-    return figure
-
-
-@styled
 def propagation(table: pd.DataFrame, order: Sequence[Pair], structure: str = "combined") -> Figure:
     """Plot three median Dice on the left and the over-propagation on the right, one row per configuration.
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from volprompt.scores.scores import Reference, dice
-from volprompt.scores.surfaces import Gap
+from volprompt.scores.surfaces import Gap, pooled_nsd
+from volprompt.scores.tolerance import Tolerance, tolerance_of
 from volprompt.segmentation.masks import read_rounds, rounds_path
 from volprompt.volumes.grid import Grid
 
@@ -35,7 +36,7 @@ def score_rounds(
     grid: Grid,
     reference: Reference,
     structures: Sequence[str],
-    tolerance_mm: float,
+    tolerance_mm: Tolerance,
 ) -> pd.DataFrame:
     """Score every round of one volume under one scheme.
 
@@ -45,7 +46,7 @@ def score_rounds(
     grid: of the volume.
     reference: its reference masks.
     structures: those with a mask.
-    tolerance_mm: of the NSD.
+    tolerance_mm: of the NSD, for all structures or by structure.
 
     Returns structure, round, prompts (points, boxes, masks and clicks given by a person up to this round), dice and
     nsd: for every structure that was prompted, and for `combined` where all scored structures have a mask. A structure
@@ -64,15 +65,15 @@ def score_rounds(
         for name, of_rounds in scored.items():
             count, gap = of_rounds[min(number, len(of_rounds) - 1)]
             counts.append(count)
-            gaps.append(gap)
+            gaps.append((gap, tolerance_of(tolerance_mm, name)))
             here = first.get(name, 0) + int(given.get(name, 0))
             prompts += here
-            values = {"dice": dice(*count), "nsd": gap.nsd(tolerance_mm)}
+            values = {"dice": dice(*count), "nsd": gap.nsd(tolerance_of(tolerance_mm, name))}
             rows.append({"structure": name, "round": number, "prompts": here, **values})
         if len(structures) == len(reference.masks):
             pooled = dice(*(sum(column) for column in zip(*counts, strict=True)))
-            nsd = Gap.of_all(gaps).nsd(tolerance_mm)
-            rows.append({"structure": "combined", "round": number, "prompts": prompts, "dice": pooled, "nsd": nsd})
+            both = {"dice": pooled, "nsd": pooled_nsd(gaps)}
+            rows.append({"structure": "combined", "round": number, "prompts": prompts, **both})
     return pd.DataFrame(rows)
 
 

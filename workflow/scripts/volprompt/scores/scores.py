@@ -20,7 +20,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from volprompt.scores.surfaces import Gap, Surface, surface_of
+from volprompt.scores.surfaces import Border, Gap, Surface, pooled_nsd, surface_of
+from volprompt.scores.tolerance import Tolerance, shared_tolerance, tolerance_of
 
 UNION = "union"
 
@@ -31,14 +32,20 @@ class Reference:
     masks: bool (slice, y, x) by structure.
     spacing: millimetres along these axes.
     ignored: bool (slice, y, x), the voxels that no score counts, as if they were not there; None for none.
+    border: whether the volume's border is a surface of masks that reach it, see `surface_of`.
     """
 
     def __init__(
-        self, masks: Mapping[str, np.ndarray], spacing: Sequence[float], ignored: np.ndarray | None = None
+        self,
+        masks: Mapping[str, np.ndarray],
+        spacing: Sequence[float],
+        ignored: np.ndarray | None = None,
+        border: Border = "count",
     ) -> None:
         self.masks = masks
         self.spacing = spacing
         self.ignored = ignored
+        self.border = border
 
     @cached_property
     def union(self) -> np.ndarray:
@@ -56,7 +63,7 @@ class Reference:
 
     def surface_of(self, mask: np.ndarray) -> Surface:
         """Return the surface of a mask without ignored voxels."""
-        return surface_of(mask, self.spacing, self.ignored)
+        return surface_of(mask, self.spacing, self.ignored, self.border)
 
 
 def dice(intersection: float, predicted: float, reference: float) -> float:
@@ -114,45 +121,60 @@ def _dice_of_counts(counts: pd.DataFrame) -> float:
     return dice(*(int(counts[key].sum()) for key in ("intersection", "predicted", "reference")))
 
 
-def surface_scores(gap: Gap, tolerance_mm: float) -> dict[str, float]:
-    """Return NSD at a tolerance in millimetres, HD95 and ASSD."""
-    return {"nsd": gap.nsd(tolerance_mm), "hd95_mm": gap.hausdorff_mm(0.95), "assd_mm": gap.assd_mm()}
+def surface_scores(gaps: Sequence[tuple[Gap, float]]) -> dict[str, float]:
+    """Return NSD, HD95 and ASSD of one structure, or of several together, and the tolerance of the NSD.
+
+    gaps: for each structure the distances between its two surfaces, and its tolerance in millimetres. `tolerance_mm` is
+        NaN where they have several.
+    """
+    gap = Gap.of_all([gap for gap, _ in gaps])
+    return {
+        "nsd": pooled_nsd(gaps),
+        "hd95_mm": gap.hausdorff_mm(0.95),
+        "assd_mm": gap.assd_mm(),
+        "tolerance_mm": shared_tolerance(tolerance_mm for _, tolerance_mm in gaps),
+    }
 
 
 def score_volume(
     predicted: Mapping[str, np.ndarray],
     reference: Reference,
-    tolerance_mm: float,
+    tolerance_mm: Tolerance,
     prompted: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score the masks of one volume.
 
     predicted: bool (slice, y, x) by structure; a structure that is lacking is not scored.
     reference: the reference masks.
-    tolerance_mm: of the NSD.
+    tolerance_mm: of the NSD, for all structures or by structure.
     prompted: indices of the slices on which a video scheme prompted each structure; None for an image scheme.
 
     Returns the scores and the pixel counts of every structure's slices. The scores have one row per structure with a
     mask, and where all have one a row each for `combined` (the voxels and surfaces of all structures pooled, a
     structure's compared with the same structure's), `union` (all structures merged into one mask) and `mean` (of the
-    structures' defined values): over other structures they would be other scores.
+    structures' defined values): over other structures they would be other scores. Where structures have tolerances of
+    their own, the NSD of `combined` takes each surface at its structure's, that of `union`, whose surface belongs to no
+    structure, at the smallest.
     """
     voxel_mm3 = float(np.prod(reference.spacing))
-    slices, gaps, rows = [], {}, {}
+    slices, gaps, rows = [], [], {}
     counted = {name: reference.counted(predicted[name]) for name in reference.masks if name in predicted}
     for name in counted:
         mask = reference.masks[name]
         counts = slice_counts(counted[name], mask, (prompted or {}).get(name, ()))
         slices.append(counts.assign(structure=name))
-        gaps[name] = Gap.between(reference.surface_of(counted[name]), reference.surfaces[name])
-        rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[name], tolerance_mm)
+        gap = Gap.between(reference.surface_of(counted[name]), reference.surfaces[name])
+        gaps.append((gap, tolerance_of(tolerance_mm, name)))
+        rows[name] = overlap(counts, voxel_mm3) | surface_scores(gaps[-1:])
     of_structures = pd.DataFrame(rows.values())
     all_slices = pd.concat(slices, ignore_index=True)
     if len(counted) < len(reference.masks):
         return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), all_slices
-    rows["combined"] = overlap(all_slices, voxel_mm3) | surface_scores(Gap.of_all(list(gaps.values())), tolerance_mm)
+    rows["combined"] = overlap(all_slices, voxel_mm3) | surface_scores(gaps)
     merged = np.logical_or.reduce(list(counted.values()))
     gap = Gap.between(reference.surface_of(merged), reference.surfaces[UNION])
-    rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores(gap, tolerance_mm)
+    strictest = min(tolerance for _, tolerance in gaps)
+    rows[UNION] = overlap(slice_counts(merged, reference.union), voxel_mm3) | surface_scores([(gap, strictest)])
     rows["mean"] = {name: float(of_structures[name].mean()) for name in ("dice", "nsd", "hd95_mm", "assd_mm")}
+    rows["mean"]["tolerance_mm"] = rows["combined"]["tolerance_mm"]
     return pd.DataFrame([{"structure": name, **row} for name, row in rows.items()]), all_slices

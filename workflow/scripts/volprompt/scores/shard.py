@@ -19,6 +19,8 @@ from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import Progress
 from volprompt.scores.rounds import ROUND_COLUMNS, score_rounds
 from volprompt.scores.scores import Reference, score_volume
+from volprompt.scores.surfaces import Border
+from volprompt.scores.tolerance import Tolerance
 from volprompt.segmentation.masks import mask_path, read_mask
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
 from volprompt.volumes.references import structure_mask
@@ -49,11 +51,12 @@ def score_shard(
     model: str,
     schemes: Mapping[str, str],
     labels: Mapping[str, Sequence[int]],
-    tolerance_mm: float,
+    tolerance_mm: Tolerance,
     scores: str | Path,
     slices: str | Path,
     rounds: str | Path,
     ignored: Sequence[int] = (),
+    border: Border = "count",
     identity: Mapping[str, Any] = NO_SETTINGS,
 ) -> None:
     """Write the tables of scores, slices and rounds of one experiment, model and shard, and their identity.
@@ -63,21 +66,23 @@ def score_shard(
     experiment, model: names, for the tables.
     schemes: the predictor of each scheme, `image` or `video`.
     labels: label numbers by scored structure.
-    tolerance_mm: of the NSD.
+    tolerance_mm: of the NSD, for all structures or by structure.
     scores, slices, rounds: the tables to write.
     ignored: label numbers of voxels that no score counts.
+    border: whether the volume's border is a surface of masks that reach it.
     identity: the settings that reach the scores.
 
     Rows without a score keep a status that says why, see `_statuses`. Raises DamagedResult if masks or volumes are not
     those that were made.
     """
     made_from = {"volumes": digest_of_intact(volumes), "masks": digest_of_intact(masks)}
-    found = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm, ignored)
+    found = score_masks(volumes, masks, (experiment, model), schemes, labels, tolerance_mm, ignored, border)
     metadata = {
         "tool": f"volprompt {__version__}",
         "method_version": str(METHOD_VERSION["score"]),
         "surface_areas": f"surface-distance {version('surface-distance')}",
-        "surface_tolerance_mm": str(tolerance_mm),
+        "surface_tolerance_mm": json.dumps(tolerance_mm, sort_keys=True),
+        "border": border,
     }
     files = [Path(scores), Path(slices), Path(rounds)]
     for table, file in zip(found, files, strict=True):
@@ -99,8 +104,9 @@ def score_masks(
     job: tuple[str, str],
     schemes: Mapping[str, str],
     labels: Mapping[str, Sequence[int]],
-    tolerance_mm: float,
+    tolerance_mm: Tolerance,
     ignored: Sequence[int] = (),
+    border: Border = "count",
     only: Collection[str] | None = None,
 ) -> ShardScores:
     """Score a shard's masks.
@@ -118,7 +124,7 @@ def score_masks(
     progress = Progress(len(rows))
     parts = ShardParts()
     for row in rows:
-        reference = _read_reference_masks(volumes, row, labels, ignored)
+        reference = _read_reference_masks(volumes, row, labels, ignored, border)
         for scheme, predictor in schemes.items():
             run = done.get((row.volume, scheme))
             named = {"experiment": job[0], "model": job[1], "scheme": scheme, "volume": row.volume}
@@ -176,7 +182,7 @@ def mean_confidence(sure: pd.DataFrame, predicted: Mapping[str, np.ndarray]) -> 
 
 
 def _read_reference_masks(
-    volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]], ignored: Sequence[int]
+    volumes: str | Path, row: Any, labels: Mapping[str, Sequence[int]], ignored: Sequence[int], border: Border
 ) -> Reference | None:
     """Read the reference of a volume; None if it has none or was not converted. row: of the volume table."""
     label_map = read_reference(volumes, row.volume) if row.status == "ok" else None
@@ -184,7 +190,7 @@ def _read_reference_masks(
         return None
     masks = {name: structure_mask(label_map, numbers) for name, numbers in labels.items()}
     unknown = structure_mask(label_map, ignored) if ignored else None
-    return Reference(masks, grid_of_row(row).spacing, unknown)
+    return Reference(masks, grid_of_row(row).spacing, unknown, border)
 
 
 def _statuses(run: Any, structures: Sequence[str], has_reference: bool) -> dict[str, str]:

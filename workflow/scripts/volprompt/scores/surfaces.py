@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Literal
 
 import numpy as np
 from scipy.spatial import cKDTree
 from surface_distance.lookup_tables import create_table_neighbour_code_to_surface_area
+
+# What the edge of the field of view is to a mask that reaches it: its surface, or no surface.
+Border = Literal["count", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,17 @@ class Surface:
         return other.tree.query(self.points)[0].round(9) if len(self.points) else np.zeros(0)
 
 
-def surface_of(mask: np.ndarray, spacing: Sequence[float], ignored: np.ndarray | None = None) -> Surface:
-    """Return the surface of a mask. The voxels around the volume count as outside.
+def surface_of(
+    mask: np.ndarray, spacing: Sequence[float], ignored: np.ndarray | None = None, border: Border = "count"
+) -> Surface:
+    """Return the surface of a mask.
 
     mask: bool (slice, y, x).
     spacing: millimetres along these axes.
     ignored: bool (slice, y, x), voxels outside of the mask of which nothing is known; None for none. Where the mask
         borders on them alone, it has no surface.
+    border: whether the voxels around the volume are outside of the mask (`count`), or nothing is known of them
+        (`ignore`), so that a mask cut off by the border has no surface there.
     """
     inside = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not len(inside[0]):
@@ -62,19 +70,23 @@ def surface_of(mask: np.ndarray, spacing: Sequence[float], ignored: np.ndarray |
     for bit, offset in enumerate(np.ndindex(2, 2, 2)):
         part = tuple(slice(start, start + length) for start, length in zip(offset, corners, strict=True))
         codes |= padded[part] << np.uint8(7 - bit)
-    at = np.nonzero((codes != 0) & (codes != 255 if ignored is None else _touch_outside(padded, ignored, box)))
+    if ignored is None and border == "count":
+        at = np.nonzero((codes != 0) & (codes != 255))
+    else:
+        unknown = np.zeros(mask.shape, bool) if ignored is None else ignored
+        around = np.pad(unknown, 1, constant_values=border == "ignore")
+        at = np.nonzero((codes != 0) & _touch_outside(padded, around, box))
     origin = np.array([side.start for side in box]) - 0.5
     return Surface((np.stack(at, axis=1) + origin) * np.asarray(spacing), _corner_areas(tuple(spacing))[codes[at]])
 
 
-def _touch_outside(padded: np.ndarray, ignored: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+def _touch_outside(padded: np.ndarray, unknown: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
     """Return the corners of which a voxel is known to lie outside of the mask.
 
-    padded: uint8, the mask in `box`, with one voxel around it; ignored: bool (slice, y, x). Returns bool, one smaller
-    than `padded` along each axis.
+    padded: uint8, the mask in `box`, with one voxel around it; unknown: bool, voxels of which nothing is known, of the
+    volume with one voxel around it. Returns bool, one smaller than `padded` along each axis.
     """
-    around = np.pad(ignored, 1)[tuple(slice(side.start, side.stop + 2) for side in box)]
-    outside = (padded == 0) & ~around
+    outside = (padded == 0) & ~unknown[tuple(slice(side.start, side.stop + 2) for side in box)]
     corners = tuple(length - 1 for length in padded.shape)
     touched = np.zeros(corners, bool)
     for offset in np.ndindex(2, 2, 2):
@@ -116,13 +128,19 @@ class Gap:
         """Whether neither mask has a surface."""
         return not len(self.predicted[0]) and not len(self.reference[0])
 
+    @property
+    def area(self) -> float:
+        """The area of both surfaces, square millimetres."""
+        return sum(float(areas.sum()) for _, areas in (self.predicted, self.reference))
+
+    def area_within(self, tolerance_mm: float) -> float:
+        """Return how much of both areas is within the tolerance of the other surface, square millimetres."""
+        sides = (self.predicted, self.reference)
+        return sum(float(areas[distances <= tolerance_mm].sum()) for distances, areas in sides)
+
     def nsd(self, tolerance_mm: float) -> float:
         """Return the normalized surface Dice: the share of both areas that is within the tolerance of the other."""
-        if self.empty:
-            return float("nan")
-        sides = (self.predicted, self.reference)
-        near = sum(float(areas[distances <= tolerance_mm].sum()) for distances, areas in sides)
-        return near / sum(float(areas.sum()) for _, areas in sides)
+        return pooled_nsd([(self, tolerance_mm)])
 
     def hausdorff_mm(self, share: float) -> float:
         """Return the robust Hausdorff distance in millimetres.
@@ -142,8 +160,18 @@ class Gap:
         if self.empty:
             return float("nan")
         sides = (self.predicted, self.reference)
-        total = sum(float(areas.sum()) for _, areas in sides)
-        return sum(float((distances * areas).sum()) for distances, areas in sides) / total
+        return sum(float((distances * areas).sum()) for distances, areas in sides) / self.area
+
+
+def pooled_nsd(gaps: Sequence[tuple[Gap, float]]) -> float:
+    """Return the normalized surface Dice of several structures together.
+
+    gaps: for each structure the distances between its two surfaces, and its tolerance in millimetres.
+
+    That is the area within its own structure's tolerance, as a share of the area of all surfaces; NaN without surface.
+    """
+    total = sum(gap.area for gap, _ in gaps)
+    return sum(gap.area_within(tolerance_mm) for gap, tolerance_mm in gaps) / total if total else float("nan")
 
 
 def _join_sides(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from volprompt.families import FAMILIES, UnknownFamily, family_of
 from volprompt.settings.schemes import Scheme
 from volprompt.settings.section import Section
-from volprompt.settings.values import Folder, Name, PathText
+from volprompt.settings.values import EACH, ONE, Folder, Name, PathText
 
 
 def _checked_family(value: str) -> str:
@@ -181,12 +181,35 @@ def batch_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (config.get("inference") or {}).items() if key in BATCH_SETTINGS}
 
 
+Millimetres = Annotated[float, Field(gt=0)]
+
+
+def _one_or_each(value: Any) -> str:
+    return EACH if isinstance(value, Mapping) else ONE
+
+
 class Scores(Section):
     """Settings of the scores."""
 
-    surface_tolerance_mm: float = Field(1.0, gt=0, description="Tolerance of the normalized surface Dice.")
+    # The kind is chosen by what is given, so that a fault names one kind and not both.
+    surface_tolerance_mm: Annotated[
+        Annotated[Millimetres, Tag(ONE)] | Annotated[dict[Name, Millimetres], Tag(EACH)], Discriminator(_one_or_each)
+    ] = Field(
+        1.0,
+        description="Tolerance of the normalized surface Dice, millimetres: one for all structures, or one for each "
+        "scored structure.",
+    )
+    border: Literal["count", "ignore"] = Field(
+        "count",
+        description="count: the border of the volume is a surface of a structure that reaches it; ignore: a structure "
+        "that the border cuts off has no surface there.",
+    )
     acceptable_dice: float = Field(
-        0.8, gt=0, lt=1, description="A combined Dice below it counts as bad, where confidence is to tell bad volumes."
+        0.8,
+        gt=0,
+        lt=1,
+        description="A combined Dice below it counts as bad, where confidence is to tell bad volumes; a slice with at "
+        "least it counts as acceptable.",
     )
 
 

@@ -28,7 +28,8 @@ from volprompt.settings.presets import with_preset
 from volprompt.settings.schemes import Corrections, Noise, Scheme, SliceAt
 from volprompt.settings.section import Section
 from volprompt.settings.sources import Configuration, Sources, with_files
-from volprompt.settings.values import name_fault, same_but_for_case
+from volprompt.settings.tolerance import tolerance_faults, with_plain_tolerance
+from volprompt.settings.values import EACH, ONE, name_fault, same_but_for_case
 
 NAMED_SECTIONS = ("structures", "schemes", "models", "experiments")
 
@@ -103,8 +104,8 @@ def read_valid_part(config: Mapping[str, Any]) -> tuple[Settings | None, list[st
     while True:
         try:
             settings = Settings.model_validate(rest)
-            faults = [*first, *found, *_repetition_faults(settings)]
-            return _with_repetitions(settings), faults
+            faults = [*first, *found, *_repetition_faults(settings), *tolerance_faults(settings, found)]
+            return with_plain_tolerance(_with_repetitions(settings)), faults
         except ValidationError as error:
             found = found or _value_faults(error, config.sources, settled)
             before = copy.deepcopy(rest)
@@ -247,7 +248,7 @@ def _found(value: Any, place: Place, kind: str, sources: Sources) -> str:
 def _is_union_branch(part: object) -> bool:
     """Pydantic names the tried alternative of a union in a fault's place; a reader has no use for it."""
     return isinstance(part, str) and (
-        part.startswith(("literal[", "list[", "function-")) or part in ("SliceAt", "[key]")
+        part.startswith(("literal[", "list[", "function-")) or part in ("SliceAt", "[key]", ONE, EACH)
     )
 
 

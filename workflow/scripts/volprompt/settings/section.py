@@ -18,7 +18,8 @@ class Section(BaseModel):
     @classmethod
     def _numbers_as_people_write_them(cls, value: Any, info: ValidationInfo) -> Any:
         if _takes_numbers(cls.model_fields[info.field_name or ""].annotation):
-            for item in value if isinstance(value, list) else [value]:
+            items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+            for item in items:
                 if fault := number_fault(item):
                     raise ValueError(fault)
         return value

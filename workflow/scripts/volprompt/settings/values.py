@@ -13,6 +13,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LONGEST_FILE_NAME = 255  # bytes, on all usual file systems
 LONGEST_NAME = 100  # files are named by a volume and a structure together
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Kinds of a key that takes one value, or one for each of several names. Pydantic names them in a fault's place.
+ONE, EACH = "[one]", "[each]"
 # Snakemake's pathvars.
 PLACEHOLDER = re.compile(r"<[a-z][a-z0-9_]*>")
 # What YAML 1.1 takes for other numbers than people do: 010 (8), 1:30 (90).

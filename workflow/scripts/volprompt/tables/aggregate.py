@@ -11,11 +11,14 @@ import pandas as pd
 from volprompt.files import write_csv, write_table, write_text
 from volprompt.identity import NO_SETTINGS, digest_of_intact, write_identity
 from volprompt.logs import logger
+from volprompt.scores.tolerance import tolerance_text
+from volprompt.tables.acceptable import acceptable_slices
+from volprompt.tables.agreement import agreement
 from volprompt.tables.comparisons import comparisons
 from volprompt.tables.confidence import confidence, expected_dice
 from volprompt.tables.corrections import corrections
 from volprompt.tables.cost import cost, experiment_cost
-from volprompt.tables.decay import decay
+from volprompt.tables.decay import decay, slice_sizes
 from volprompt.tables.design import TableDesign
 from volprompt.tables.dictionary import data_dictionary, describe
 from volprompt.tables.failures import failures
@@ -82,11 +85,11 @@ def aggregate(
     fields = {column: one._asdict() for column, one in describe("slices", list(slice_columns), *described).items()}
     write_slices(slices, folder / "slices.parquet", design.experiments, score_metadata(slices), fields)
     write_csv(data_dictionary({**made, "slices": slice_columns}, *described), folder / "dictionary.csv")
-    for name, text in typeset(made, design).items():
+    texts = typeset(made, design)
+    for name, text in texts.items():
         write_text(folder / name, text)
     write_identity(folder, identity, made_from)
-    printed = markdown(made["medians"], design)
-    logger.info("%d volumes, %d configurations\n%s", len(converted), len(made["medians"]), printed)
+    logger.info("%d volumes, %d configurations\n%s", len(converted), len(made["medians"]), texts["medians.md"])
 
 
 def study_tables(
@@ -110,7 +113,9 @@ def study_tables(
         "comparisons": comparisons(score_table, design),
         "ranks": ranks(score_table, groups, design.repetitions),
         "subgroups": subgroups(score_table, design),
-        "decay": decay(tracked, groups),
+        "decay": decay(tracked, slice_sizes(converted), groups),
+        "agreement": agreement(score_table, design.scored, groups),
+        "acceptable": acceptable_slices(slices, design.acceptable_dice, groups, design.experiments),
         "propagation": propagation(score_table, design.scored, design.image_schemes),
         "corrections": corrections(corrected, design.correction_clicks, groups),
         "confidence": confidence(score_table, design.acceptable_dice),
@@ -123,9 +128,10 @@ def study_tables(
 
 def typeset(made: Mapping[str, pd.DataFrame], design: TableDesign) -> dict[str, str]:
     """Return the texts of the tables for papers, by the name of their file."""
+    tolerance = tolerance_text(made["scores"])
     return {
-        "medians.md": markdown(made["medians"], design),
-        "medians.tex": latex(made["medians"], design),
-        "comparisons.md": comparisons_markdown(made["comparisons"]),
-        "comparisons.tex": comparisons_latex(made["comparisons"]),
+        "medians.md": markdown(made["medians"], design, tolerance),
+        "medians.tex": latex(made["medians"], design, tolerance),
+        "comparisons.md": comparisons_markdown(made["comparisons"], tolerance),
+        "comparisons.tex": comparisons_latex(made["comparisons"], tolerance),
     }

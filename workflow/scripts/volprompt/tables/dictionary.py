@@ -20,9 +20,12 @@ from volprompt.tables.corrections import TARGETS
 INTERVAL = "how the interval was made: `order statistics`, `bootstrap by group`, or `none` (fewer than six subjects)"
 # What a column means in every table that does not say otherwise. Units stand in the names: `_mm`, `_mm3`, `seconds`.
 MEANINGS = {
-    "absent": "structures that the reference does not show, as JSON",
+    "acceptable_share": "share of the slices whose Dice is at least scores.acceptable_dice",
     "analysis": "`scored`: volumes with a score; `failed_as_0`: failed ones count with a Dice of 0",
     "assd_mm": "average symmetric surface distance",
+    "bias_ml": "mean of predicted - reference volume",
+    "bias_percent": "mean of predicted - reference volume, in percent of the mean of both",
+    "bin_mm": "width of a bin of distances",
     "auroc": "probability that a bad volume has a lower confidence than a good one",
     "covariate": "column of the sample sheet",
     "device": "what the masks were made on",
@@ -31,12 +34,28 @@ MEANINGS = {
     "dice_prompted": "Dice of the prompted slices, for video schemes",
     "dice_where_present": "Dice of the slices on which the reference shows the structure",
     "direction": "`prompted`, `forward` or `reverse`",
+    "dice_by_mm": "Dice of the slices in this bin, pooled over volumes by area",
+    "distance_mm": "distance from the nearest prompted slice: middle of the bin",
     "distance": "distance from the nearest prompted slice, signed: reverse is negative; empty for image schemes",
     "effect_size": "matched-pairs rank-biserial correlation; 1: the other is always better",
     "expected_dice": "combined Dice to be expected, by predicted IoU",
     "experiment": "the experiment",
     "first_share": "share of resamples in which the configuration is first",
     "group": "the subject: `group` of the sample sheet, or the volume itself",
+    "groups_by_mm": "number of subjects in this bin",
+    "high_by_mm": "upper end of the 95 % interval of dice_by_mm",
+    "high_ml": "upper 95 % limit of agreement",
+    "high_percent": "upper 95 % limit of agreement, in percent",
+    "low_by_mm": "lower end of the 95 % interval of dice_by_mm",
+    "low_ml": "lower 95 % limit of agreement",
+    "low_percent": "lower 95 % limit of agreement, in percent",
+    "median_by_mm": "median Dice of the volumes in this bin",
+    "sd_ml": "standard deviation of predicted - reference volume",
+    "sd_percent": "standard deviation of predicted - reference volume, in percent",
+    "slice_mm": "slice spacing, if all volumes have the same",
+    "slices": "slices on which reference or mask has a pixel",
+    "tolerance_mm": "tolerance of the NSD",
+    "volumes_by_mm": "number of volumes in this bin",
     "groups": "number of subjects behind the value",
     "hd95_mm": "95 % Hausdorff distance",
     "high": "upper end of the 95 % interval",
@@ -128,7 +147,7 @@ OF_TABLE = {
     ("corrections", "prompts"): "median number of prompts given until this round",
     ("cost", "dice"): "median combined Dice",
 }
-UNITS = {"_mm": "mm", "_mm3": "mm3", "_mb": "MB", "seconds": "s"}
+UNITS = {"_by_mm": "", "_mm": "mm", "_mm3": "mm3", "_mb": "MB", "_ml": "ml", "_percent": "%", "seconds": "s"}
 
 
 class Described(NamedTuple):

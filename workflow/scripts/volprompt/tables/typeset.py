@@ -35,33 +35,35 @@ COMPARISONS_NOTE = (
 )
 
 
-def markdown(medians: pd.DataFrame, design: TableDesign) -> str:
+def markdown(medians: pd.DataFrame, design: TableDesign, tolerance: str = "") -> str:
     """Return the medians in Markdown: configurations in rows, median Dice in columns, the best of each column bold.
 
-    medians: the median table; design: what of the configuration reaches the tables.
+    medians: the median table.
+    design: what of the configuration reaches the tables.
+    tolerance: of the NSD, as in `tolerance_text`.
     """
     head, body = median_cells(medians, design.scored, lambda text: f"**{text}**")
-    notes = [medians_notes(medians, design.scored), *_published_notes(design)]
+    notes = _notes(medians, design, tolerance)
     return _markdown_table(head, body, 2) + "".join(f"\n{note}\n" for note in notes)
 
 
-def latex(medians: pd.DataFrame, design: TableDesign) -> str:
+def latex(medians: pd.DataFrame, design: TableDesign, tolerance: str = "") -> str:
     """Return the medians in LaTeX (package booktabs), with the notes as comments; arguments as in `markdown`."""
     head, body = median_cells(medians, design.scored, lambda text: rf"\textbf{{{text}}}")
-    notes = [medians_notes(medians, design.scored), *_published_notes(design)]
+    notes = _notes(medians, design, tolerance)
     return "".join(f"% {note}\n" for note in notes) + _latex_table(head, body, 2)
 
 
-def comparisons_markdown(compared: pd.DataFrame) -> str:
+def comparisons_markdown(compared: pd.DataFrame, tolerance: str = "") -> str:
     """Return the paired comparisons over all structures in Markdown; corrected p-values below 0.05 are bold."""
     head, body = comparison_cells(compared, lambda text: f"**{text}**")
-    return _markdown_table(head, body, COMPARISON_NAMES) + f"\n{COMPARISONS_NOTE}{_margin_note(compared)}\n"
+    return _markdown_table(head, body, COMPARISON_NAMES) + f"\n{_comparisons_note(compared, tolerance)}\n"
 
 
-def comparisons_latex(compared: pd.DataFrame) -> str:
+def comparisons_latex(compared: pd.DataFrame, tolerance: str = "") -> str:
     """Return the paired comparisons over all structures in LaTeX (package booktabs), with the note as a comment."""
     head, body = comparison_cells(compared, lambda text: rf"\textbf{{{text}}}")
-    return f"% {COMPARISONS_NOTE}{_margin_note(compared)}\n" + _latex_table(head, body, COMPARISON_NAMES)
+    return f"% {_comparisons_note(compared, tolerance)}\n" + _latex_table(head, body, COMPARISON_NAMES)
 
 
 # The first columns of the comparisons, which are text.
@@ -91,14 +93,14 @@ def comparison_cells(compared: pd.DataFrame, emphasize: Callable[[str], str]) ->
 SCORE_WORDS = {"dice": "Dice", "nsd": "NSD"}
 
 
-def _margin_note(compared: pd.DataFrame) -> str:
-    margins = compared["margin"].dropna().unique()
-    if not len(margins):
-        return ""
-    return (
-        f" p equivalent: two one-sided tests that the difference lies within {margins[0]:g} (small: it does). A large "
-        "p of the signed-rank test is no proof of equality."
-    )
+def _comparisons_note(compared: pd.DataFrame, tolerance: str) -> str:
+    notes = [COMPARISONS_NOTE, *([f"NSD is {tolerance}."] if tolerance else [])]
+    if len(margins := compared["margin"].dropna().unique()):
+        notes.append(
+            f"p equivalent: two one-sided tests that the difference lies within {margins[0]:g} (small: it does). A "
+            "large p of the signed-rank test is no proof of equality."
+        )
+    return " ".join(notes)
 
 
 def p_text(p: float) -> str:
@@ -184,8 +186,11 @@ def published(compare_with: str | None) -> list[tuple[str, float, str]]:
     return list(PUBLISHED[compare_with]) if compare_with else []
 
 
-def _published_notes(design: TableDesign) -> list[str]:
-    return [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in published(design.compare_with)]
+def _notes(medians: pd.DataFrame, design: TableDesign, tolerance: str) -> list[str]:
+    notes = [medians_notes(medians, design.scored)]
+    notes += [f"The NSD in medians.csv and medians_long.csv is {tolerance}."] if tolerance else []
+    found = published(design.compare_with)
+    return notes + [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in found]
 
 
 def _as_millions(parameters: object) -> str:
