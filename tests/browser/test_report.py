@@ -172,7 +172,7 @@ def test_figures_for_print_are_the_same_every_time(study: Simulated, report: Pat
     folder = report.parent / "figures"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {Path(name).suffix for name in first} == {".svg", ".pdf"}
-    assert len(first) == 2 * 10
+    assert len(first) == 2 * 11
     study.report(page=tmp_path / "index.html")
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
     assert all(STAMP.encode() in content for name, content in first.items() if name.endswith(".svg"))

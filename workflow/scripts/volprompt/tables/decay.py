@@ -28,9 +28,9 @@ class SliceSize(NamedTuple):
 
 
 def slice_sizes(volumes: pd.DataFrame) -> dict[str, SliceSize]:
-    """Return the size of the slices of every converted volume. volumes: the volume tables of all shards."""
-    converted = volumes[volumes["status"] == "ok"]
-    spacings = {str(name): np.asarray(of, float) for name, of in converted.set_index("volume")["spacing"].items()}
+    """Return the size of the slices of every volume that has a grid. volumes: the volume tables of all shards."""
+    known = volumes[volumes["spacing"].notna()].set_index("volume")["spacing"]
+    spacings = {str(name): np.asarray(of, float) for name, of in known.items()}
     return {name: SliceSize(float(of[0]), float(of[1] * of[2])) for name, of in spacings.items()}
 
 
