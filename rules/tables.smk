@@ -80,7 +80,7 @@ rule aggregate:
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
         scored=STUDY.scored_structures,
-        image_schemes=STUDY.image_schemes,
+        every_slice_schemes=STUDY.every_slice_schemes,
         groups=STUDY.groups,
         correction_clicks=STUDY.correction_clicks,
         acceptable_dice=STUDY.settings.scores.acceptable_dice,

@@ -66,7 +66,7 @@ class Simulated:
 
     folder: Path
     design: StudyDesign
-    image_schemes: list[str]
+    every_slice_schemes: list[str]
     shards: list[str]
 
     @property
@@ -86,7 +86,7 @@ class Simulated:
             masks=[self.folder.joinpath("masks", *job) for job in self.jobs],
             volumes=[self.folder / "volumes" / shard for shard in self.shards],
             scored=self.design.scored,
-            image_schemes=self.image_schemes,
+            every_slice_schemes=self.every_slice_schemes,
             groups=self.design.groups,
             tables=self.folder / "tables",
         )
@@ -126,7 +126,9 @@ def simulate(folder: Path, volumes: int = 488, shards: int = 16, seed: int = 0, 
     sheet.loc[sheet.index[:broken], "status"] = "failed"
     sheet.loc[sheet.index[broken : broken + unknown], "reference"] = ""
     sheet["ease"] = random.normal(0, 0.45, volumes)
-    study = Simulated(folder, design_of(settings, groups), image_schemes_of(settings), sorted(sheet["shard"].unique()))
+    study = Simulated(
+        folder, design_of(settings, groups), every_slice_schemes_of(settings), sorted(sheet["shard"].unique())
+    )
     for shard, part in sheet.groupby("shard"):
         write_volumes(folder / "volumes" / str(shard), part)
     shapes = {structure: draw_shapes(random, volumes, area) for structure, area in AREA.items()}
@@ -155,8 +157,8 @@ def design_of(settings: Settings, groups: dict[str, str]) -> StudyDesign:
     )
 
 
-def image_schemes_of(settings: Settings) -> list[str]:
-    return [name for name, scheme in settings.schemes.items() if scheme.predictor == "image"]
+def every_slice_schemes_of(settings: Settings) -> list[str]:
+    return [name for name, scheme in settings.schemes.items() if scheme.prompts_every_slice]
 
 
 def write_volumes(folder: Path, part: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ with logging_to(snakemake.log[0], "aggregate"):
         masks=snakemake.input.masks,
         volumes=snakemake.input.volumes,
         scored=snakemake.params.scored,
-        image_schemes=snakemake.params.image_schemes,
+        every_slice_schemes=snakemake.params.every_slice_schemes,
         groups=snakemake.params.groups,
         tables=Path(snakemake.output.scores).parent,
         correction_clicks=snakemake.params.correction_clicks,

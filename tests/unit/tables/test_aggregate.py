@@ -315,7 +315,7 @@ def aggregate_shards(
         masks=[folder / "masks" / shard for shard in jobs],
         volumes=[folder / "volumes" / shard for shard in jobs],
         scored=["femur", "tibia"],
-        image_schemes=["box"],
+        every_slice_schemes=["box"],
         groups=groups,
         tables=folder / "tables",
     )

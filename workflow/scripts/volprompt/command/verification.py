@@ -190,7 +190,7 @@ def check_tables(study: Study, every: Sequence[Output]) -> Check:
                 masks=[output.path for output in by_rule["segment"]],
                 volumes=[output.path for output in by_rule["convert"]],
                 scored=study.scored_structures,
-                image_schemes=study.image_schemes,
+                every_slice_schemes=study.every_slice_schemes,
                 groups=study.groups,
                 tables=again,
                 experiments={name: parts.schemes for name, parts in study.experiments.items()},

@@ -76,7 +76,7 @@ MASKS_OF_THREE = {"first": "the first of three", "best": "the best of three by p
 def _scheme_deviations(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Deviation]:
     if scheme.multimask:
         yield Deviation(f"Masks of {name}", "one mask", MASKS_OF_THREE[str(scheme.multimask)])
-    if scheme.predictor == "image":
+    if scheme.prompts_every_slice:
         if scheme.origins and scheme.origins != ("centroid",):
             yield Deviation(f"Point of {name}", "centroid of the reference", ", else ".join(scheme.origins))
         return
@@ -123,7 +123,7 @@ def _model_deviations(design: StudyDesign) -> Iterator[Deviation]:
 
 
 def prompted_slice(scheme: Scheme) -> str:
-    """Say in words which slices a video scheme prompts."""
+    """Say in words which slices a scheme prompts that does not prompt every slice."""
     words = {
         "middle": "the middle slice",
         "nearest": "the slice nearest the middle with every needed prompt",
@@ -156,7 +156,7 @@ def prompts_in_words(scheme: Scheme) -> str:
         prompts.append("the other structures' points as negatives")
     where = (
         "on every slice that shows the structure in the reference; each slice by itself"
-        if scheme.predictor == "image"
+        if scheme.prompts_every_slice
         else f"on {prompted_slice(scheme)}; memory carries it both ways"
     )
     displaced = f" Displaced at random: {noise_in_words(scheme.noise)}." if scheme.noise else ""

@@ -121,12 +121,12 @@ class VolumeJob:
         return int(self.row.shape[0])
 
     @property
-    def tracked_objects(self) -> int:
-        """Number of objects that video schemes track through the volume."""
+    def carried_objects(self) -> int:
+        """Number of objects that are carried through the volume, slice by slice."""
         return sum(
             len({prompt.structure for prompt in prompts})
             for name, prompts in self.prompts.items()
-            if self.settings.schemes[name].predictor == "video"
+            if not self.settings.schemes[name].prompts_every_slice
         )
 
     def read(self) -> tuple[LoadedVolume, float]:

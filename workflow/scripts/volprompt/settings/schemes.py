@@ -106,19 +106,27 @@ class Scheme(Section):
             raise ValueError("points spreads points behind the first one: set point, which says where that is")
         if self.points > 1 and self.noise and self.noise.points_mm:
             raise ValueError("points_mm displaces a single point per structure; leave points or points_mm out")
-        if self.predictor == "image" and self.slice is not None:
+        if self.prompts_every_slice and self.slice is not None:
             raise ValueError("slice belongs to video schemes; an image scheme prompts every slice")
         if self.share_slice and not set(self.slices) & {"nearest", "largest"}:
             raise ValueError("share_slice says how nearest and largest choose; set slice to one of them")
         if self.predictor == "image" and self.mask:
             raise ValueError("mask belongs to video schemes; on every slice it would be the answer itself")
-        if self.predictor == "image" and self.presence:
+        if self.prompts_every_slice and self.presence:
             raise ValueError("presence belongs to video schemes; an image scheme is prompted where a structure is")
         if self.predictor == "video" and self.multimask:
             raise ValueError("multimask belongs to image schemes; a video predictor decides by itself")
         if self.noise and not (self.origins and self.noise.points_mm) and not (self.box and self.noise.boxes_mm):
             raise ValueError("noise moves nothing: give points_mm with point, or boxes_mm with box, above 0")
         return self
+
+    @property
+    def prompts_every_slice(self) -> bool:
+        """Whether each slice with a prompt is prompted by itself, so that the scheme knows where a structure ends.
+
+        Other schemes prompt one slice, or some, and carry the masks on from there.
+        """
+        return self.predictor == "image"
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -134,7 +142,7 @@ class Scheme(Section):
 
     @property
     def slices(self) -> tuple[SliceChoice, ...]:
-        """The choices of prompted slices of a video scheme, at least one."""
+        """The choices of prompted slices of a scheme that does not prompt every slice, at least one."""
         if isinstance(self.slice, list):
             return tuple(self.slice)
         return (self.slice or "middle",)

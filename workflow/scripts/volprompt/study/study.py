@@ -84,9 +84,9 @@ class Study:
         return {row.volume: row.group for row in self.volumes if row.group}
 
     @property
-    def image_schemes(self) -> list[str]:
+    def every_slice_schemes(self) -> list[str]:
         """Names of the experiments' schemes that prompt every slice."""
-        return [name for name, scheme in self.settings.used_schemes.items() if scheme.predictor == "image"]
+        return [name for name, scheme in self.settings.used_schemes.items() if scheme.prompts_every_slice]
 
     def sources(self, volumes: Iterable[SheetRow]) -> list[str]:
         """Images and references of some volumes, and the files that belong to them (the data file of a header, say).

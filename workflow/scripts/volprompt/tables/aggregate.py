@@ -41,7 +41,7 @@ def aggregate(
     masks: Sequence[str | Path],
     volumes: Sequence[str | Path],
     scored: Sequence[str],
-    image_schemes: Collection[str],
+    every_slice_schemes: Collection[str],
     groups: Mapping[str, str],
     tables: str | Path,
     rounds: Sequence[str | Path] = (),
@@ -57,7 +57,7 @@ def aggregate(
     masks: folders with a run.parquet.
     volumes: folders of converted shards.
     scored: names of the scored structures.
-    image_schemes: names of the schemes that are prompted on every slice.
+    every_slice_schemes: names of the schemes that are prompted on every slice.
     groups: the group (subject) of each volume that has one.
     tables: the folder to write to.
     rounds: the tables of rounds of corrections.
@@ -86,7 +86,7 @@ def aggregate(
     write_text(tables / "comparisons.tex", comparisons_latex(compared))
     write_csv(ranks(score_table, groups), tables / "ranks.csv")
     write_csv(decay(read_tracked_slices(slices, experiments), groups), tables / "decay.csv")
-    write_csv(propagation(score_table, scored, image_schemes), tables / "propagation.csv")
+    write_csv(propagation(score_table, scored, every_slice_schemes), tables / "propagation.csv")
     write_csv(
         corrections(read_rounds(rounds, experiments), correction_clicks or {}, groups), tables / "corrections.csv"
     )
