@@ -41,6 +41,10 @@ VARIETIES = [
     ("A point deep inside instead", "interior: {predictor: image, point: interior}"),
     ("The best of three masks", "multimask: {predictor: image, point: interior, multimask: true}"),
     ("A box on every slice", "box: {predictor: image, box: true}"),
+    (
+        "A box on one slice, carried on by the box of each mask, without memory",
+        "propagated_box: {predictor: image, slice: largest, box: true, propagate: box}",
+    ),
     ("Box and point", "box_and_point: {predictor: image, box: true, point: centroid}"),
     (
         "Noise: five repetitions as schemes of their own, the first of them drawn",

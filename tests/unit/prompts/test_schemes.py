@@ -192,6 +192,18 @@ def test_fraction(fraction: float, depth: int, index: int) -> None:
     assert found == {"femur": [index], "tibia": [index]}
 
 
+def test_an_image_scheme_that_propagates_prompts_one_slice() -> None:
+    """With its negative points completed, or their lack told, as of a video scheme; a click page shows that slice."""
+    carried = {"predictor": "image", "point": "centroid", "propagate": "box"}
+    assert slices(given(carried, EVERYWHERE)) == {"femur": [5], "tibia": [5]}
+    assert slices(given({**carried, "slice": [{"index": 8}, "middle"]}, EVERYWHERE)) == {"femur": [5, 8], "tibia": [5, 8]}
+    rows = table(*(point(name, index) for name in SCORED for index in range(10)))
+    nearest = chosen({**carried, "slice": "nearest", "negatives": "others"}, rows)
+    assert nearest.lacking == {name: ["patella"] for name in SCORED}
+    clicked = Scheme(**{**carried, "point": "click"})
+    assert clicks_needed(clicked, STRUCTURES, SCORED, 10) == (SCORED, 5)
+
+
 def test_index() -> None:
     assert slices(given({**VIDEO, "slice": {"index": 9}}, EVERYWHERE)) == {"femur": [9], "tibia": [9]}
 

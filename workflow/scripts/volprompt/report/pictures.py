@@ -213,7 +213,8 @@ def _sides(region: Region) -> tuple[tuple[int, int], tuple[int, int], tuple[int,
 def _first_shown(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:
     """Return the index in `slices` with which the viewer begins.
 
-    That is the first prompted slice (of a scheme that does not prompt every slice), or else the middle one of those with the most structures.
+    prompts: of a scheme that carries masks on from them; none of another. That is the first prompted slice, or else the
+    middle one of those with the most structures.
     """
     prompted = sorted({prompt.slice for prompt in prompts})
     if prompted:

@@ -145,6 +145,7 @@ class VolumeJob:
             self.settings.model.prepare(frames),
             self.size,
             self.prompts,
+            frame_grid(grid_of_row(self.row)).spacing,
             self._correction_reference(reference) if any(scheme.corrections for scheme in schemes) else None,
         )
         return volume, time.perf_counter() - started

@@ -16,8 +16,8 @@ def propagation(scores: pd.DataFrame, scored: Sequence[str], every_slice_schemes
     scored: names of the scored structures.
     every_slice_schemes: names of the schemes that are prompted on every slice that shows the structure.
 
-    `over_propagation_worst` is the largest over-propagation. `knows_extent` says whether the scheme prompts every slice:
-    its prompts tell on which slices the structure is, so it cannot predict it elsewhere.
+    `over_propagation_worst` is the largest over-propagation. `knows_extent` says whether the scheme prompts every
+    slice: its prompts tell on which slices the structure is, so it cannot predict it elsewhere.
     """
     done = scores[scores["status"] == "ok"]
     rows = []
