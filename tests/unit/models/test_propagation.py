@@ -118,9 +118,10 @@ def pair(request: pytest.FixtureRequest) -> tuple[PromptableModel, Any]:
     return request.getfixturevalue(request.param), request.getfixturevalue(predictor)
 
 
-# What lowers the logits of the families' random models so that boxes are small, or that masks become empty.
+# What lowers the logits of the families' random models so that boxes are small, or that masks become empty on the way
+# from a slice.
 LOWER = {SamModel: 1.0, Sam2Model: 2.0}
-FAINT = {SamModel: 1.7, Sam2Model: 5.0}
+FAINT = {SamModel: (5, [2.7]), Sam2Model: (9, [5.4, 5.8, 6.2])}
 STARTS: dict[str, tuple[ObjectPrompt, bool | str]] = {
     "box": (BOX[0], False),
     "point, best of three": (POINT[1], "best"),
@@ -135,7 +136,8 @@ STARTS: dict[str, tuple[ObjectPrompt, bool | str]] = {
 def test_masks_equal_a_loop_around_the_image_predictor(pair: Any, frames: np.ndarray, kind: str) -> None:
     model, predictor = pair
     given, multimask = STARTS[kind]
-    with small_masks(model, predictor, LOWER[type(model)]):
+    # Of three masks SAM's random model returns larger ones.
+    with small_masks(model, predictor, 1.5 if multimask and isinstance(model, SamModel) else LOWER[type(model)]):
         (ours,), segmented = propagated(model, frames, [given], multimask=multimask)
         loop = PlainLoop(predictor, frames, multimask)
         official = loop.follow(given)
@@ -152,14 +154,18 @@ def test_masks_equal_a_loop_around_the_image_predictor(pair: Any, frames: np.nda
 def test_an_object_ends_where_its_mask_is_empty(pair: Any, frames: np.ndarray) -> None:
     """Slices beyond it are not encoded, nor decoded; one whose first mask is empty goes nowhere."""
     model, predictor = pair
-    with small_masks(model, predictor, FAINT[type(model)]):
-        (ours,), segmented = propagated(model, frames, [BOX[0]])
-        loop = PlainLoop(predictor, frames)
-        assert (ours == loop.follow(BOX[0])).all()
-    decoded = np.flatnonzero(~np.isnan(segmented.confidence["0"]["femur"].predicted_iou))
-    assert decoded.tolist() == sorted(loop.sure)
-    assert 2 < len(decoded) < DEPTH
-    assert not ours[decoded[-1]].any() or not ours[decoded[0]].any()
+    start, lower = FAINT[type(model)]
+    given = prompt("femur", start, [], [], [22, 3, 61, 33])
+    ended = 0
+    for by in lower:
+        with small_masks(model, predictor, by):
+            (ours,), segmented = propagated(model, frames, [given])
+            loop = PlainLoop(predictor, frames)
+            assert (ours == loop.follow(given)).all()
+        decoded = np.flatnonzero(~np.isnan(segmented.confidence["0"]["femur"].predicted_iou))
+        assert decoded.tolist() == sorted(loop.sure)
+        ended += 1 < len(decoded) < DEPTH and not ours[decoded[[0, -1]]].any(axis=(1, 2)).all()
+    assert ended, "no object ends on its way"
     with small_masks(model, predictor, 100.0), mock.patch.object(model, "encode", wraps=model.encode) as encode:
         (nothing,), _ = propagated(model, frames, [BOX[0]])
     assert not nothing.any()

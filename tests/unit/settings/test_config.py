@@ -147,7 +147,12 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("schemes.point.point", None, "schemes.point", "gives no prompt: set point, box or mask"),
         ("schemes.point.slice", "middle", "schemes.point", "slice belongs to video schemes"),
         ("schemes.point.share_slice", True, "schemes.point", "share_slice says how nearest and largest choose"),
-        ("schemes.point.presence", True, "schemes.point", "presence belongs to video schemes and to image schemes with"),
+        (
+            "schemes.point.presence",
+            True,
+            "schemes.point",
+            "presence belongs to video schemes and to image schemes with",
+        ),
         ("schemes.point.propagate", "point", "schemes.point.propagate", "found 'point'"),
         ("schemes.point.widen_mm", 3, "schemes.point", "widen_mm says how propagated boxes grow; set propagate: box"),
         ("schemes.point_video.propagate", "box", "schemes.point_video", "propagate belongs to image schemes"),

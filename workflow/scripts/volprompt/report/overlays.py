@@ -85,7 +85,7 @@ class Example:
         return drawing.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
 
     def _choose_slice(self, masks: Mapping[str, np.ndarray]) -> int:
-        """Return a slice from which a scheme carries masks on, or else the one nearest the middle with all structures."""
+        """Return the slice a scheme carries masks on from, or else the one nearest the middle with all structures."""
         for name, scheme in self.design.schemes.items():
             if not scheme.prompts_every_slice and self.prompts[name]:
                 return self.prompts[name][0].slice
