@@ -96,7 +96,7 @@ def test_a_scheme_that_propagates_boxes() -> None:
         "Slices with the structure, carried",
         "Prompted slice of carried",
     ]
-    assert rows["Propagation of carried"][1] == "by the box of the last slice's mask, widened by 2 mm"
+    assert rows["Propagation of carried"][1] == "by the box of the last slice's mask, widened by 1 mm"
     assert prompts_in_words(Scheme(predictor="image", box=True, propagate="box", widen_mm=0.5)) == (
         "Per structure a tight box of the reference, on the middle slice; from there both ways by the box of the last "
         "slice's mask, widened by 0.5 mm."

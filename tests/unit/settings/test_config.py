@@ -271,7 +271,7 @@ def test_an_image_scheme_that_propagates_takes_what_a_prompted_slice_needs() -> 
         predictor="image", box=True, propagate="box", slice="largest", share_slice=True, presence=True, multimask=True
     )
     assert not scheme.prompts_every_slice
-    assert (scheme.slices, scheme.multimask, scheme.widening) == (("largest",), "best", 2.0)
+    assert (scheme.slices, scheme.multimask, scheme.widening) == (("largest",), "best", 1.0)
     assert Scheme(predictor="image", point="click", propagate="box", widen_mm=0).widening == 0
     assert Scheme(predictor="image", box=True).prompts_every_slice
     assert not Scheme(predictor="video", box=True).prompts_every_slice

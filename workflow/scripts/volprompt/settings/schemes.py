@@ -46,7 +46,7 @@ class Corrections(Section):
 
 
 # Millimetres by which a propagated box is widened to each side, unless a scheme says otherwise.
-WIDEN_MM = 2.0
+WIDEN_MM = 1.0
 
 Origin = Literal["centroid", "interior", "skeleton", "click"]
 SliceChoice = Literal["middle", "nearest", "largest"] | SliceAt
