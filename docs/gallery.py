@@ -41,6 +41,10 @@ VARIETIES = [
     ("A point deep inside instead", "interior: {predictor: image, point: interior}"),
     ("The best of three masks", "multimask: {predictor: image, point: interior, multimask: true}"),
     ("A box on every slice", "box: {predictor: image, box: true}"),
+    (
+        "A box on one slice, carried on by the box of each mask, without memory",
+        "propagated_box: {predictor: image, slice: largest, box: true, propagate: box}",
+    ),
     ("Box and point", "box_and_point: {predictor: image, box: true, point: centroid}"),
     (
         "Noise: five repetitions as schemes of their own, the first of them drawn",
@@ -91,14 +95,14 @@ class Knee:
         self.table: pd.DataFrame = table.assign(volume="knee")
 
     def draw(self, lines: str) -> Figure:
-        """Three slices with the prompts of a scheme: those that a video scheme prompts, and usual ones."""
+        """Three slices with the prompts of a scheme: those that it prompts, if not every slice, and usual ones."""
         scheme = next(iter(schemes(lines).values()))
         prompts = scheme_prompts(scheme, self.table, list(STRUCTURES), SCORED, SHAPE[0], self.grid).prompts
         if scheme.mask:
             prompts = with_masks(prompts, self.labels, STRUCTURES)
         if scheme.negatives == "others":  # each object's points are the others' negative ones, on the same pixels
             prompts = [prompt for prompt in prompts if prompt.structure == SCORED[0]]
-        prompted = sorted({prompt.slice for prompt in prompts}) if scheme.predictor == "video" else []
+        prompted = sorted({prompt.slice for prompt in prompts}) if not scheme.prompts_every_slice else []
         distant = sorted(
             set(USUAL) - set(prompted), key=lambda index: -min((abs(index - p) for p in prompted), default=0)
         )

@@ -20,7 +20,7 @@ rule score:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         schemes=lambda wildcards: {
-            name: STUDY.settings.schemes[name].predictor
+            name: STUDY.settings.schemes[name].prompts_every_slice
             for name in STUDY.experiments[wildcards.experiment].schemes
         },
         labels=SCORED_LABELS,

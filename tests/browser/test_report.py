@@ -232,7 +232,7 @@ def test_a_small_study_says_what_is_missing(tmp_path: Path, visit: Open) -> None
     assert said == {
         "differences": "There is no pair of configurations to compare.",
         "ranks": "Ranks need at least two configurations that share volumes; there are none here.",
-        "decay": "No video scheme was scored, so there is no propagation to follow.",
+        "decay": "No scheme that prompts one slice was scored, so there is no propagation to follow.",
         "masks": "There is no volume with masks to show.",
     }
     assert page.locator(".stamp").count() == 0

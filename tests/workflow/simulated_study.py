@@ -68,7 +68,7 @@ class Simulated:
 
     folder: Path
     design: StudyDesign
-    image_schemes: list[str]
+    every_slice_schemes: list[str]
     shards: list[str]
     covariates: dict[str, dict[str, str]]
 
@@ -91,7 +91,7 @@ class Simulated:
             volumes=[self.folder / "volumes" / shard for shard in self.shards],
             design=TableDesign(
                 scored=self.design.scored,
-                image_schemes=self.image_schemes,
+                every_slice_schemes=self.every_slice_schemes,
                 groups=self.design.groups,
                 covariates=self.covariates,
                 baseline=("sam_vit_b", "box"),
@@ -138,7 +138,7 @@ def simulate(folder: Path, volumes: int = 488, shards: int = 16, seed: int = 0, 
     study = Simulated(
         folder,
         design_of(settings, groups),
-        image_schemes_of(settings),
+        every_slice_schemes_of(settings),
         sorted(sheet["shard"].unique()),
         {"side": {name: "left" if number % 2 else "right" for number, name in enumerate(names)}},
     )
@@ -170,8 +170,8 @@ def design_of(settings: Settings, groups: dict[str, str]) -> StudyDesign:
     )
 
 
-def image_schemes_of(settings: Settings) -> list[str]:
-    return [name for name, scheme in settings.schemes.items() if scheme.predictor == "image"]
+def every_slice_schemes_of(settings: Settings) -> list[str]:
+    return [name for name, scheme in settings.schemes.items() if scheme.prompts_every_slice]
 
 
 def write_volumes(folder: Path, part: pd.DataFrame) -> None:

@@ -82,7 +82,7 @@ def combined(shard: Path, model: str, schemes: list[str], prompts: Path, made: P
         masks=made / "masks",
         experiment="demo",
         model=model,
-        schemes={name: DEMO["schemes"][name]["predictor"] for name in schemes},
+        schemes={name: DEMO["schemes"][name]["predictor"] == "image" for name in schemes},
         labels={name: LABELS[name] for name in SCORED},
         tolerance_mm=1.0,
         scores=made / "scores.parquet",

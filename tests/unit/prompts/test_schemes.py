@@ -13,6 +13,7 @@ from volprompt.prompts.candidates import as_prompt_table
 from volprompt.prompts.schemes import (
     ObjectPrompt,
     SchemePrompts,
+    clicks_needed,
     middle_slice,
     scheme_prompts,
     with_masks,
@@ -190,6 +191,21 @@ def test_fraction(fraction: float, depth: int, index: int) -> None:
     rows = table(*(point(name, i) for name in SCORED for i in range(depth)))
     found = slices(given({**VIDEO, "slice": {"fraction": fraction}}, rows, depth))
     assert found == {"femur": [index], "tibia": [index]}
+
+
+def test_an_image_scheme_that_propagates_prompts_one_slice() -> None:
+    """With its negative points completed, or their lack told, as of a video scheme; a click page shows that slice."""
+    carried = {"predictor": "image", "point": "centroid", "propagate": "box"}
+    assert slices(given(carried, EVERYWHERE)) == {"femur": [5], "tibia": [5]}
+    assert slices(given({**carried, "slice": [{"index": 8}, "middle"]}, EVERYWHERE)) == {
+        "femur": [5, 8],
+        "tibia": [5, 8],
+    }
+    rows = table(*(point(name, index) for name in SCORED for index in range(10)))
+    nearest = chosen({**carried, "slice": "nearest", "negatives": "others"}, rows)
+    assert nearest.lacking == {name: ["patella"] for name in SCORED}
+    clicked = Scheme(**{**carried, "point": "click"})
+    assert clicks_needed(clicked, STRUCTURES, SCORED, 10) == (SCORED, 5)
 
 
 def test_index() -> None:

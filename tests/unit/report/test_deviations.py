@@ -85,3 +85,19 @@ def test_schemes_in_words() -> None:
         "Per structure one positive point (click, else centroid), the other structures' points as negatives, "
         "on index 80; memory carries it both ways."
     )
+
+
+def test_a_scheme_that_propagates_boxes() -> None:
+    scheme = Scheme(predictor="image", slice="largest", box=True, propagate="box", presence=True)
+    rows = found({"carried": scheme})
+    assert list(rows) == [
+        "Volumes",
+        "Propagation of carried",
+        "Slices with the structure, carried",
+        "Prompted slice of carried",
+    ]
+    assert rows["Propagation of carried"][1] == "by the box of the last slice's mask, widened by 1 mm"
+    assert prompts_in_words(Scheme(predictor="image", box=True, propagate="box", widen_mm=0.5)) == (
+        "Per structure a tight box of the reference, on the middle slice; from there both ways by the box of the last "
+        "slice's mask, widened by 0.5 mm."
+    )

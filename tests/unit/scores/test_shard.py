@@ -119,7 +119,7 @@ def shard(tmp_path: Path) -> Path:
         masks=masks,
         experiment="e",
         model="m",
-        schemes={"point": "video", "box": "image"},
+        schemes={"point": False, "box": True},
         labels=BONES,
         tolerance_mm=1.0,
         scores=tmp_path / "scores.parquet",
@@ -196,7 +196,7 @@ def test_ignored_labels_of_a_shard(shard: Path) -> None:
     pixels = {}
     for ignored in ([], [3]):
         _, slices, _ = score_masks(
-            shard / "ignoring", shard / "masks", ("e", "m"), {"point": "image"}, {"tibia": [1]}, 1.0, ignored
+            shard / "ignoring", shard / "masks", ("e", "m"), {"point": True}, {"tibia": [1]}, 1.0, ignored
         )
         pixels[bool(ignored)] = slices["predicted"].tolist()
     assert pixels == {False: [0, 2], True: [0, 0]}
@@ -208,7 +208,7 @@ def test_a_structure_without_a_prompt_costs_only_its_own_scores(shard: Path) -> 
     runs["prompted_slices"] = '{"femur": [0]}'
     runs.to_parquet(shard / "masks" / "run.parquet")
     table, *_ = score_masks(
-        shard / "volumes", shard / "masks", ("e", "m"), {"point": "video"}, BONES, 1.0, only=["whole"]
+        shard / "volumes", shard / "masks", ("e", "m"), {"point": False}, BONES, 1.0, only=["whole"]
     )
     found = table.set_index("structure")
     assert found["status"].to_dict() == {
@@ -288,7 +288,7 @@ def test_tables_of_a_shard_without_any_mask(tmp_path: Path) -> None:
         masks=tmp_path / "masks",
         experiment="e",
         model="m",
-        schemes={"point": "image"},
+        schemes={"point": True},
         labels=BONES,
         tolerance_mm=1.0,
         scores=tmp_path / "scores.parquet",

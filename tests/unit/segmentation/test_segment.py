@@ -213,9 +213,12 @@ def test_a_structure_without_prompts_gets_an_empty_mask(folder: Path, monkeypatc
     assert (folder / "masks" / "point" / "a_label-femur_mask.nii.gz").exists()
 
 
-def test_only_tracked_objects_count(folder: Path) -> None:
-    """Volumes without a video scheme are not gathered: nothing of them moves in lockstep."""
+@pytest.mark.parametrize("carried", [{"predictor": "video"}, {"predictor": "image", "propagate": "box"}])
+def test_only_carried_objects_count(folder: Path, carried: dict[str, Any]) -> None:
+    """Volumes whose schemes prompt every slice are not gathered: nothing of them moves in lockstep."""
     made = schedule(folder, objects_together=16)
+    schemes = {**made.settings.schemes, "video": Scheme(**carried, point="centroid")}
+    made.settings = replace(made.settings, schemes=schemes)
     # Each object is prompted on two slices.
     prompts = [SimpleNamespace(structure=f"part_{number // 2}") for number in range(18)]
     still, moving = (VolumeJob(made.settings, None, {}, {name: prompts}) for name in ("point", "video"))  # type: ignore[dict-item]

@@ -12,6 +12,7 @@ import yaml
 
 from volprompt.settings.config import json_schema
 from volprompt.settings.reading import ConfigurationError, read_settings
+from volprompt.settings.schemes import Scheme
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 SMALL: dict[str, Any] = {
@@ -145,6 +146,34 @@ def test_unknown_keys(path: str, value: Any, fault: str) -> None:
         ("schemes.point.point", "centre", "schemes.point.point", "found 'centre'"),
         ("schemes.point.point", None, "schemes.point", "gives no prompt: set point, box or mask"),
         ("schemes.point.slice", "middle", "schemes.point", "slice belongs to video schemes"),
+        ("schemes.point.share_slice", True, "schemes.point", "share_slice says how nearest and largest choose"),
+        (
+            "schemes.point.presence",
+            True,
+            "schemes.point",
+            "presence belongs to video schemes and to image schemes with",
+        ),
+        ("schemes.point.propagate", "point", "schemes.point.propagate", "found 'point'"),
+        ("schemes.point.widen_mm", 3, "schemes.point", "widen_mm says how propagated boxes grow; set propagate: box"),
+        ("schemes.point_video.propagate", "box", "schemes.point_video", "propagate belongs to image schemes"),
+        (
+            "schemes.carried",
+            {"predictor": "image", "box": True, "propagate": "box", "widen_mm": -1},
+            "schemes.carried.widen_mm",
+            "found -1",
+        ),
+        (
+            "schemes.carried",
+            {"predictor": "image", "box": True, "propagate": "box", "corrections": {"clicks": 2}},
+            "schemes.carried",
+            "propagate has no corrections: a click would have to change every later box",
+        ),
+        (
+            "schemes.carried",
+            {"predictor": "image", "mask": True, "propagate": "box"},
+            "schemes.carried",
+            "mask belongs to video schemes",
+        ),
         ("schemes.point_video.multimask", True, "schemes.point_video", "multimask belongs to image schemes"),
         ("schemes.point_video.mask", True, "schemes.point_video", "a mask is a prompt by itself"),
         ("schemes.seen", {"predictor": "image", "mask": True}, "schemes.seen", "mask belongs to video schemes"),
@@ -284,3 +313,14 @@ def test_a_tolerance_has_one_spelling(given: Any, plain: Any) -> None:
     found = read_settings(config).scores.surface_tolerance_mm
     assert found == plain
     assert isinstance(found, dict) == isinstance(plain, dict)
+
+
+def test_an_image_scheme_that_propagates_takes_what_a_prompted_slice_needs() -> None:
+    scheme = Scheme(
+        predictor="image", box=True, propagate="box", slice="largest", share_slice=True, presence=True, multimask=True
+    )
+    assert not scheme.prompts_every_slice
+    assert (scheme.slices, scheme.multimask, scheme.widening) == (("largest",), "best", 1.0)
+    assert Scheme(predictor="image", point="click", propagate="box", widen_mm=0).widening == 0
+    assert Scheme(predictor="image", box=True).prompts_every_slice
+    assert not Scheme(predictor="video", box=True).prompts_every_slice

@@ -57,6 +57,18 @@ def test_best_practice_in_one_word() -> None:
     assert (schemes["point_video"].origins, schemes["point_video"].slices) == (("interior",), ("largest",))
 
 
+@pytest.mark.parametrize(("preset", "chosen"), [("paper", "middle"), ("best", "largest")])
+def test_propagated_boxes_set_out_like_video_schemes(preset: str, chosen: str) -> None:
+    """From the same slice; with one mask, since most of their prompts are boxes."""
+    schemes = {"point": {"predictor": "image", "propagate": "box"}, "box": {"predictor": "image", "box": True}}
+    schemes["box"]["propagate"] = "box"
+    experiments = {"all": {"models": ["tiny"], "schemes": ["point", "box"]}}
+    settings = read_settings(study(preset=preset, schemes=schemes, experiments=experiments))
+    for scheme in settings.schemes.values():
+        assert (scheme.slices, scheme.multimask, scheme.presence) == ((chosen,), False, False)
+    assert "schemes.box.slice" in {setting.key for setting in preset_settings(settings)}
+
+
 @pytest.mark.parametrize("preset", ["paper", "best"])
 def test_each_setting_is_overridden_by_its_key(preset: str) -> None:
     config = study(preset=preset, frames={"coding": "lossless"}, inference={"fill_holes": 3, "precision": "float32"})

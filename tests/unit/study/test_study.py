@@ -166,7 +166,7 @@ def test_schemes_of_no_experiment_are_not_used() -> None:
     unused = {"box": {"predictor": "image", "box": True}}
     study = read({**SMALL, "schemes": {**SMALL["schemes"], **unused}})
     assert list(study.settings.used_schemes) == ["point", "point_video"]
-    assert study.image_schemes == ["point"]
+    assert study.every_slice_schemes == ["point"]
 
 
 def test_no_structure_is_scored() -> None:

@@ -193,7 +193,10 @@ def aggregate_shards(
         volumes=[folder / "volumes" / shard for shard in jobs],
         rounds=[folder / f"scores_{shard}_rounds.parquet" for shard in jobs],
         design=TableDesign(
-            scored=["femur", "tibia"], image_schemes=["box"], groups=groups, covariates={"grade": {"a": "1", "c": "2"}}
+            scored=["femur", "tibia"],
+            every_slice_schemes=["box"],
+            groups=groups,
+            covariates={"grade": {"a": "1", "c": "2"}},
         ),
         tables=folder / "tables",
     )

@@ -1,7 +1,8 @@
 """Frames and prompts of some volumes in, masks out: each slice is encoded once and serves every scheme.
 
-Slices are encoded in the order in which they are needed: from the prompted slices of the video schemes outwards, then
-those that only image schemes ask for. All tracked objects move in lockstep, those of several volumes too.
+Slices are encoded in the order in which they are needed: from the slices outwards from which objects are carried, then
+those that only schemes with prompts on every slice ask for. All objects that memory or boxes carry move in lockstep,
+those of several volumes too.
 
 Schemes with corrections go on in rounds: image schemes slice by slice, as long as the slice's features are at hand;
 video schemes once all objects have been tracked, again in lockstep, with features that are kept for that.
@@ -9,19 +10,22 @@ video schemes once all objects have been tracked, again in lockstep, with featur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count, zip_longest
 from typing import Literal
 
 from volprompt.models.base import PromptableModel
 from volprompt.models.clock import Clock
+from volprompt.models.features import SliceFeatures
+from volprompt.models.propagation import BoxPropagation
 from volprompt.models.segmented import LoadedVolume, Segmented
-from volprompt.models.volume_work import VolumeWork
+from volprompt.models.volume_work import Pace, VolumeWork
 from volprompt.settings.schemes import Scheme
 
 # Slices whose features are kept at most, of all volumes that are tracked together, and of each of them at least. A
 # slice takes 8 MB in bfloat16 and 17 in float32 with images of 1024 pixels.
 FEATURES_KEPT, FEATURES_KEPT_EACH = 256, 64
+Needed = tuple[SliceFeatures, int]
 
 
 def segment_volumes(
@@ -58,32 +62,38 @@ def segment_volumes(
             )
             for volume in volumes
         ]
-        per_step = _track_in_rounds(model, works, clock, hole_area, reset_between_directions)
+        pace = _carry_in_rounds(model, works, clock, hole_area, reset_between_directions)
         for work in works:
             work.finish()
-        return [work.result(per_step) for work in works]
+        return [work.result(pace) for work in works]
 
 
-def _track_in_rounds(
+def _carry_in_rounds(
     model: PromptableModel, works: Sequence[VolumeWork], clock: Clock, hole_area: int, reset_between_directions: bool
-) -> list[float]:
-    """Track the objects of all volumes, and correct them as long as there are clicks.
-
-    Returns, for each round, the seconds of tracking one object over one slice.
-    """
+) -> Pace:
+    """Carry the objects of all volumes, and correct those that are tracked as long as there are clicks."""
     tracked = [each for work in works for each in work.tracked]
-    if not tracked:
-        return [0.0]
-    tracker = model.tracker(hole_area)
-    steps = tracker.track(tracked, reset_between_directions)
+    propagated = [each for work in works for each in work.propagated]
+    boxes = BoxPropagation(model).propagate(propagated, reset_between_directions)
+    passes = [clock.timed_steps(("propagate",), boxes)]
+    if tracked:
+        tracker = model.tracker(hole_area)
+        passes.append(clock.timed_steps(("track", "0"), tracker.track(tracked, reset_between_directions)))
     depths = [sum(each.features.depth for each in tracked)]
     for number in count(1):
-        for needed in clock.timed_steps(("track", str(number - 1)), steps):
+        for needed in in_lockstep(passes):
             for work in works:
-                work.encode(index for features, index in needed if features is work.video_features)
+                work.encode(needed)
         clicks = {each: click for work in works for each, click in work.next_clicks(number).items()}
         if not clicks:
             break
-        steps = tracker.correct(clicks)
+        passes = [clock.timed_steps(("track", str(number)), tracker.correct(clicks))]
         depths.append(sum(each.features.depth for each in clicks))
-    return [clock.seconds(("track", str(number))) / max(1, depth) for number, depth in enumerate(depths)]
+    per_step = [clock.seconds(("track", str(number))) / max(1, depth) for number, depth in enumerate(depths)]
+    return Pace(per_step, clock.seconds(("propagate",)) / max(1, sum(each.decoded for each in propagated)))
+
+
+def in_lockstep(passes: Sequence[Iterator[list[Needed]]]) -> Iterator[list[Needed]]:
+    """What the next step of each of some passes needs, together."""
+    for needed in zip_longest(*passes, fillvalue=[]):
+        yield list(chain(*needed))

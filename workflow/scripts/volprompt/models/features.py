@@ -71,6 +71,16 @@ class SliceFeatures:
             for row, each in enumerate(batch):
                 self._kept[each] = [level[row : row + 1] for level in levels]
 
+    def forgo(self, slices: Iterable[int]) -> None:
+        """Take back one use of each of these slices; what nothing else will use is neither encoded nor kept."""
+        for index in slices:
+            del self._turns[index][:1]
+            if not self._turns[index]:
+                if index in self._pending:
+                    self._pending.remove(index)
+                if not self._lasting:
+                    self._kept.pop(index, None)
+
     def use(self, index: int, count: int = 1) -> list[torch.Tensor]:
         """The levels of a slice, (1, channels, height, width), for its next `count` uses."""
         return self._take(index, slice(count))

@@ -1,10 +1,11 @@
-"""Objects that memory carries through volumes, whatever the family of the model."""
+"""Objects that are carried through volumes, by memory or by boxes, whatever the family of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
+from typing import NamedTuple
 
 import torch
 
@@ -20,8 +21,8 @@ class TrackedObject:
     prompts: on one slice or on several, in their order.
     features: of the volume's slices.
     size: height and width of a frame.
-    masks: uint8 (slice, y, ceil(x / 8)) on the model's device, bits as `pack_bits` makes them, filled by the tracker.
-    confidence: float32 (2, slice) on the model's device, predicted IoU and object score logit, filled by the tracker.
+    masks: uint8 (slice, y, ceil(x / 8)) on the model's device, bits as `pack_bits` makes them, filled on the way.
+    confidence: float32 (2, slice) on the model's device, predicted IoU and object score logit, filled on the way.
     clicks: correction clicks that can follow at most.
     start: the first slice that was prompted before any correction; every pass sets out from it.
     """
@@ -52,13 +53,46 @@ class TrackedObject:
         return self.prompts[-1]
 
 
-def order_of_need(prompted: Sequence[Sequence[int]], depth: int, both_ways_at_once: bool) -> list[int]:
-    """Slices of a volume in the order in which its objects reach them, as often as they do.
+class Ways(NamedTuple):
+    """The slices on an object's way from a slice, in both directions."""
 
-    prompted: of each object. First come the prompted slices; from the first of its own each object goes forwards, then
-    in reverse, or both ways at once.
+    forwards: Sequence[int]
+    reverse: Sequence[int]
+
+
+def ways_through(start: int, passed: Sequence[int], depth: int) -> Ways:
+    """The ways of memory: from the slice that it sets out from to both ends, passing by the prompted slices."""
+    return Ways(
+        [index for index in range(start + 1, depth) if index not in passed],
+        [index for index in range(start - 1, -1, -1) if index not in passed],
+    )
+
+
+def ways_apart(prompted: Sequence[int], depth: int) -> dict[int, Ways]:
+    """The ways of boxes: from each prompted slice through those that it is the nearest to, of two equally near ones the
+    first."""
+    places = sorted(prompted)
+    ends = [*((first + second) // 2 + 1 for first, second in pairwise(places)), depth]
+    return {
+        place: Ways(range(place + 1, end), range(place - 1, begin - 1, -1))
+        for place, begin, end in zip(places, [0, *ends], ends, strict=False)
+    }
+
+
+def order_of_need(
+    prompted: Sequence[Sequence[int]],
+    depth: int,
+    both_ways_at_once: bool,
+    boxed: Sequence[Sequence[int]] = (),
+) -> list[int]:
+    """Slices of a volume in the order in which its objects reach them at most, as often as they do.
+
+    prompted: of each object that memory carries; boxed: of each that boxes carry. First come the prompted slices; from
+    there each object goes forwards, then in reverse, or both ways at once.
     """
-    return [*chain(*prompted), *_order_on_the_way([(min(own), own) for own in prompted], depth, both_ways_at_once)]
+    ways = [ways_through(min(own), own, depth) for own in prompted]
+    ways += [way for own in boxed for way in ways_apart(own, depth).values()]
+    return [*chain(*prompted, *boxed), *_order_on_the_way(ways, both_ways_at_once)]
 
 
 def order_of_round(clicked: Sequence[tuple[TrackedObject, Click]], depth: int, both_ways_at_once: bool) -> list[int]:
@@ -66,14 +100,12 @@ def order_of_round(clicked: Sequence[tuple[TrackedObject, Click]], depth: int, b
 
     clicked: objects of one volume with their clicks, before these are added to the prompts.
     """
-    ways = [(each.start, [*each.prompted, click.slice]) for each, click in clicked]
-    return [*(click.slice for _, click in clicked), *_order_on_the_way(ways, depth, both_ways_at_once)]
+    ways = [ways_through(each.start, [*each.prompted, click.slice], depth) for each, click in clicked]
+    return [*(click.slice for _, click in clicked), *_order_on_the_way(ways, both_ways_at_once)]
 
 
-def _order_on_the_way(ways: Sequence[tuple[int, Sequence[int]]], depth: int, both_ways_at_once: bool) -> Iterator[int]:
-    """ways: of each object the slice that it sets out from, and the prompted slices, which it passes by."""
-    forwards = [[index for index in range(start + 1, depth) if index not in own] for start, own in ways]
-    reverse = [[index for index in range(start - 1, -1, -1) if index not in own] for start, own in ways]
+def _order_on_the_way(ways: Sequence[Ways], both_ways_at_once: bool) -> Iterator[int]:
+    forwards, reverse = [way.forwards for way in ways], [way.reverse for way in ways]
     passes = [[*forwards, *reverse]] if both_ways_at_once else [forwards, reverse]
     return (index for moving in passes for index in _interleave(moving))
 

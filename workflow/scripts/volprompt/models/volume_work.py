@@ -1,9 +1,9 @@
-"""A volume on its way through the engine: what it needs encoded, its image schemes, and its objects to be tracked."""
+"""A volume on its way through the engine: what it needs encoded, what is decoded, and its objects to be carried."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from volprompt.models.base import Decoded, PromptableModel, batches_of_one_form, pack_bits
 from volprompt.models.clock import Clock
 from volprompt.models.features import SliceFeatures
+from volprompt.models.propagation import PropagatedObject
 from volprompt.models.rounds import CorrectionReference, Rounds
 from volprompt.models.segmented import Confidence, LoadedVolume, Segmented
 from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round
@@ -18,8 +19,19 @@ from volprompt.prompts.corrections import Click, with_click
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import Scheme
 
-# Prompts per batch of the mask decoder, for image schemes.
+# Prompts per batch of the mask decoder, for schemes that prompt every slice.
 DECODER_BATCH = 16
+
+
+class Pace(NamedTuple):
+    """How long it takes to carry objects.
+
+    per_step: of each round, seconds of tracking one object over one slice; per_box: seconds of decoding one object on
+    one slice where boxes carry it.
+    """
+
+    per_step: Sequence[float]
+    per_box: float
 
 
 class VolumeWork:
@@ -53,25 +65,26 @@ class VolumeWork:
             for name in volume.prompts
         }
         self.video_schemes = [name for name in volume.prompts if schemes[name].predictor == "video"]
+        self.propagating_schemes = [name for name in volume.prompts if schemes[name].propagate]
         self.decoded: dict[int, list[tuple[str, ObjectPrompt]]] = {}
         for name in volume.prompts:
-            if name not in self.video_schemes:
+            if schemes[name].prompts_every_slice:
                 for prompt in volume.prompts[name]:
                     self.decoded.setdefault(prompt.slice, []).append((name, prompt))
-        moving = {
-            (name, structure): [prompt for prompt in volume.prompts[name] if prompt.structure == structure]
-            for name in self.video_schemes
-            for structure in self.masks[name]
-        }
-        prompted = [[prompt.slice for prompt in given] for given in moving.values()]
+        moving, boxed = self._objects_of(self.video_schemes), self._objects_of(self.propagating_schemes)
+        prompted, prompted_boxed = (
+            [[prompt.slice for prompt in given] for given in objects.values()] for objects in (moving, boxed)
+        )
         self.both_ways_at_once = reset_between_directions
-        order = order_of_need(prompted, depth, reset_between_directions)
         corrected = any(self._clicks(name) for name in self.video_schemes)
         if video_resize == "bicubic":
             # Features for tracking, and features for image schemes.
+            order = order_of_need(prompted, depth, reset_between_directions)
             self.video_features = SliceFeatures(self._encode_for_video, order, depth, batch_size, kept, corrected)
-            self.image_features = SliceFeatures(self._encode, list(self.decoded), depth, batch_size, kept)
+            order = order_of_need([], depth, reset_between_directions, prompted_boxed)
+            self.image_features = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size, kept)
         else:
+            order = order_of_need(prompted, depth, reset_between_directions, prompted_boxed)
             self.video_features = self.image_features = SliceFeatures(
                 self._encode, [*order, *self.decoded], depth, batch_size, kept, corrected
             )
@@ -89,6 +102,31 @@ class VolumeWork:
             for (name, structure), given in moving.items()
         }
         self.unfinished = [each for each in self.tracked if each.clicks]
+        self.propagated = {
+            PropagatedObject(
+                prompts=given,
+                features=self.image_features,
+                size=volume.size,
+                masks=self.masks[name][structure],
+                confidence=self.confidence[name][structure],
+                multimask=schemes[name].multimask,
+                widening=self._in_pixels(schemes[name].widening),
+            ): name
+            for (name, structure), given in boxed.items()
+        }
+
+    def _objects_of(self, names: Iterable[str]) -> dict[tuple[str, str], list[ObjectPrompt]]:
+        """The prompts of each object, by scheme and structure."""
+        return {
+            (name, structure): [prompt for prompt in self.volume.prompts[name] if prompt.structure == structure]
+            for name in names
+            for structure in self.masks[name]
+        }
+
+    def _in_pixels(self, distance_mm: float) -> tuple[float, float]:
+        """A distance as pixels along x and y."""
+        along_y, along_x = self.volume.spacing
+        return distance_mm / along_x, distance_mm / along_y
 
     def _clicks(self, scheme: str) -> int:
         """Rounds of corrections of a scheme at most."""
@@ -99,16 +137,18 @@ class VolumeWork:
         """Slices that are still to be encoded, counted as often as they are."""
         return sum(len(features.pending) for features in {self.video_features, self.image_features})
 
-    def encode(self, slices: Iterable[int]) -> None:
-        """Encode slices for tracking unless they are there, and decode the image schemes' prompts on them."""
-        slices = list(slices)
-        self._require(self.video_features, slices)
-        if self.video_features.crowded:
-            self._decode()
-            self.video_features.make_room(slices)
+    def encode(self, needed: Iterable[tuple[SliceFeatures, int]]) -> None:
+        """Encode what a step needs of this volume unless it is there, and decode the prompts that wait for a slice."""
+        needed = list(needed)
+        for features in dict.fromkeys([self.video_features, self.image_features]):
+            slices = [index for each, index in needed if each is features]
+            self._require(features, slices)
+            if features.crowded:
+                self._decode()
+                features.make_room(slices)
 
     def _require(self, features: SliceFeatures, slices: Iterable[int]) -> None:
-        """Encode slices unless they are there, and decode the image schemes' prompts on them batch by batch."""
+        """Encode slices unless they are there, and decode the prompts that wait for them batch by batch."""
         for index in slices:
             features.require([index])
             if sum(len(self.decoded[index]) for index in self.waiting) >= DECODER_BATCH:
@@ -145,15 +185,15 @@ class VolumeWork:
         return self.volume.reference
 
     def finish(self) -> None:
-        """Encode the slices that only image schemes need, and decode what is left."""
+        """Encode the slices that only schemes with prompts on every slice need, and decode what is left."""
         self.video_features.let_go()
         while self.image_features.pending:
             self._require(self.image_features, self.image_features.pending[:1])
         self._decode()
 
-    def result(self, per_step: Sequence[float]) -> Segmented:
-        """Fetch the masks from the device; per_step: of each round, seconds of tracking one object over one slice."""
-        seconds = {name: self._seconds_of_rounds(name, per_step) for name in self.rounds}
+    def result(self, pace: Pace) -> Segmented:
+        """Fetch the masks from the device."""
+        seconds = {name: self._seconds_of_rounds(name, pace) for name in self.rounds}
         corrected = [name for name in self.rounds if self._clicks(name)]
         return Segmented(
             masks=_fetched(self.masks),
@@ -168,15 +208,17 @@ class VolumeWork:
             seconds_rounds={name: seconds[name] for name in corrected},
         )
 
-    def _seconds_of_rounds(self, name: str, per_step: Sequence[float]) -> list[float]:
+    def _seconds_of_rounds(self, name: str, pace: Pace) -> list[float]:
         """Seconds of a scheme's rounds, those of no round after its last click."""
+        if name in self.propagating_schemes:
+            return [pace.per_box * sum(each.decoded for each, scheme in self.propagated.items() if scheme == name)]
         clicks = [click.round for click in self.rounds[name].clicks]
         numbers = range(max(clicks, default=0) + 1)
         if name not in self.video_schemes:
             return [self.clock.seconds(("decode", self.volume.name, name, str(number))) for number in numbers]
         # One click is made for each object that is tracked once more.
         objects = [len(self.masks[name]), *(clicks.count(number) for number in numbers[1:])]
-        return [per_step[number] * self.video_features.depth * objects[number] for number in numbers]
+        return [pace.per_step[number] * self.video_features.depth * objects[number] for number in numbers]
 
     def _encode(self, slices: list[int]) -> list[torch.Tensor]:
         self.waiting += [index for index in slices if index in self.decoded]
@@ -193,7 +235,7 @@ class VolumeWork:
         return levels
 
     def _decode(self) -> None:
-        """Decode the image schemes' prompts on the slices that wait."""
+        """Decode the prompts on the slices that wait, of schemes that prompt every slice."""
         levels = {index: self.image_features.use_last(index) for index in self.waiting}
         given: dict[str, list[ObjectPrompt]] = {}
         for index in self.waiting:

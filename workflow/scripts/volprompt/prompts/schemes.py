@@ -58,7 +58,7 @@ def middle_slice(depth: int) -> int:
 class SchemePrompts:
     """What a scheme asks of one volume.
 
-    prompts: of its objects, on every slice (image) or on one or some of them (video).
+    prompts: of its objects, on every slice or on one or some of them.
     absent: objects that the reference of the volume does not show; they are not prompted.
     unprompted: objects that are there and lack a prompt that the scheme needs, with the reason.
     lacking: objects whose negative points are not complete, with the structures that have none on a slice.
@@ -101,7 +101,7 @@ def scheme_prompts(
             prompts += choice.prompts_of(name)
         except MissingPrompt as error:
             unprompted[name] = str(error)
-    if scheme.predictor == "image":  # slice by slice, as they are decoded
+    if scheme.prompts_every_slice:  # slice by slice, as they are decoded
         prompts.sort(key=lambda prompt: prompt.slice)
     absent = [name for name in objects if candidates.absent(name)]
     return SchemePrompts(prompts, absent, unprompted, choice.lacking(prompts))
@@ -125,7 +125,7 @@ def clicks_needed(
         return [], None
     pointed = set(configured) if scheme.negatives == "others" else set(scheme.structures or scored)
     first, *more = scheme.slices
-    free = scheme.predictor == "image" or bool(more) or first in ("nearest", "largest")
+    free = scheme.prompts_every_slice or bool(more) or first in ("nearest", "largest")
     index = None if free else _fixed_slice(first, depth)
     return [name for name in configured if name in pointed], index
 
@@ -185,7 +185,7 @@ class _Choice:
 
     def prompts_of(self, name: str) -> list[ObjectPrompt]:
         """Return an object's prompts, by slice. Raises MissingPrompt."""
-        if self.scheme.predictor == "image":
+        if self.scheme.prompts_every_slice:
             slices = [index for index in range(self.depth) if self.has_prompt(name, index)]
             if not slices:
                 raise MissingPrompt(f"no slice has a {self.kinds} for '{name}'{self._advice()}")
@@ -194,7 +194,7 @@ class _Choice:
         return [self.prompt(name, index) for index in slices]
 
     def slice_of(self, name: str, choice: SliceChoice) -> int:
-        """Return the slice on which a video scheme prompts an object. Raises MissingPrompt."""
+        """Return the slice that a choice of the scheme means for an object. Raises MissingPrompt."""
         if choice not in ("nearest", "largest"):
             return self._checked(name, _fixed_slice(choice, self.depth))
         sharing = self.objects if self.scheme.share_slice else [name]
@@ -241,9 +241,9 @@ class _Choice:
         return [each for each in self.negatives_lacking(name, index) if not self.candidates.absent(each)]
 
     def lacking(self, prompts: Iterable[ObjectPrompt]) -> dict[str, list[str]]:
-        """Return the objects of a video scheme whose negative points are not complete, with what lacks."""
+        """Return the objects of a scheme with chosen slices whose negative points are not complete, with what lacks."""
         found: dict[str, list[str]] = {}
-        for prompt in prompts if self.scheme.predictor == "video" else []:
+        for prompt in [] if self.scheme.prompts_every_slice else prompts:
             for other in self.negatives_lacking(prompt.structure, prompt.slice):
                 if other not in (others := found.setdefault(prompt.structure, [])):
                     others.append(other)

@@ -76,11 +76,13 @@ MASKS_OF_THREE = {"first": "the first of three", "best": "the best of three by p
 def _scheme_deviations(name: str, scheme: Scheme, design: StudyDesign) -> Iterator[Deviation]:
     if scheme.multimask:
         yield Deviation(f"Masks of {name}", "one mask", MASKS_OF_THREE[str(scheme.multimask)])
-    if scheme.predictor == "image":
+    if scheme.prompts_every_slice:
         if scheme.origins and scheme.origins != ("centroid",):
             yield Deviation(f"Point of {name}", "centroid of the reference", ", else ".join(scheme.origins))
         return
-    if scheme.origins and scheme.origins != ("click",):
+    if scheme.propagate:
+        yield Deviation(f"Propagation of {name}", "by memory, or a prompt on every slice", propagation_in_words(scheme))
+    elif scheme.origins and scheme.origins != ("click",):
         here = ", else ".join(scheme.origins)
         yield Deviation(f"Points of {name}", "human clicks (the paper's text says centroids)", here)
     if scheme.noise:
@@ -90,6 +92,8 @@ def _scheme_deviations(name: str, scheme: Scheme, design: StudyDesign) -> Iterat
         yield Deviation(f"Slices with the structure, {name}", "found by the model", here)
     if scheme.slices not in (("middle",), (SliceAt(index=80),)):
         yield Deviation(f"Prompted slice of {name}", "index 80 of 160, the middle", prompted_slice(scheme))
+    if scheme.propagate:
+        return
     objects = scheme.structures or design.scored
     untracked = [structure for structure in design.labels if structure not in objects]
     if untracked:
@@ -123,7 +127,7 @@ def _model_deviations(design: StudyDesign) -> Iterator[Deviation]:
 
 
 def prompted_slice(scheme: Scheme) -> str:
-    """Say in words which slices a video scheme prompts."""
+    """Say in words which slices a scheme prompts that does not prompt every slice."""
     words = {
         "middle": "the middle slice",
         "nearest": "the slice nearest the middle with every needed prompt",
@@ -140,6 +144,11 @@ def prompted_slice(scheme: Scheme) -> str:
     return ", ".join(slices)
 
 
+def propagation_in_words(scheme: Scheme) -> str:
+    """Say in words what an image scheme is prompted with on the slices behind the prompted one."""
+    return f"by the box of the last slice's mask, widened by {scheme.widening:g} mm"
+
+
 def noise_in_words(noise: Noise) -> str:
     """Say in words how far the prompts of a scheme are displaced."""
     distances = {"points": noise.points_mm, "boxes": noise.boxes_mm}
@@ -154,11 +163,12 @@ def prompts_in_words(scheme: Scheme) -> str:
     prompts += ["the reference mask"] if scheme.mask else []
     if scheme.negatives == "others":
         prompts.append("the other structures' points as negatives")
-    where = (
-        "on every slice that shows the structure in the reference; each slice by itself"
-        if scheme.predictor == "image"
-        else f"on {prompted_slice(scheme)}; memory carries it both ways"
-    )
+    if scheme.prompts_every_slice:
+        where = "on every slice that shows the structure in the reference; each slice by itself"
+    elif scheme.propagate:
+        where = f"on {prompted_slice(scheme)}; from there both ways {propagation_in_words(scheme)}"
+    else:
+        where = f"on {prompted_slice(scheme)}; memory carries it both ways"
     displaced = f" Displaced at random: {noise_in_words(scheme.noise)}." if scheme.noise else ""
     emptied = " Masks are emptied where the reference lacks the structure." if scheme.presence else ""
     return f"Per structure {', '.join(prompts)}, {where}.{displaced}{emptied}"

@@ -85,9 +85,9 @@ class Example:
         return drawing.Panel(f"{model}\n{scheme}" + ("" if predicted else " (failed)"), predicted, prompts)
 
     def _choose_slice(self, masks: Mapping[str, np.ndarray]) -> int:
-        """Return the prompted slice of a video scheme, or else the slice nearest the middle with all structures."""
+        """Return the slice a scheme carries masks on from, or else the one nearest the middle with all structures."""
         for name, scheme in self.design.schemes.items():
-            if scheme.predictor == "video" and self.prompts[name]:
+            if not scheme.prompts_every_slice and self.prompts[name]:
                 return self.prompts[name][0].slice
         complete = [i for i in range(self.depth) if masks and all(mask[i].any() for mask in masks.values())]
         middle = middle_slice(self.depth)

@@ -69,7 +69,7 @@ class ShownVolume:
     reference: masks by structure as bits, uint8 (slice, y, ceil(x / 8)); only structures with labels.
     predicted: masks like those of the reference, by configuration.
     prompts: by scheme.
-    video: names of the video schemes.
+    carried: names of the schemes that prompt some slices and carry the masks on from there.
     scored: names of the scored structures.
     """
 
@@ -79,7 +79,7 @@ class ShownVolume:
     reference: Mapping[str, np.ndarray]
     predicted: Mapping[Configuration, Mapping[str, np.ndarray]]
     prompts: Mapping[str, Sequence[ObjectPrompt]]
-    video: frozenset[str]
+    carried: frozenset[str]
     scored: tuple[str, ...]
 
 
@@ -131,8 +131,8 @@ def shown_size(height: int, width: int, spacing: Sequence[float], pixels: int) -
 
 
 def prompted_slices(volume: ShownVolume) -> list[int]:
-    """Return the slices that video schemes prompt, which are always volume."""
-    return sorted({prompt.slice for scheme in volume.video for prompt in volume.prompts[scheme]})
+    """Return the slices from which schemes carry masks on, which are always shown."""
+    return sorted({prompt.slice for scheme in volume.carried for prompt in volume.prompts[scheme]})
 
 
 def shown_slices(extent: tuple[int, int], needed: Sequence[int], most: int) -> list[int]:
@@ -200,7 +200,7 @@ def encode_volume(
             "slice_dice": slice_dices(masks, volume.reference, names, volume.scored, slices),
             "prompts": [_encode_prompt(prompt, names, region) for prompt in prompts],
             "start": _first_shown(
-                prompts if configuration[2] in volume.video else [], volume.reference or masks, slices
+                prompts if configuration[2] in volume.carried else [], volume.reference or masks, slices
             ),
         }
     return picture, views
@@ -213,7 +213,8 @@ def _sides(region: Region) -> tuple[tuple[int, int], tuple[int, int], tuple[int,
 def _first_shown(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:
     """Return the index in `slices` with which the viewer begins.
 
-    That is the first prompted slice (of a video scheme), or else the middle one of those with the most structures.
+    prompts: of a scheme that carries masks on from them; none of another. That is the first prompted slice, or else the
+    middle one of those with the most structures.
     """
     prompted = sorted({prompt.slice for prompt in prompts})
     if prompted:

@@ -212,9 +212,9 @@ def _read_volume(
         reference = {name: np.packbits(mask, axis=-1) for name, mask in masks_of.items()}
     schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
     prompts = {scheme: design.prompts(scheme, table, grid) for scheme in schemes}
-    video = frozenset(scheme for scheme in schemes if design.schemes[scheme].predictor == "video")
+    carried = frozenset(scheme for scheme in schemes if not design.schemes[scheme].prompts_every_slice)
     frames = read_frames(shard.volumes, volume)
-    return ShownVolume(volume, grid, frames, reference, predicted, prompts, video, tuple(design.scored))
+    return ShownVolume(volume, grid, frames, reference, predicted, prompts, carried, tuple(design.scored))
 
 
 def _encode_fitting(

@@ -147,7 +147,7 @@ def score_volume(
     predicted: bool (slice, y, x) by structure; a structure that is lacking is not scored.
     reference: the reference masks.
     tolerance_mm: of the NSD, for all structures or by structure.
-    prompted: indices of the slices on which a video scheme prompted each structure; None for an image scheme.
+    prompted: indices of the slices on which each structure was prompted; None for a scheme that prompts every slice.
 
     Returns the scores and the pixel counts of every structure's slices. The scores have one row per structure with a
     mask, and where all have one a row each for `combined` (the voxels and surfaces of all structures pooled, a

@@ -49,7 +49,7 @@ def score_shard(
     masks: str | Path,
     experiment: str,
     model: str,
-    schemes: Mapping[str, str],
+    schemes: Mapping[str, bool],
     labels: Mapping[str, Sequence[int]],
     tolerance_mm: Tolerance,
     scores: str | Path,
@@ -64,7 +64,7 @@ def score_shard(
     volumes: folder of the converted shard.
     masks: folder of the masks and their run table.
     experiment, model: names, for the tables.
-    schemes: the predictor of each scheme, `image` or `video`.
+    schemes: of each scheme whether it prompts every slice.
     labels: label numbers by scored structure.
     tolerance_mm: of the NSD, for all structures or by structure.
     scores, slices, rounds: the tables to write.
@@ -102,7 +102,7 @@ def score_masks(
     volumes: str | Path,
     masks: str | Path,
     job: tuple[str, str],
-    schemes: Mapping[str, str],
+    schemes: Mapping[str, bool],
     labels: Mapping[str, Sequence[int]],
     tolerance_mm: Tolerance,
     ignored: Sequence[int] = (),
@@ -125,7 +125,7 @@ def score_masks(
     parts = ShardParts()
     for row in rows:
         reference = _read_reference_masks(volumes, row, labels, ignored, border)
-        for scheme, predictor in schemes.items():
+        for scheme, prompts_every_slice in schemes.items():
             run = done.get((row.volume, scheme))
             named = {"experiment": job[0], "model": job[1], "scheme": scheme, "volume": row.volume}
             statuses = _statuses(run, list(labels), reference is not None)
@@ -137,7 +137,7 @@ def score_masks(
                 sure = confidence[(confidence["volume"] == row.volume) & (confidence["scheme"] == scheme)]
                 scored = scored.merge(mean_confidence(sure, predicted), how="left", on="structure")
                 if reference is not None:
-                    prompted = json.loads(run.prompted_slices) if predictor == "video" else None
+                    prompted = None if prompts_every_slice else json.loads(run.prompted_slices)
                     volume_scores, counts = score_volume(predicted, reference, tolerance_mm, prompted)
                     scored = scored.merge(volume_scores, how="left", on="structure")
                     sure_slices = sure[["structure", "slice", "predicted_iou", "object_score"]]

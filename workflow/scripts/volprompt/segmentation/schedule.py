@@ -62,11 +62,11 @@ class Schedule:
         yield from _drained(finished)
 
     def groups(self, jobs: Iterable[VolumeJob]) -> Iterator[list[VolumeJob]]:
-        """Groups of volumes with enough tracked objects for a good batch."""
+        """Groups of volumes with enough carried objects for a good batch."""
         group: list[VolumeJob] = []
         for job in jobs:
             group.append(job)
-            if sum(job.tracked_objects for job in group) >= self.objects_together or not job.tracked_objects:
+            if sum(job.carried_objects for job in group) >= self.objects_together or not job.carried_objects:
                 yield group
                 group = []
         if group:

@@ -121,12 +121,12 @@ class VolumeJob:
         return int(self.row.shape[0])
 
     @property
-    def tracked_objects(self) -> int:
-        """Number of objects that video schemes track through the volume."""
+    def carried_objects(self) -> int:
+        """Number of objects that are carried through the volume, slice by slice."""
         return sum(
             len({prompt.structure for prompt in prompts})
             for name, prompts in self.prompts.items()
-            if self.settings.schemes[name].predictor == "video"
+            if not self.settings.schemes[name].prompts_every_slice
         )
 
     def read(self) -> tuple[LoadedVolume, float]:
@@ -145,6 +145,7 @@ class VolumeJob:
             self.settings.model.prepare(frames),
             self.size,
             self.prompts,
+            frame_grid(grid_of_row(self.row)).spacing,
             self._correction_reference(reference) if any(scheme.corrections for scheme in schemes) else None,
         )
         return volume, time.perf_counter() - started

@@ -37,7 +37,7 @@ def preset_settings(settings: Settings) -> list[PresetSetting]:
     used = settings.model_dump(mode="json", exclude_none=True)
     parts = [(section, preset[section], used[section]) for section in ("frames", "inference")]
     for name, scheme in used["schemes"].items():
-        parts.append((f"schemes.{name}", scheme_defaults(preset[scheme["predictor"]], scheme), scheme))
+        parts.append((f"schemes.{name}", scheme_defaults(preset, scheme), scheme))
     return [
         PresetSetting(f"{place}.{key}", list(value) if isinstance(value, tuple) else value, found.get(key))
         for place, wanted, found in parts
@@ -46,7 +46,8 @@ def preset_settings(settings: Settings) -> list[PresetSetting]:
 
 
 # Defaults of the sections `frames` and `inference`, and of schemes by their predictor. `point` is the default of a
-# scheme that has neither point nor box nor mask; `multimask` of one whose only prompt is a point.
+# scheme that has neither point nor box nor mask; `multimask` of one whose only prompt is a point; `slice` and
+# `presence` of one that does not prompt every slice.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "frames": {"intensity_percentiles": (0.5, 99.5), "coding": "jpeg75"},
@@ -91,16 +92,18 @@ def with_preset(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(schemes, dict):
         for name, scheme in schemes.items():
             if isinstance(scheme, dict) and scheme.get("predictor") in ("image", "video"):
-                schemes[name] = {**scheme_defaults(preset[scheme["predictor"]], scheme), **scheme}
+                schemes[name] = {**scheme_defaults(preset, scheme), **scheme}
     return filled
 
 
 def scheme_defaults(preset: Mapping[str, Any], scheme: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a preset's settings that concern a scheme, by the keys that it has."""
-    defaults = dict(preset)
+    defaults = dict(preset[scheme["predictor"]])
+    if scheme.get("propagate"):
+        defaults |= {key: preset["video"][key] for key in ("slice", "presence")}
     with_shape = bool(scheme.get("box") or scheme.get("mask"))
     if with_shape and not scheme.get("point"):
         del defaults["point"]
-    if with_shape or scheme.get("negatives", "none") != "none":
+    if with_shape or scheme.get("propagate") or scheme.get("negatives", "none") != "none":
         defaults.pop("multimask", None)
     return defaults

@@ -45,6 +45,9 @@ class Corrections(Section):
     )
 
 
+# Millimetres by which a propagated box is widened to each side, unless a scheme says otherwise.
+WIDEN_MM = 1.0
+
 Origin = Literal["centroid", "interior", "skeleton", "click"]
 SliceChoice = Literal["middle", "nearest", "largest"] | SliceAt
 
@@ -57,7 +60,7 @@ MaskChoice = Annotated[Literal[False, True, "first", "best"], AfterValidator(_be
 
 
 class Scheme(Section):
-    """Which prompts a model is given, and whether memory carries them through the volume."""
+    """Which prompts a model is given, and what carries them through the volume."""
 
     predictor: Literal["image", "video"]
     point: Origin | list[Origin] | None = Field(
@@ -74,10 +77,20 @@ class Scheme(Section):
         "none", description="'others' adds the points of all other configured structures as negative points."
     )
     slice: SliceChoice | Annotated[list[SliceChoice], Field(min_length=1)] | None = Field(
-        None, description="The prompted slice of a video scheme, or a list of them (default: middle)."
+        None,
+        description="The prompted slice of a scheme that does not prompt every slice, or a list of them (default: "
+        "middle).",
     )
-    share_slice: bool = Field(
-        False, description="Video schemes: whether `nearest` and `largest` choose one slice for all objects."
+    share_slice: bool = Field(False, description="Whether `nearest` and `largest` choose one slice for all objects.")
+    propagate: Literal["box"] | None = Field(
+        None,
+        description="Image schemes: each object is prompted on `slice` alone, and from there on by the box of its last "
+        "mask.",
+    )
+    widen_mm: float | None = Field(
+        None,
+        ge=0,
+        description=f"Millimetres by which a propagated box is widened to each side (default: {WIDEN_MM:g}).",
     )
     structures: list[str] | None = Field(None, description="The objects (default: every scored structure).")
     multimask: MaskChoice = Field(
@@ -90,8 +103,8 @@ class Scheme(Section):
     )
     presence: bool = Field(
         False,
-        description="Video schemes: whether masks are emptied on slices where the reference lacks the structure, which "
-        "image schemes know by having no prompt there.",
+        description="Whether masks are emptied on slices where the reference lacks the structure, which a scheme that "
+        "prompts every slice knows by having no prompt there.",
     )
 
     @model_validator(mode="after")
@@ -106,19 +119,41 @@ class Scheme(Section):
             raise ValueError("points spreads points behind the first one: set point, which says where that is")
         if self.points > 1 and self.noise and self.noise.points_mm:
             raise ValueError("points_mm displaces a single point per structure; leave points or points_mm out")
-        if self.predictor == "image" and self.slice is not None:
-            raise ValueError("slice belongs to video schemes; an image scheme prompts every slice")
+        if self.prompts_every_slice and self.slice is not None:
+            raise ValueError(
+                "slice belongs to video schemes and to image schemes with propagate; another image scheme prompts "
+                "every slice"
+            )
         if self.share_slice and not set(self.slices) & {"nearest", "largest"}:
             raise ValueError("share_slice says how nearest and largest choose; set slice to one of them")
         if self.predictor == "image" and self.mask:
             raise ValueError("mask belongs to video schemes; on every slice it would be the answer itself")
-        if self.predictor == "image" and self.presence:
-            raise ValueError("presence belongs to video schemes; an image scheme is prompted where a structure is")
+        if self.prompts_every_slice and self.presence:
+            raise ValueError(
+                "presence belongs to video schemes and to image schemes with propagate; another image scheme is "
+                "prompted where a structure is"
+            )
+        if self.predictor == "video" and self.propagate:
+            raise ValueError("propagate belongs to image schemes; memory carries a video scheme's prompts")
+        if self.widen_mm is not None and not self.propagate:
+            raise ValueError("widen_mm says how propagated boxes grow; set propagate: box")
+        if self.propagate and self.corrections:
+            raise ValueError(
+                "propagate has no corrections: a click would have to change every later box; leave one of them out"
+            )
         if self.predictor == "video" and self.multimask:
             raise ValueError("multimask belongs to image schemes; a video predictor decides by itself")
         if self.noise and not (self.origins and self.noise.points_mm) and not (self.box and self.noise.boxes_mm):
             raise ValueError("noise moves nothing: give points_mm with point, or boxes_mm with box, above 0")
         return self
+
+    @property
+    def prompts_every_slice(self) -> bool:
+        """Whether each slice with a prompt is prompted by itself, so that the scheme knows where a structure ends.
+
+        Other schemes prompt one slice, or some, and carry the masks on from there.
+        """
+        return self.predictor == "image" and not self.propagate
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -133,8 +168,13 @@ class Scheme(Section):
         return tuple(kind for kind in ("box", "mask") if getattr(self, kind))
 
     @property
+    def widening(self) -> float:
+        """Millimetres by which a propagated box is widened to each side."""
+        return WIDEN_MM if self.widen_mm is None else self.widen_mm
+
+    @property
     def slices(self) -> tuple[SliceChoice, ...]:
-        """The choices of prompted slices of a video scheme, at least one."""
+        """The choices of prompted slices of a scheme that does not prompt every slice, at least one."""
         if isinstance(self.slice, list):
             return tuple(self.slice)
         return (self.slice or "middle",)

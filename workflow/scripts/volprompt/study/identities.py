@@ -109,7 +109,7 @@ def score_settings(study: Study, experiment: str) -> dict[str, Any]:
     """What an experiment's scores depend on, beside volumes and masks."""
     schemes = study.experiments[experiment].schemes
     return {
-        "schemes": {name: study.settings.schemes[name].predictor for name in schemes},
+        "schemes": {name: study.settings.schemes[name].prompts_every_slice for name in schemes},
         "structures": {name: sorted(study.labels[name]) for name in study.scored_structures},
         **({"ignored": sorted(study.ignored)} if study.ignored else {}),
         "scores": study.settings.scores.model_dump(mode="json", exclude={"acceptable_dice"}),
@@ -122,7 +122,7 @@ def tables_settings(study: Study) -> dict[str, Any]:
     return {
         "configurations": study.configurations,
         **study.table_design,
-        "image_schemes": sorted(study.image_schemes),
+        "every_slice_schemes": sorted(study.every_slice_schemes),
         "method_version": METHOD_VERSION["aggregate"],
     }
 

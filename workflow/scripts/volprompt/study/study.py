@@ -85,9 +85,9 @@ class Study:
         return {row.volume: row.group for row in self.volumes if row.group}
 
     @property
-    def image_schemes(self) -> list[str]:
+    def every_slice_schemes(self) -> list[str]:
         """Names of the experiments' schemes that prompt every slice."""
-        return [name for name, scheme in self.settings.used_schemes.items() if scheme.predictor == "image"]
+        return [name for name, scheme in self.settings.used_schemes.items() if scheme.prompts_every_slice]
 
     @property
     def table_design(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Study:
         return {
             "scored": self.scored_structures,
             "experiments": {name: parts.schemes for name, parts in self.experiments.items()},
-            "image_schemes": self.image_schemes,
+            "every_slice_schemes": self.every_slice_schemes,
             "groups": self.groups,
             "covariates": covariates(self.volumes),
             "repetitions": repetitions(settings.used_schemes),

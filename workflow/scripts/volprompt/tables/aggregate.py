@@ -116,7 +116,7 @@ def study_tables(
         "decay": decay(tracked, slice_sizes(converted), groups),
         "agreement": agreement(score_table, design.scored, groups),
         "acceptable": acceptable_slices(slices, design.acceptable_dice, groups, design.experiments),
-        "propagation": propagation(score_table, design.scored, design.image_schemes),
+        "propagation": propagation(score_table, design.scored, design.every_slice_schemes),
         "corrections": corrections(corrected, design.correction_clicks, groups),
         "confidence": confidence(score_table, design.acceptable_dice),
         "expected_dice": expected_dice(score_table),

@@ -12,7 +12,7 @@ class TableDesign:
 
     scored: names of the scored structures.
     experiments: the schemes of each experiment; None keeps the rows of schemes that were removed.
-    image_schemes: names of the schemes that are prompted on every slice that shows the structure.
+    every_slice_schemes: names of the schemes that are prompted on every slice that shows the structure.
     groups: the group (subject) of each volume that has one.
     covariates: by column of the sample sheet, the text of each volume that has one.
     repetitions: the common name of schemes that differ only in the seed of their noise.
@@ -25,7 +25,7 @@ class TableDesign:
 
     scored: Sequence[str]
     experiments: Mapping[str, Sequence[str]] | None = None
-    image_schemes: Collection[str] = ()
+    every_slice_schemes: Collection[str] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
     covariates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     repetitions: Mapping[str, str] = field(default_factory=dict)

@@ -9,15 +9,15 @@ import pandas as pd
 from volprompt.tables.configurations import configurations
 
 
-def propagation(scores: pd.DataFrame, scored: Sequence[str], image_schemes: Collection[str]) -> pd.DataFrame:
+def propagation(scores: pd.DataFrame, scored: Sequence[str], every_slice_schemes: Collection[str]) -> pd.DataFrame:
     """Return medians over the volumes with scores, one row per model, scheme and structure, `combined` included.
 
     scores: the score table.
     scored: names of the scored structures.
-    image_schemes: names of the schemes that are prompted on every slice that shows the structure.
+    every_slice_schemes: names of the schemes that are prompted on every slice that shows the structure.
 
-    `over_propagation_worst` is the largest over-propagation. `knows_extent` says whether the scheme is an image scheme:
-    its prompts tell on which slices the structure is, so it cannot predict it elsewhere.
+    `over_propagation_worst` is the largest over-propagation. `knows_extent` says whether the scheme prompts every
+    slice: its prompts tell on which slices the structure is, so it cannot predict it elsewhere.
     """
     done = scores[scores["status"] == "ok"]
     rows = []
@@ -37,7 +37,7 @@ def propagation(scores: pd.DataFrame, scored: Sequence[str], image_schemes: Coll
                     "over_propagation": chosen["over_propagation"].median(),
                     "over_propagation_worst": chosen["over_propagation"].max(),
                     "volume_error": chosen["volume_error"].median(),
-                    "knows_extent": scheme in image_schemes,
+                    "knows_extent": scheme in every_slice_schemes,
                 }
             )
     return pd.DataFrame(rows)
