@@ -54,7 +54,9 @@ def test_the_score_table_holds_what_a_mixed_model_needs() -> None:
     scores = both([0.5, NAN]).reset_index(drop=True)
     runs = pd.concat(
         [
-            ran("m", "point", [7.0], prompts=5, prompts_of='{"femur": 3, "tibia": 2}', human_prompts=4),
+            ran("m", "point", [7.0], prompts=6, prompts_of='{"femur": 3, "tibia": 2}', human_prompts=4).assign(
+                clicks_of='{"femur": 1}'
+            ),
             ran("m", "point", [NAN, NAN], status="failed", prompts=NAN, prompts_of=None, human_prompts=NAN).iloc[1:],
         ]
     )
@@ -65,7 +67,7 @@ def test_the_score_table_holds_what_a_mixed_model_needs() -> None:
     assert set(SCORE_COLUMNS) <= set(table.columns)
     first = table[table["volume"] == "knee0"].set_index("structure")
     assert first.loc["femur", ["group", "grade", "seconds", "parameters"]].tolist() == ["s", "2", 7.0, 1000]
-    assert first["prompts"].to_dict() == {"femur": 3, "combined": 5}
+    assert first["prompts"].to_dict() == {"femur": 4, "combined": 6}
     assert first["human_prompts"].to_dict() == {"femur": 4, "combined": 4}
     assert first.loc["femur", ["spacing_slice_mm", "spacing_y_mm", "spacing_x_mm"]].tolist() == [0.7, 0.4, 0.3]
     second = table[table["volume"] == "knee1"].iloc[0]

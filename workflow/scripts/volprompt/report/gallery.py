@@ -82,8 +82,10 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     if len(tables["ranks"]) and tables["ranks"]["rank"].notna().any():
         label = "Ranks of the configurations with bootstrap intervals"
         gallery.add("ranks", plots.ranks(tables["ranks"], schemes), label)
-    if "dice" in tables["cost"] and tables["cost"][["dice", "seconds_per_volume"]].notna().all(axis=1).any():
-        gallery.add("cost", plots.cost(tables["cost"], schemes), "Median combined Dice against seconds per volume")
+    for name, column in (("cost", "seconds_per_volume"), ("effort", "human_prompts_per_volume")):
+        if "dice" in tables["cost"] and tables["cost"][["dice", column]].notna().all(axis=1).any():
+            label = f"Median combined Dice against {plots.COSTS[column][0].lower()}{plots.COSTS[column][1:]}"
+            gallery.add(name, plots.cost(tables["cost"], schemes, column), label)
     for run, steps in design.training_runs.items():
         if tables.medians.loc[tables.medians["model"].isin(list(steps)), "combined"].notna().any():
             figure = plots.training(tables.medians, steps, schemes)

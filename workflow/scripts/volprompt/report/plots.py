@@ -178,30 +178,36 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
     return figure
 
 
-@styled
-def cost(table: pd.DataFrame, schemes: Look) -> Figure:
-    """Plot the median combined Dice against seconds per volume. table: cost.csv.
+# What Dice is plotted against: a column of cost.csv, and the label of its axis.
+COSTS = {
+    "seconds_per_volume": "Seconds per volume (median)",
+    "human_prompts_per_volume": "Prompts that a person gives per volume (median)",
+}
 
-    A line joins the configurations that no other one beats in both.
+
+@styled
+def cost(table: pd.DataFrame, schemes: Look, against: str = "seconds_per_volume") -> Figure:
+    """Plot the median combined Dice against what it costs: the machine's seconds, or a person's prompts.
+
+    table: cost.csv; against: a column of COSTS. A line joins the configurations that no other one beats in both.
     """
-    known = table.dropna(subset=["dice", "seconds_per_volume"])
+    known = table.dropna(subset=["dice", against])
     models = Look(list(known["model"].drop_duplicates()))
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
-    best = undominated(known["seconds_per_volume"].to_numpy(), known["dice"].to_numpy())
+    best = undominated(known[against].to_numpy(float), known["dice"].to_numpy())
     front = known.iloc[best]
-    axes.plot(front["seconds_per_volume"], front["dice"], color=GREY, linewidth=0.9, drawstyle="steps-post", zorder=1)
+    axes.plot(front[against], front["dice"], color=GREY, linewidth=0.9, drawstyle="steps-post", zorder=1)
     for row in known.itertuples():
         colour, marker = schemes.of[row.scheme]["color"], models.of[row.model]["marker"]
-        axes.plot(
-            row.seconds_per_volume, row.dice, marker, color=colour, markersize=7, markeredgecolor="white", zorder=3
-        )
-    if len(known) and known["seconds_per_volume"].max() > 3 * known["seconds_per_volume"].min():
+        place = getattr(row, against)
+        axes.plot(place, row.dice, marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
+    if len(known) and known[against].max() > 3 * known[against].min() > 0:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("Seconds per volume (median)")
+    axes.set_xlabel(COSTS[against])
     axes.set_ylabel("Median Dice, combined")
     axes.grid(which="both")
     handles = [

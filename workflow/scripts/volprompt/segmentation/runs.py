@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -28,6 +29,8 @@ RUN_COLUMNS = (
     "slices",
     "prompts",
     "prompts_of",
+    "clicks_of",
+    "human_prompts",
     "prompted_slices",
     "absent",
     "no_prompt",
@@ -82,12 +85,14 @@ def run_row(
     asked: SchemePrompts,
     seconds: Mapping[str, float],
     seconds_rounds: Sequence[float] = (),
+    clicked: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A row of the run table for a volume with masks.
 
     prompts: those of `asked`, with masks where it has them.
     seconds: by phase.
     seconds_rounds: of each round of a scheme with corrections, as part of the phase `prompt`.
+    clicked: the structure of each correction click.
 
     Reading and encoding are shared by the experiment's schemes, and counted in full for each.
     """
@@ -99,8 +104,10 @@ def run_row(
         "stage": "segment",
         "reason": "",
         "slices": depth,
-        "prompts": sum(prompts_of.values()),
+        "prompts": sum(prompts_of.values()) + len(clicked),
         "prompts_of": json.dumps(prompts_of),
+        "clicks_of": json.dumps(Counter(clicked)),
+        "human_prompts": human_prompts(prompts) + len(clicked),
         "prompted_slices": json.dumps(_prompted_slices(prompts)),
         "absent": json.dumps(asked.absent),
         "no_prompt": json.dumps(asked.unprompted),
@@ -117,6 +124,15 @@ def _prompted_slices(prompts: Sequence[ObjectPrompt]) -> dict[str, list[int]]:
     for prompt in prompts:
         slices.setdefault(prompt.structure, []).append(prompt.slice)
     return slices
+
+
+def human_prompts(prompts: Sequence[ObjectPrompt]) -> int:
+    """Return the number of points, boxes and masks that a person would give for these prompts.
+
+    A point that is positive for one object and negative for others is given once.
+    """
+    points = {(prompt.slice, float(x), float(y)) for prompt in prompts for x, y in prompt.points}
+    return len(points) + sum(prompt.count - len(prompt.points) for prompt in prompts)
 
 
 def _prompts_of(prompts: Sequence[ObjectPrompt]) -> dict[str, int]:

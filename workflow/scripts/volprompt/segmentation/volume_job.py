@@ -196,7 +196,9 @@ class VolumeJob:
                 "prompt": segmented.seconds_prompt[name],
             }
             seconds_rounds = segmented.seconds_rounds.get(name, [])
-            self.runs.append(run_row(self.name, name, self.depth, prompts, self.asked[name], seconds, seconds_rounds))
+            clicked = [click.structure for click in segmented.clicks.get(name, [])]
+            asked = self.asked[name]
+            self.runs.append(run_row(self.name, name, self.depth, prompts, asked, seconds, seconds_rounds, clicked))
 
     def fail(self, error: Exception) -> None:
         """Record that nothing could be segmented, for an unforeseen reason.

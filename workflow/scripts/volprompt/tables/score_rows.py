@@ -26,9 +26,10 @@ def with_study_columns(
     structures in the rows that are over them.
     """
     keys = ["model", "scheme", "volume"]
-    of_run = runs[[*keys, "parameters", "prompts", "prompts_of", "human_prompts", "seconds"]]
+    of_run = runs[[*keys, "parameters", "prompts", "prompts_of", "clicks_of", "human_prompts", "seconds"]]
     table = scores.merge(of_run, "left", keys, validate="many_to_one")
-    of_structure = [_prompts(*row) for row in table[["structure", "prompts_of", "prompts"]].itertuples(index=False)]
+    given = table[["structure", "prompts", "prompts_of", "clicks_of"]]
+    of_structure = [_prompts(*row) for row in given.itertuples(index=False)]
     spacing = dict(zip(converted["volume"], converted["spacing"], strict=True))
     along = [_spacing(spacing.get(volume)) for volume in table["volume"]]
     table = table.assign(
@@ -42,11 +43,14 @@ def with_study_columns(
     return table.assign(**covariates)[[*scores.columns, *JOINED_COLUMNS, *covariates]]
 
 
-def _prompts(structure: str, prompts_of: Any, prompts: Any) -> float:
-    """Return the number of prompts of a structure, or of all in rows over all structures; NaN without masks."""
-    if not isinstance(prompts_of, str):
-        return float("nan")
-    return float(prompts if structure in SCORED_TOGETHER else json.loads(prompts_of).get(structure, 0))
+def _prompts(structure: str, prompts: Any, *given: Any) -> float:
+    """Return the number of prompts of a structure, or of all in rows over all structures; NaN without masks.
+
+    prompts: of all structures; given: numbers by structure, as JSON.
+    """
+    if structure in SCORED_TOGETHER or pd.isna(prompts):
+        return float(prompts)
+    return float(sum(json.loads(text).get(structure, 0) for text in given if isinstance(text, str)))
 
 
 def _spacing(mm: Any) -> tuple[float, float, float]:

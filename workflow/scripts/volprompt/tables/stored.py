@@ -128,7 +128,7 @@ def read_runs(masks: Sequence[str | Path], experiments: Experiments | None = Non
 
 def _run_columns(parts: Sequence[pd.DataFrame]) -> list[str]:
     expected = ["experiment", "model", "scheme", "volume", "status", "stage", "reason", "no_prompt", "parameters"]
-    expected += ["prompts", "prompts_of", "human_prompts", "seconds", "seconds_read", "seconds_encode"]
+    expected += ["prompts", "prompts_of", "clicks_of", "human_prompts", "seconds", "seconds_read", "seconds_encode"]
     expected += ["seconds_prompt", "seconds_write", "slices_per_second", "peak_memory_mb", "peak_gpu_memory_mb"]
     expected += ["device", "precision", "checkpoint_sha256", "versions"]
     return list(dict.fromkeys([*expected, *(column for part in parts for column in part.columns)]))
