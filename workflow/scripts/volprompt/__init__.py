@@ -10,5 +10,5 @@ METHOD_VERSION = {
     "segment": 2,
     "score": 3,
     "aggregate": 4,
-    "report": 4,
+    "report": 5,
 }
