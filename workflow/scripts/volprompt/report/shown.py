@@ -92,7 +92,10 @@ class ShownVolume:
 
 
 def shown_region(volume: ShownVolume) -> Region:
-    """Return the box around all masks and prompts, with a margin; the whole volume if there are none."""
+    """Return the box around all masks and prompts, with a margin; the whole volume if there are none.
+
+    A correcting click is on the reference or on the mask that it corrects.
+    """
     depth, height, width = volume.frames.shape
     occupied = np.zeros((depth, height, (width + 7) // 8), dtype=np.uint8)
     of_rounds = [masks for rounds in volume.rounds.values() for masks in rounds.masks]
@@ -108,10 +111,6 @@ def shown_region(volume: ShownVolume) -> Region:
         for x, y in [*prompt.points, *corners]:
             columns.append(min(max(round(float(x)), 0), width - 1))
             rows.append(min(max(round(float(y)), 0), height - 1))
-    for rounds in volume.rounds.values():
-        slices += rounds.clicks["slice"].tolist()
-        columns += rounds.clicks["x"].astype(int).tolist()
-        rows += rounds.clicks["y"].astype(int).tolist()
     margin = round(MARGIN * max(max(side) - min(side) + 1 for side in (rows, columns))) if rows and columns else 0
     return Region(
         _around(slices, MARGIN_SLICES, depth),
