@@ -6,6 +6,7 @@ rule report:
         volumes=rules.aggregate.input.volumes,
         prompts=rules.prompts.input,
         masks=rules.masks.input,
+        rounds=rules.aggregate.input.rounds,
         stamp="<results>/.stamps/report",
     output:
         page=report(

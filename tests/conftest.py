@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,13 @@ os.environ["VOLPROMPT_CONSOLE"] = "plain"
 
 # Makes a folder of this name by a function, once for all processes of the test run.
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_configure() -> None:
+    """Compile the library once. Where PYTHONDONTWRITEBYTECODE is set, every job of every run would do so."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for folder in ("workflow/scripts", "console"):
+            compileall.compile_dir(REPOSITORY / folder, quiet=1)
 
 
 @pytest.fixture

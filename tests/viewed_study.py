@@ -9,9 +9,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from volprompt.files import join_tables, write_table
 from volprompt.prompts.candidates import extract_shard
 from volprompt.report.shards import ShardFiles, StudyDesign
-from volprompt.segmentation.masks import mask_path, write_mask
+from volprompt.scores.rounds import ROUND_COLUMNS
+from volprompt.segmentation.masks import mask_path, rounds_path, write_mask, write_rounds
+from volprompt.segmentation.runs import CLICK_COLUMNS
 from volprompt.settings.schemes import Scheme
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_volume_table
@@ -21,6 +24,11 @@ SCHEMES = {
     "box": Scheme(predictor="image", box=True),
     "clicks": Scheme(predictor="video", slice="nearest", point=["centroid"], negatives="others"),
 }
+CORRECTED = {
+    "corrected": Scheme(predictor="video", slice="nearest", point=["centroid"], corrections={"clicks": 2}),
+}
+# Of every volume: round, structure, slice, x, y and label.
+CLICKS = [(1, "femur", 10, 14, 18, 1), (1, "tibia", 7, 35, 40, 0), (2, "femur", 12, 37, 20, 0)]
 SHAPE = (20, 60, 48)  # slice, y, x
 SPACING = (3.0, 1.0, 1.5)
 FEMUR = (slice(5, 15), slice(10, 26), slice(12, 36))
@@ -39,12 +47,21 @@ def masks(shift: int = 0, overrun: int = 0) -> dict[str, np.ndarray]:
 
 class Study:
     """The study's score table, files and design. Volume number k is predicted k pixels off, all of them
-    for `overrun` slices too many; the `bare` ones have no reference."""
+    for `overrun` slices too many; the `bare` ones have no reference.
+
+    The `corrected` scheme has two rounds of corrections. The femur is predicted 4 and 2 pixels farther off in rounds 0
+    and 1. The tibia needs one click: it is 4 pixels farther off in round 0, and has no round 2."""
 
     def __init__(
-        self, folder: Path, volumes: Sequence[str] = ("a", "b", "c"), bare: Sequence[str] = (), overrun: int = 0
+        self,
+        folder: Path,
+        volumes: Sequence[str] = ("a", "b", "c"),
+        bare: Sequence[str] = (),
+        overrun: int = 0,
+        corrected: bool = False,
     ) -> None:
         self.folder = folder
+        schemes = SCHEMES | (CORRECTED if corrected else {})
         rows = []
         for number, name in enumerate([*volumes, *bare]):
             self._write(number, name)
@@ -62,7 +79,7 @@ class Study:
         self.masks = folder / "masks"
         scores = []
         for number, row in enumerate(read_volume_table(folder / "volumes" / "000").itertuples()):
-            for scheme in SCHEMES:
+            for scheme in schemes:
                 for name, mask in masks(number, overrun).items():
                     write_mask(mask, grid_of_row(row), mask_path(self.masks, scheme, row.volume, name))
                 dice = float("nan") if row.volume in bare else 1 - number / 20
@@ -80,10 +97,32 @@ class Study:
                     for structure in ("femur", "tibia", "combined", "union", "mean")
                 ]
         self.scores = pd.DataFrame(scores)
-        self.shards = [
-            ShardFiles(str(folder / "volumes" / "000"), str(folder / "prompts.parquet"), {("e", "m"): str(self.masks)})
-        ]
-        self.design = StudyDesign(STRUCTURES, ["femur", "tibia"], SCHEMES, {"e": (["m"], list(SCHEMES))})
+        if corrected:
+            self._write_rounds()
+        rounds = {("e", "m"): str(folder / "000_rounds.parquet")} if corrected else {}
+        jobs = {("e", "m"): str(self.masks)}
+        self.shards = [ShardFiles(str(folder / "volumes" / "000"), str(folder / "prompts.parquet"), jobs, rounds)]
+        self.design = StudyDesign(STRUCTURES, ["femur", "tibia"], schemes, {"e": (["m"], list(schemes))})
+
+    def _write_rounds(self) -> None:
+        """Masks, clicks and scores of the rounds; the Dice values of round r are 1 - number / 20 - (2 - r) / 10."""
+        clicks, scores = [], []
+        for number, row in enumerate(read_volume_table(self.folder / "volumes" / "000").itertuples()):
+            of_rounds = {"femur": (number + 4, number + 2, number), "tibia": (number + 4, number)}
+            for name, shifts in of_rounds.items():
+                path = rounds_path(self.masks, "corrected", row.volume, name)
+                write_rounds(np.stack([masks(shift)[name] for shift in shifts]), grid_of_row(row), path)
+            named = {"volume": row.volume, "scheme": "corrected"}
+            keys = ("round", "structure", "slice", "x", "y", "label")
+            clicks += [named | dict(zip(keys, click, strict=True)) for click in CLICKS]
+            scores += [
+                named | {"structure": name, "round": made, "dice": 1 - number / 20 - (2 - made) / 10}
+                for made in range(3)
+                for name in ("femur", "tibia", "combined")
+            ]
+        write_table(join_tables([pd.DataFrame(clicks)], CLICK_COLUMNS), self.masks / "corrections.parquet")
+        table = pd.DataFrame(scores).assign(experiment="e", model="m", prompts=1)
+        write_table(join_tables([table], ROUND_COLUMNS), self.folder / "000_rounds.parquet")
 
     def _write(self, number: int, name: str) -> None:
         noise = np.random.default_rng(number).integers(0, 60, SHAPE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 from tests.browser.conftest import Visit
+from tests.conftest import MadeOnce
 from tests.workflow.simulated_study import STAMP, Simulated, simulate
 
 from volprompt.files import write_table
@@ -21,15 +24,22 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>$x_1$"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
-    simulated = simulate(tmp_path_factory.mktemp("simulated"), volumes=VOLUMES, shards=2)
-    simulated.aggregate()
-    return simulated
+def study(made_once: MadeOnce) -> Simulated:
+    """With its report; not to be changed."""
+
+    def make(folder: Path) -> None:
+        simulated = simulate(folder, volumes=VOLUMES, shards=2)
+        simulated.aggregate()
+        simulated.report()
+        (folder / "study.pickle").write_bytes(pickle.dumps(simulated))
+
+    folder = made_once("simulated", make)
+    return replace(pickle.loads((folder / "study.pickle").read_bytes()), folder=folder)
 
 
 @pytest.fixture(scope="module")
 def report(study: Simulated) -> Path:
-    return study.report()
+    return study.folder / "report" / "index.html"
 
 
 @pytest.fixture(scope="module")

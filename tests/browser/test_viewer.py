@@ -277,10 +277,125 @@ def test_colours_by_distance(page: Page) -> None:
     assert np.nonzero(red)[1].mean() > np.nonzero(grey)[1].mean()  # towards x, to the right
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_the_window(visit: Callable[..., Visit], page_file: Path, width: int) -> None:
-    page = visit(page_file, width).page
+@pytest.fixture(scope="module")
+def corrected_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corrected")
+    study = Study(folder, volumes=["a"], corrected=True)
+    return write_page(folder / "page.html", volume_views(study.scores, study.shards, study.design))
+
+
+def choose(page: Page, scheme: str, number: int) -> None:
+    page.locator("select").select_option(label=f"m, {scheme}")
+    page.wait_for_function(f"document.querySelector('.viewer-root').dataset.configuration === '{number}'")
     ready(page)
+
+
+def test_the_slider_moves_through_rounds_of_corrections(visit: Callable[..., Visit], corrected_file: Path) -> None:
+    page = visit(corrected_file).page
+    ready(page)
+    assert page.locator(".viewer-round").is_hidden()  # the first configuration has no corrections
+    choose(page, "corrected", 2)
+    assert state(page, "slice") == "10"
+    slider = page.get_by_role("slider", name="Round 2 of 2", exact=True)
+    page.get_by_label("Reference", exact=True).uncheck()
+    shown = [picture(page)]
+    cells = page.locator(".viewer-table tbody tr")
+    rows = [[row.split() for row in cells.all_inner_texts()]]
+    slider.focus()
+    for number in (1, 0):
+        page.keyboard.press("ArrowLeft")
+        assert page.get_by_label(f"Round {number} of 2", exact=True).input_value() == str(number)
+        assert page.evaluate("document.activeElement.className") == "viewer-round"
+        shown.append(picture(page))
+        rows.append([row.split() for row in cells.all_inner_texts()])
+    assert len(set(shown)) == 3
+    assert rows == [
+        [["Combined", "1.000", "1.000"], ["femur", "1.000", "1.000"], ["tibia", "1.000", "1.000"]],
+        [["Combined", "0.900", "0.959"], ["femur", "0.900", "0.917"], ["tibia", "0.900", "1.000"]],
+        [["Combined", "0.800", "0.816"], ["femur", "0.800", "0.833"], ["tibia", "0.800", "0.800"]],
+    ]
+    assert page.locator(".viewer-round").get_attribute("aria-valuetext") == "Round 0 of 2, Dice 0.800"
+    assert "Predicted surfaces are those of round 2." in page.locator(".viewer-caption").last.inner_text()
+    page.keyboard.press("End")
+    assert picture(page) == shown[0]
+    assert "Predicted surfaces" not in page.locator(".viewer-caption").last.inner_text()
+    page.keyboard.press("Home")
+    choose(page, "box", 0)
+    assert page.locator(".viewer-round").is_hidden()
+    choose(page, "corrected", 2)  # the round is kept
+    assert page.get_by_label("Round 0 of 2", exact=True).is_visible()
+
+
+def test_masks_of_a_round(visit: Callable[..., Visit], corrected_file: Path) -> None:
+    page = visit(corrected_file).page
+    choose(page, "corrected", 2)
+    for label in ("Reference", "Prompts", "tibia"):
+        page.get_by_label(label, exact=True).uncheck()
+    middles = []
+    for number in (2, 1, 0):
+        page.locator(".viewer-round").fill(str(number))
+        found = pixels(page)
+        middles.append(np.nonzero(blue(found))[1].mean())
+    # 40 pixels of 1.5 mm by 52 pixels of 1 mm are shown, as large as they fit into the canvas.
+    height, width, _ = found.shape
+    pixel = 1.5 * min(width / 60, height / 52)
+    np.testing.assert_allclose(np.diff(middles) / pixel, [2, 2], atol=0.1)
+
+
+def test_clicks_up_to_a_round(visit: Callable[..., Visit], corrected_file: Path) -> None:
+    page = visit(corrected_file).page
+    choose(page, "corrected", 2)
+    for label in ("Reference", "Prediction"):
+        page.get_by_label(label, exact=True).uncheck()
+    clicked: dict[tuple[int, int], np.ndarray] = {}
+    for slice_ in (7, 10, 12):
+        page.locator(".viewer-range").fill(str(slice_ - 3))
+        for number in (0, 1, 2):
+            page.locator(".viewer-round").fill(str(number))
+            clicked[slice_, number] = pixels(page)
+    changes = {k: bool((clicked[k] != clicked[k[0], k[1] - 1]).any()) for k in clicked if k[1]}
+    assert changes == {(7, 1): True, (7, 2): False, (10, 1): True, (10, 2): False, (12, 1): False, (12, 2): True}
+    # A positive click lies on a white disc, a negative one on a dark disc.
+    changed = {n: clicked[k][(clicked[k] != clicked[k[0], 0]).any(axis=2)] for n, k in ((1, (10, 1)), (0, (7, 1)))}
+    white, dark = ((changed[n][:, :3].min(axis=1) > 240).sum() for n in (1, 0))
+    assert white > 1.3 * dark
+    white, dark = ((changed[n][:, :3].max(axis=1) < 30).sum() for n in (1, 0))
+    assert dark > 1.3 * white
+    assert orange(changed[0]).sum() > 10  # the tibia's
+    assert blue(changed[1]).sum() > 10  # the femur's
+    # Where they lie: the femur's positive click at x 14, y 18 of a crop of 40 x 52 pixels from 6 and 4 on.
+    rows, columns = np.nonzero((clicked[10, 1] != clicked[10, 0]).any(axis=2))
+    height, width, _ = clicked[10, 1].shape
+    scale = min(width / 60, height / 52)
+    place = [(width - 60 * scale) / 2 + scale * 1.5 * 8.5, (height - 52 * scale) / 2 + scale * 14.5]
+    np.testing.assert_allclose([columns.mean(), rows.mean()], place, atol=1.5)
+    page.get_by_label("femur").uncheck()
+    page.locator(".viewer-round").fill("2")
+    without = pixels(page)
+    page.locator(".viewer-round").fill("0")
+    assert (pixels(page) == without).all()
+
+
+def test_a_slice_says_in_which_rounds_it_was_corrected(visit: Callable[..., Visit], corrected_file: Path) -> None:
+    page = visit(corrected_file).page
+    choose(page, "corrected", 2)
+    caption = page.locator(".viewer-caption").first
+    assert caption.inner_text().endswith("prompted, corrected in round 1")
+    page.locator(".viewer-range").fill("0")
+    page.get_by_role("button", name="Prompted slice").click()
+    assert caption.inner_text() == "Slice 7 (0 to 19): corrected in round 1"
+    page.locator(".viewer-round").fill("0")
+    assert caption.inner_text() == "Slice 7 (0 to 19)"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["box", "corrected"])
+def test_it_fits_the_window(visit: Callable[..., Visit], corrected_file: Path, scheme: str, width: int) -> None:
+    page = visit(corrected_file, width).page
+    choose(page, scheme, {"box": 0, "corrected": 2}[scheme])
+    slider = page.locator(".viewer-round").bounding_box()
+    assert (slider is None) == (scheme == "box")
+    assert slider is None or slider["x"] + slider["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for canvas in page.locator("canvas").all():
         box = canvas.bounding_box()

@@ -138,6 +138,7 @@ CONFIGURATION: dict[str, Any] = {
     "schemes": {
         "point": {"predictor": "image", "point": "centroid"},
         "box": {"predictor": "image", "box": True},
+        "corrected": {"predictor": "image", "box": True, "corrections": {"clicks": 1}},
         "point_video": {"predictor": "video", "slice": "nearest", "point": ["click", "centroid"]},
         "three_points_video": {
             "predictor": "video",
@@ -151,7 +152,7 @@ CONFIGURATION: dict[str, Any] = {
         "small_sam2": {"family": "sam2", "architecture": str(SAM2), "checkpoint": "models/small.pt"},
     },
     "experiments": {
-        "sam1": {"models": ["small_sam"], "schemes": ["point", "box"]},
+        "sam1": {"models": ["small_sam"], "schemes": ["point", "box", "corrected"]},
         "sam2": {"models": ["small_sam2"], "schemes": ["point", "point_video", "three_points_video"]},
     },
     "inference": {"device": "cpu"},

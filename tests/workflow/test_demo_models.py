@@ -33,6 +33,7 @@ SCORED = ["femur", "tibia"]
 SHAPE, SPACING = (40, 96, 96), (2.8, 1.46, 1.46)
 # Not among the seeds that the models were trained on.
 SEEDS = range(900, 908)
+SHOWN = ("knee_901", "knee_902")  # by faults; of two orientations
 ORIENTATIONS = ("RAS", "LPS", "PIR", "LAS")
 EXPERIMENTS = {"demo_sam": ["point", "box"], "demo_sam2": ["point", "point_video", "three_points_video"]}
 BANDS = {
@@ -163,14 +164,16 @@ def test_a_fault_breaks_the_band(
 ) -> None:
     """Proof that the bands would show a fault of coordinates: at least one of the model's schemes falls out.
 
-    Four of the knees show it, which are within the bands without the fault.
+    Two of the knees show it, which are within the bands without the fault.
     """
-    shard, sound = shards[0], medians_of(scored[model][0])
+    shard, rows = shards[0], scored[model][0]
+    sound = medians_of(rows[rows["volume"].isin(SHOWN)])
     assert sound.keys() == set(EXPERIMENTS[model])
     assert all(dice >= BANDS[model, scheme] for scheme, dice in sound.items()), sound
     prompts = tmp_path / "prompts.parquet"
     metadata = table_metadata(shard / "prompts.parquet")
-    write_table(fault(read_prompts(shard / "prompts.parquet")), prompts, metadata)
+    table = read_prompts(shard / "prompts.parquet")
+    write_table(fault(table[table["volume"].isin(SHOWN)]), prompts, metadata)
     write_identity(prompts, {}, {})
     found: dict[str, float] = {}
     for scheme in EXPERIMENTS[model]:  # one by one, the quick ones first: one that falls out is enough

@@ -33,21 +33,22 @@ def test_first_run_makes_everything(finished: Study) -> None:
     results = finished.folder / "results"
     scores = pd.read_parquet(results / "tables" / "scores.parquet")
     assert (scores["status"] == "ok").all()
-    # 3 volumes x 5 configurations x (femur, tibia, combined, union, mean)
-    assert len(scores) == 3 * 5 * 5
+    # 3 volumes x 6 configurations x (femur, tibia, combined, union, mean)
+    assert len(scores) == 3 * 6 * 5
     medians = pd.read_csv(results / "tables" / "medians.csv")
     assert list(medians["model"] + "/" + medians["scheme"]) == [
         "small_sam/point",
         "small_sam/box",
+        "small_sam/corrected",
         "small_sam2/point",
         "small_sam2/point_video",
         "small_sam2/three_points_video",
     ]
     assert (medians["n"] == 3).all()
-    assert (results / "complete.txt").read_text().startswith("3 volumes, 5 configurations, 0.0%")
+    assert (results / "complete.txt").read_text().startswith("3 volumes, 6 configurations, 0.0%")
     for volume in ("knee_a", "knee_b", "knee_d"):
         masks = list(results.glob(f"masks/*/*/*/*/{volume}_label-*_mask.nii.gz"))
-        assert len(masks) == 10
+        assert len(masks) == 12
         image = nib.load(finished.folder / "volumes" / f"{volume}_image.nii.gz")
         for path in masks:
             mask = nib.load(path)

@@ -102,21 +102,47 @@ def damage_a_checkpoint(study: Study) -> None:
     keep_times(path, lambda: path.write_bytes(bytes(content)))
 
 
-def forge_scores(study: Study) -> None:
-    """Better scores, with an identity that agrees with them."""
+def forge(study: Study, kind: str, alter: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Other scores, with an identity that agrees with them. kind: ending of the table's name."""
     path = first(study, "scores/sam1/*/000.parquet")
-    table = pd.read_parquet(path)
-    metadata, identity = table_metadata(path), read_identity(path)
+    forged, identity = path.with_name(f"000{kind}.parquet"), read_identity(path)
     assert identity is not None
-    write_table(table.assign(dice=table["dice"] + 0.01), path, metadata)
-    write_identity(path, identity.settings, identity.made_from, [path, path.with_name("000_slices.parquet")])
+    write_table(alter(pd.read_parquet(forged)), forged, table_metadata(forged))
+    write_identity(path, identity.settings, identity.made_from, path.parent.glob("000*.parquet"))
+
+
+def forge_scores(study: Study) -> None:
+    forge(study, "", lambda table: table.assign(dice=table["dice"] + 0.01))
+
+
+def forge_scores_of_slices(study: Study) -> None:
+    forge(study, "_slices", lambda table: table.assign(intersection=table["intersection"] + 1))
+
+
+def forge_scores_of_rounds(study: Study) -> None:
+    forge(study, "_rounds", lambda table: table.assign(dice=table["dice"] + 0.01))
+
+
+def drop_a_round(study: Study) -> None:
+    forge(study, "_rounds", lambda table: table[table["round"] == 0])
 
 
 def forge_the_median_table(study: Study) -> None:
-    path = study.folder / "results" / "tables" / "medians.csv"
+    forge_a_table(study, "medians.csv")
+
+
+def forge_the_table_of_corrections(study: Study) -> None:
+    forge_a_table(study, "corrections.csv")
+
+
+def forge_a_table(study: Study, name: str) -> None:
+    """Another number in a table, with an identity that agrees with it."""
+    path = study.folder / "results" / "tables" / name
     identity = read_identity(path.parent)
     assert identity is not None
-    path.write_text(re.sub(r"0\.\d\d", "0.99", path.read_text()))
+    before = path.read_text()
+    path.write_text(re.sub(r"0\.\d\d", "0.99", before))
+    assert path.read_text() != before
     write_identity(path.parent, identity.settings, identity.made_from)
 
 
@@ -135,7 +161,11 @@ def delete_a_mask(study: Study) -> None:
         (flip_a_byte_of_the_page, {FILES}, "report: index.html was edited"),
         (damage_a_checkpoint, {CHECKPOINTS}, "models/small.pth: it has other bytes"),
         (forge_scores, {SCORES, TABLES}, "scores/sam1/small_sam/000, volume knee_d: dice of "),
+        (forge_scores_of_slices, {SCORES}, "volume knee_d: intersection of box/femur/slice "),
+        (forge_scores_of_rounds, {SCORES, TABLES}, "volume knee_d: dice of corrected/combined/round 0 is "),
+        (drop_a_round, {SCORES, TABLES}, "volume knee_d: 3 rows by round are stored, 6 come out"),
         (forge_the_median_table, {TABLES}, "medians.csv: other values come out"),
+        (forge_the_table_of_corrections, {TABLES}, "corrections.csv: other values come out"),
         (ask_for_another_tolerance, {IDENTITIES}, "surface_tolerance_mm: 1.0, now 2.0"),
         (delete_a_mask, {IDENTITIES, FILES, SCORES}, "_mask.nii.gz is missing"),
     ],

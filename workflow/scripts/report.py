@@ -19,7 +19,9 @@ with logging_to(snakemake.log[0], "report"):
     write_configuration(params.configuration, snakemake.output.configuration)
     write_report(
         aggregated=tables,
-        shards=group_by_shard(snakemake.input.volumes, snakemake.input.prompts, snakemake.input.masks),
+        shards=group_by_shard(
+            snakemake.input.volumes, snakemake.input.prompts, snakemake.input.masks, snakemake.input.rounds
+        ),
         design=StudyDesign(
             labels=params.labels,
             scored=params.scored,

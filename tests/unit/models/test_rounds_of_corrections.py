@@ -358,11 +358,29 @@ FIRST_CLICKS = [
 ]
 
 
+class MasksBefore(dict[tuple[str, bool], np.ndarray]):
+    """The femur before any click, bool (slice, y, x), by kind of prompt and whether directions are reset."""
+
+    def __init__(self, model: Sam2Model, frames: np.ndarray) -> None:
+        self.model, self.frames = model, frames
+
+    def __missing__(self, key: tuple[str, bool]) -> np.ndarray:
+        kind, reset = key
+        first = corrected(self.model, self.frames, {"it": STARTS[kind]}, REFERENCES, "video", clicks=0, reset=reset)
+        return self.setdefault(key, unpack_bits(first.masks["it"]["femur"], SIZE[1]))
+
+
+@pytest.fixture(scope="module")
+def masks_before(sam2: Sam2Model, frames: np.ndarray) -> MasksBefore:
+    return MasksBefore(sam2, frames)
+
+
 @pytest.mark.usefixtures("two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize(("kind", "index", "label"), FIRST_CLICKS)
 def test_a_click_on_any_slice_equals_the_video_predictor(
     sam2: Sam2Model,
+    masks_before: MasksBefore,
     video_predictor: SAM2VideoPredictor,
     frames: np.ndarray,
     kind: str,
@@ -371,8 +389,7 @@ def test_a_click_on_any_slice_equals_the_video_predictor(
     reset: bool,
 ) -> None:
     given = STARTS[kind]
-    first = corrected(sam2, frames, {"it": given}, REFERENCES, "video", clicks=0, reset=reset)
-    reference = with_error(unpack_bits(first.masks["it"]["femur"], SIZE[1]), index, label)
+    reference = with_error(masks_before[kind, reset], index, label)
     found = corrected(sam2, frames, {"it": given}, {"femur": reference}, "video", clicks=2, reset=reset)
     state = OfficialState(video_predictor, resized(sam2, frames), given, reset)
     clicks = assert_rounds_equal(found, "it", "femur", reference, state, exact=True)

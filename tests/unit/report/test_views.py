@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,15 @@ import pandas as pd
 import pytest
 from jinja2 import Environment
 from PIL import Image
-from tests.viewed_study import FEMUR, SHAPE, SPACING, TIBIA, Study
+from tests.viewed_study import CLICKS, FEMUR, SHAPE, SPACING, TIBIA, Study, masks
 
 from volprompt.palette import structure_colours
 from volprompt.report import views
 from volprompt.report.meshes import surface
 from volprompt.report.packing import encode_mask, encode_surface, frames_sheet, shrink
-from volprompt.report.pictures import Region, mirrored, shown_size, shown_slices, slice_dices
+from volprompt.report.pictures import mirrored, slice_dices
 from volprompt.report.shards import ShardFiles, StudyDesign
+from volprompt.report.shown import Level, Region, shown_size, shown_slices
 from volprompt.report.views import characters, chosen_volumes, volume_views
 from volprompt.settings.schemes import Scheme
 
@@ -249,6 +251,74 @@ def test_the_shown_part(study: Study) -> None:
     negative = [(33 + 14) / 2, (49 + 30) / 2]
     shares = [[(x + 0.5 - 6) / 36, (y + 0.5 - 4) / 52] for x, y in (positive, negative)]
     np.testing.assert_allclose(femur["points"], [[*shares[0], 1], [*shares[1], 0]], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(tmp_path_factory.mktemp("corrected"), corrected=True)
+
+
+def test_rounds_of_corrections(corrected: Study) -> None:
+    made = volume_views(corrected.scores, corrected.shards, corrected.design)
+    assert made is not None
+    view = next(c for c in made["configurations"] if c["scheme"] == "corrected")["views"][-1]
+    volume = made["volumes"][view["volume"]]
+    assert volume["name"] == "a"
+    # The first round's masks reach 4 pixels farther to the right than the last one's: x 12 to 39 are shown, and 6 more.
+    shape = (14, 52, 40)
+    assert volume["size"] == list(shape[1:])
+    shown = {shift: {n: m[3:17, 4:56, 6:46] for n, m in masks(shift).items()} for shift in (0, 2, 4)}
+    for k, (name, shifts) in enumerate({"femur": (4, 2, 0), "tibia": (4, 0, 0)}.items()):
+        of_round = decoded_mask(view["masks"][k], shape)
+        np.testing.assert_array_equal(of_round, shown[0][name])
+        for number in (1, 0):
+            of_round = of_round ^ decoded_mask(view["rounds"][number]["changed"][k], shape)
+            np.testing.assert_array_equal(of_round, shown[shifts[number]][name])
+    assert [entry["dice"]["combined"] for entry in (*view["rounds"], view)] == [0.8, 0.9, 1.0]
+    # Slice 10, pixels in common and of each mask: femur 16 x 20, 22 or 24 of 24, tibia 20 x 16 or 20 of 20.
+    dices = [entry["slice_dice"][7] for entry in (*view["rounds"], view)]
+    assert dices == [[0.816, 0.833, 0.8], [0.959, 0.917, 1.0], [1.0, 1.0, 1.0]]
+    assert [entry["present"] for entry in view["rounds"]] == [view["present"]] * 2
+    places = [[(x + 0.5 - 6) / 40, (y + 0.5 - 4) / 52] for _, _, _, x, y, _ in CLICKS]
+    assert [[*click[:3], click[5]] for click in view["clicks"]] == [[1, 0, 10, 1], [1, 1, 7, 0], [2, 0, 12, 0]]
+    np.testing.assert_allclose([click[3:5] for click in view["clicks"]], places, atol=1e-4)
+
+
+def test_only_corrected_configurations_have_rounds(corrected: Study) -> None:
+    made = volume_views(corrected.scores, corrected.shards, corrected.design)
+    assert made is not None
+    found = {
+        c["scheme"]: [sorted({"rounds", "clicks"} & set(view)) for view in c["views"]] for c in made["configurations"]
+    }
+    assert found == {"box": [[]] * 3, "clicks": [[]] * 3, "corrected": [["clicks", "rounds"]] * 3}
+
+
+def test_a_mask_that_a_round_does_not_change_takes_no_room(corrected: Study) -> None:
+    made = volume_views(corrected.scores, corrected.shards, corrected.design)
+    assert made is not None
+    view = next(c for c in made["configurations"] if c["scheme"] == "corrected")["views"][-1]
+    assert len(view["rounds"][1]["changed"][1]) < 20 < len(view["rounds"][0]["changed"][1])  # the tibia's only click
+
+
+def test_corrected_slices_are_always_shown(corrected: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "LEVELS", (Level(64, 5, 30, 0),))
+    made = volume_views(corrected.scores, corrected.shards, corrected.design)
+    assert made is not None
+    assert all({7, 10, 12} <= set(volume["slices"]) for volume in made["volumes"])
+
+
+def test_rounds_without_their_table_or_files(corrected: Study, tmp_path: Path) -> None:
+    (files,) = corrected.shards
+    made = volume_views(corrected.scores, [replace(files, rounds={})], corrected.design)
+    assert made is not None
+    view = next(c for c in made["configurations"] if c["scheme"] == "corrected")["views"][-1]
+    assert [entry["dice"] for entry in view["rounds"]] == [{}, {}]
+    copy = shutil.copytree(corrected.masks, tmp_path / "masks")
+    for path in copy.glob("corrected/*_rounds.nii.gz"):
+        path.unlink()
+    made = volume_views(corrected.scores, [replace(files, masks={("e", "m"): str(copy)})], corrected.design)
+    assert made is not None
+    assert not any("rounds" in view for c in made["configurations"] for view in c["views"])
 
 
 def test_boxes_are_drawn_around_their_outermost_pixels(study: Study) -> None:

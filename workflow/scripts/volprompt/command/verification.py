@@ -131,13 +131,13 @@ def check_scores(study: Study, every: Sequence[Output], sample: int | None, seed
 
 
 def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]:
-    """What differs between stored and repeated scores, by volume."""
+    """What differs between stored and repeated tables of scores, slices and rounds, by volume."""
     experiment, model = output.path.parts[-3:-1]
     schemes, labels = output.settings["schemes"], output.settings["structures"]
     surfaces = output.settings["scores"]
     try:
-        stored = read_table(output.path)
-        again, *_ = score_masks(
+        stored = [read_table(path) for path in score_tables(output.path)]
+        again = score_masks(
             output.inputs["volumes"],
             output.inputs["masks"],
             (experiment, model),
@@ -150,25 +150,34 @@ def _score_again(output: Output, volumes: Sequence[str]) -> dict[str, list[str]]
         )
     except (VolpromptError, OSError, KeyError, ValueError) as error:
         return {volume: [str(error)] for volume in volumes}
-    keys = ["volume", "scheme", "structure"]
-    stored = stored[stored["scheme"].isin(list(schemes))]
-    faults = {}
-    for volume in volumes:
-        tables = [table[table["volume"] == volume].set_index(keys).sort_index() for table in (stored, again)]
-        faults[volume] = _different_cells(*tables)
+    faults: dict[str, list[str]] = {volume: [] for volume in volumes}
+    for before, now, place in zip(stored, again, ([], ["slice"], ["round"]), strict=True):
+        wanted = before[before["scheme"].isin(list(schemes))]
+        keys = ["volume", "scheme", "structure", *place]
+        for volume in volumes:
+            tables = [table[table["volume"] == volume].set_index(keys).sort_index() for table in (wanted, now)]
+            faults[volume] += _different_cells(*tables)
     return faults
+
+
+def score_tables(scores: Path) -> tuple[Path, Path, Path]:
+    """The tables of scores, slices and rounds of a job. scores: the first of them, which stands for the job."""
+    slices, rounds = (scores.with_name(f"{scores.stem}_{kind}.parquet") for kind in ("slices", "rounds"))
+    return scores, slices, rounds
 
 
 def _different_cells(stored: pd.DataFrame, again: pd.DataFrame) -> list[str]:
     """The first cell in which two tables of scores differ, as a text; none where they are equal."""
     if not stored.index.equals(again.index):
-        return [f"{len(stored)} rows are stored, {len(again)} come out"]
+        of = f" by {again.index.names[-1]}"
+        return [f"{len(stored)} rows{of} are stored, {len(again)} come out"]
     for column in again.columns:
         before, now = stored[column], again[column]
         unequal = ~((before == now).fillna(False) | (before.isna() & now.isna())).astype(bool)
         if unequal.any():
             place = unequal.idxmax()
-            where = "/".join(str(part) for part in place[1:])
+            scheme, structure, *number = place[1:]
+            where = "/".join([scheme, structure, *(f"{again.index.names[-1]} {part}" for part in number)])
             return [f"{column} of {where} is {before[place]}, and {now[place]} comes out"]
     return []
 
@@ -180,13 +189,14 @@ def check_tables(study: Study, every: Sequence[Output]) -> Check:
     for output in every:
         by_rule[output.rule].append(output)
     (tables,) = by_rule["aggregate"]
+    scores, slices, rounds = zip(*(score_tables(output.path) for output in by_rule["score"]), strict=True)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder)
         try:
             aggregate(
-                scores=[output.path for output in by_rule["score"]],
-                slices=[output.path.with_name(f"{output.path.stem}_slices.parquet") for output in by_rule["score"]],
-                rounds=[output.path.with_name(f"{output.path.stem}_rounds.parquet") for output in by_rule["score"]],
+                scores=scores,
+                slices=slices,
+                rounds=rounds,
                 masks=[output.path for output in by_rule["segment"]],
                 volumes=[output.path for output in by_rule["convert"]],
                 design=TableDesign(**study.table_design),

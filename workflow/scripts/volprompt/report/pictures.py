@@ -7,7 +7,6 @@ whose centre is at x, covers x - 0.5 to x + 0.5, so its centre lies at (x + 0.5 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,137 +14,9 @@ import numpy as np
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.report.meshes import Mesh, surface
 from volprompt.report.packing import Sheet, encode_mask, encode_surface, shrink
+from volprompt.report.shown import Configuration, Level, Region, ShownVolume
 from volprompt.scores.scores import dice
 from volprompt.segmentation.masks import unpack_bits
-from volprompt.volumes.grid import Grid
-
-# Share of the shown structures' extent that is shown around them, along y and x; and slices before and after.
-MARGIN, MARGIN_SLICES = 0.15, 2
-Configuration = tuple[str, str, str]  # experiment, model, scheme
-
-
-@dataclass(frozen=True)
-class Level:
-    """How finely a volume is volume.
-
-    pixels: along the longer side of a frame.
-    slices: largest number of slices.
-    quality: of WebP.
-    cells: of surfaces, along the longest side; 0 for no surfaces.
-    """
-
-    pixels: int
-    slices: int
-    quality: int
-    cells: int
-
-
-@dataclass(frozen=True)
-class Region:
-    """The part of a volume that is shown: first and one past the last index along slice, y and x."""
-
-    slices: tuple[int, int]
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return a place as shares of the region's sides. x, y: pixels of the frame, centres at whole numbers."""
-        left, right = self.columns
-        top, bottom = self.rows
-        return (x + 0.5 - left) / (right - left), (y + 0.5 - top) / (bottom - top)
-
-    def crop(self, frames: np.ndarray) -> np.ndarray:
-        """Return the region's rows and columns of (slice, y, x)."""
-        return frames[:, slice(*self.rows), slice(*self.columns)]
-
-
-@dataclass(frozen=True)
-class ShownVolume:
-    """A volume at full resolution, with everything that its configurations show.
-
-    name: of the volume.
-    grid: of the source.
-    frames: uint8 (slice, y, x).
-    reference: masks by structure as bits, uint8 (slice, y, ceil(x / 8)); only structures with labels.
-    predicted: masks like those of the reference, by configuration.
-    prompts: by scheme.
-    carried: names of the schemes that prompt some slices and carry the masks on from there.
-    scored: names of the scored structures.
-    """
-
-    name: str
-    grid: Grid
-    frames: np.ndarray
-    reference: Mapping[str, np.ndarray]
-    predicted: Mapping[Configuration, Mapping[str, np.ndarray]]
-    prompts: Mapping[str, Sequence[ObjectPrompt]]
-    carried: frozenset[str]
-    scored: tuple[str, ...]
-
-
-def shown_region(volume: ShownVolume) -> Region:
-    """Return the box around all masks and prompts, with a margin; the whole volume if there are none."""
-    depth, height, width = volume.frames.shape
-    occupied = np.zeros((depth, height, (width + 7) // 8), dtype=np.uint8)
-    for masks in (volume.reference, *volume.predicted.values()):
-        for bits in masks.values():
-            occupied |= bits
-    slices = np.flatnonzero(occupied.any(axis=(1, 2))).tolist()
-    rows = np.flatnonzero(occupied.any(axis=(0, 2))).tolist()
-    columns = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(occupied, axis=(0, 1)), count=width)).tolist()
-    for prompt in (prompt for prompts in volume.prompts.values() for prompt in prompts):
-        slices.append(prompt.slice)
-        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
-        for x, y in [*prompt.points, *corners]:
-            columns.append(min(max(round(float(x)), 0), width - 1))
-            rows.append(min(max(round(float(y)), 0), height - 1))
-    margin = round(MARGIN * max(max(side) - min(side) + 1 for side in (rows, columns))) if rows and columns else 0
-    return Region(
-        _around(slices, MARGIN_SLICES, depth),
-        _around(rows, margin, height),
-        _around(columns, margin, width),
-    )
-
-
-def _around(indices: Sequence[int], margin: int, size: int) -> tuple[int, int]:
-    """Return first and one past the last index of the range with a margin; the whole axis without any index."""
-    if not indices:
-        return 0, size
-    return max(0, min(indices) - margin), min(size, max(indices) + 1 + margin)
-
-
-def shown_size(height: int, width: int, spacing: Sequence[float], pixels: int) -> tuple[int, int]:
-    """Return rows and columns of the shown pictures.
-
-    height, width: pixels of the crop.
-    spacing: millimetres along (y, x).
-    pixels: of the longer side (in millimetres), at most.
-
-    Pixels are square if they are coarser than the frame's. No axis gets more pixels than the frame has.
-    """
-    size_mm = height * spacing[0], width * spacing[1]
-    pixel_mm = max(size_mm) / pixels
-    rows = min(height, max(1, round(size_mm[0] / pixel_mm)))
-    columns = min(width, max(1, round(size_mm[1] / pixel_mm)))
-    return rows, columns
-
-
-def prompted_slices(volume: ShownVolume) -> list[int]:
-    """Return the slices from which schemes carry masks on, which are always shown."""
-    return sorted({prompt.slice for scheme in volume.carried for prompt in volume.prompts[scheme]})
-
-
-def shown_slices(extent: tuple[int, int], needed: Sequence[int], most: int) -> list[int]:
-    """Choose evenly spaced slices, and the needed ones.
-
-    extent: first and one past the last slice; needed: slices that have to be among them; most: their largest number,
-    for which there are fewer evenly spaced ones if necessary.
-    """
-    first, stop = extent
-    if stop - first <= most:
-        return list(range(first, stop))
-    even = np.rint(np.linspace(first, stop - 1, max(1, most - len(needed)))).astype(int)
-    return sorted({*even.tolist(), *needed})
 
 
 def encode_volume(
@@ -160,10 +31,10 @@ def encode_volume(
 
     volume: at full resolution.
     names: of the shown structures, in the order of all lists by structure.
-    region: the part that is volume.
-    slices: the slices that are volume.
+    region: the part that is shown.
+    slices: the slices that are shown.
     sheet: their frames as one picture.
-    level: how finely the volume is volume.
+    level: how finely the volume is shown.
     """
     spacing = volume.grid.spacing
     longest = max(np.ptp(side) * mm for side, mm in zip(_sides(region), spacing, strict=True))
@@ -186,7 +57,7 @@ def encode_volume(
         "columns": sheet.columns,
         "frames": sheet.data,
         "reference": _encode_masks(volume.reference, names, slices, region, size),
-        "present": _present_structures(volume.reference, names, slices),
+        "present": present_structures(volume.reference, names, slices),
         "surfaces": _encode_surfaces(reference, {}, names, origin, cell),
     }
     views = {}
@@ -195,7 +66,7 @@ def encode_volume(
         prompts = [p for p in volume.prompts[configuration[2]] if p.slice in slices]
         views[configuration] = {
             "masks": _encode_masks(masks, names, slices, region, size),
-            "present": _present_structures(masks, names, slices),
+            "present": present_structures(masks, names, slices),
             "surfaces": _encode_surfaces(predicted, reference, names, origin, cell),
             "slice_dice": slice_dices(masks, volume.reference, names, volume.scored, slices),
             "prompts": [_encode_prompt(prompt, names, region) for prompt in prompts],
@@ -263,7 +134,7 @@ def _round_or_none(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 3)
 
 
-def _present_structures(masks: Mapping[str, np.ndarray], names: Sequence[str], slices: Sequence[int]) -> list[int]:
+def present_structures(masks: Mapping[str, np.ndarray], names: Sequence[str], slices: Sequence[int]) -> list[int]:
     """Return for every shown slice which structures have pixels on it: bit k for structure k."""
     index = list(slices)
     present = np.zeros(len(index), dtype=np.int64)
@@ -309,10 +180,12 @@ def _encode_masks(
 ) -> list[str | None]:
     """Encode masks in bits, in the order of `names`; None for a structure without one."""
     index = list(slices)
-    return [
-        encode_mask(shrink(_unpack_region(masks[name], index, region), size)) if name in masks else None
-        for name in names
-    ]
+    return [encode_mask(shown_mask(masks[name], index, region, size)) if name in masks else None for name in names]
+
+
+def shown_mask(bits: np.ndarray, slices: Sequence[int], region: Region, size: tuple[int, int]) -> np.ndarray:
+    """Return a mask in bits as it is shown: bool (slice, y, x), some slices of the region in `size` pixels (y, x)."""
+    return shrink(_unpack_region(bits, slices, region), size)
 
 
 def _unpack_region(bits: np.ndarray, slices: Sequence[int] | slice, region: Region) -> np.ndarray:
@@ -324,7 +197,7 @@ def _unpack_region(bits: np.ndarray, slices: Sequence[int] | slice, region: Regi
 
 
 def _surface_of(bits: np.ndarray, spacing: Sequence[float], cell: float) -> Mesh | None:
-    """Return the surface of a mask in bits, in millimetres from the volume's first voxel, finer than it is volume."""
+    """Return the surface of a mask in bits, in millimetres from the volume's first voxel, finer than it is shown."""
     sides = [np.flatnonzero(bits.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not len(sides[0]):
         return None

@@ -25,11 +25,13 @@ class ShardFiles:
     volumes: folder of the converted volumes.
     prompts: the prompt table.
     masks: folders by experiment and model.
+    rounds: tables of the scores of each round of corrections, by experiment and model.
     """
 
     volumes: str
     prompts: str
     masks: Mapping[tuple[str, str], str]
+    rounds: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,25 @@ def converted_rows(shard: ShardFiles) -> dict[str, Any]:
     return {row.volume: row for row in table[table["status"] == "ok"].itertuples()}
 
 
-def group_by_shard(volumes: Sequence[str], prompts: Sequence[str], masks: Sequence[str]) -> list[ShardFiles]:
-    """Group the folders of volumes, prompt tables and mask folders (.../experiment/model/shard) by their shard."""
+def group_by_shard(
+    volumes: Sequence[str], prompts: Sequence[str], masks: Sequence[str], rounds: Sequence[str] = ()
+) -> list[ShardFiles]:
+    """Group a study's files by their shard.
+
+    volumes: folders of the converted volumes.
+    prompts: prompt tables, in the order of `volumes`.
+    masks: folders (.../experiment/model/shard).
+    rounds: tables of the scores of rounds (.../experiment/model/shard_rounds.parquet).
+    """
     shards = []
     for folder, table in zip(volumes, prompts, strict=True):
-        mask_folders = [Path(path) for path in masks if Path(path).name == Path(folder).name]
-        by_job = {(path.parent.parent.name, path.parent.name): str(path) for path in mask_folders}
-        shards.append(ShardFiles(folder, table, by_job))
+        shard = Path(folder).name
+        mask_folders = [Path(path) for path in masks if Path(path).name == shard]
+        round_tables = [Path(path) for path in rounds if Path(path).name == f"{shard}_rounds.parquet"]
+        shards.append(ShardFiles(folder, table, _by_job(mask_folders), _by_job(round_tables)))
     return shards
+
+
+def _by_job(paths: Sequence[Path]) -> dict[tuple[str, str], str]:
+    """Return paths (.../experiment/model/name) by experiment and model."""
+    return {(path.parent.parent.name, path.parent.name): str(path) for path in paths}

@@ -17,17 +17,19 @@ import pandas as pd
 from volprompt.logs import logger
 from volprompt.prompts.candidates import read_prompts
 from volprompt.report.packing import STEP_MM, frames_sheet
-from volprompt.report.pictures import (
+from volprompt.report.pictures import encode_volume
+from volprompt.report.rounds import encode_rounds, read_shown_rounds
+from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
+from volprompt.report.shown import (
     Configuration,
     Level,
+    ShownRounds,
     ShownVolume,
-    encode_volume,
     prompted_slices,
     shown_region,
     shown_size,
     shown_slices,
 )
-from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.segmentation.masks import mask_path, read_mask
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
 from volprompt.volumes.references import structure_mask
@@ -70,7 +72,8 @@ def volume_views(
     * `volumes`: name, depth, axes, the shown slices, their size in pixels, the region's size in millimetres, the
       frames, and masks and surfaces of the reference;
     * `configurations`: experiment, model, scheme, the number of ranked volumes, `views` (number of the volume, Dice,
-      masks, surfaces, prompts, Dice by slice, where to start), and which view each of the `roles` has.
+      masks, surfaces, prompts, Dice by slice, where to start, and for a scheme with corrections what `encode_rounds`
+      returns), and which view each of the `roles` has.
     """
     chosen = chosen_volumes(scores)
     shown_by: dict[str, list[Configuration]] = {}
@@ -195,12 +198,17 @@ def _read_volume(
     """
     volume, names, grid = row.volume, shown_structures(design), grid_of_row(row)
     predicted: dict[Configuration, dict[str, np.ndarray]] = {}
+    rounds: dict[Configuration, ShownRounds] = {}
     for configuration in configurations:
         experiment, model, scheme = configuration
         paths = {name: mask_path(shard.masks[experiment, model], scheme, volume, name) for name in names}
         masks = {name: np.packbits(read_mask(path, grid), axis=-1) for name, path in paths.items() if path.exists()}
-        if masks:
-            predicted[configuration] = masks
+        if not masks:
+            continue
+        predicted[configuration] = masks
+        if design.schemes[scheme].corrections:
+            corrected = read_shown_rounds(shard, configuration, volume, grid, masks)
+            rounds |= {configuration: corrected} if corrected else {}
     if not predicted:
         logger.warning("%s: its masks are missing; the report's viewer leaves it out", volume)
         return None
@@ -214,7 +222,7 @@ def _read_volume(
     prompts = {scheme: design.prompts(scheme, table, grid) for scheme in schemes}
     carried = frozenset(scheme for scheme in schemes if not design.schemes[scheme].prompts_every_slice)
     frames = read_frames(shard.volumes, volume)
-    return ShownVolume(volume, grid, frames, reference, predicted, prompts, carried, tuple(design.scored))
+    return ShownVolume(volume, grid, frames, reference, predicted, prompts, carried, tuple(design.scored), rounds)
 
 
 def _encode_fitting(
@@ -240,6 +248,8 @@ def _encode_fitting(
             continue
         picture, views = encode_volume(volume, names, region, slices, sheet, level)
         views = {key: {"dice": dict(dices[key]), **view} for key, view in views.items()}
+        for key in volume.rounds:
+            views[key] |= encode_rounds(volume, key, names, region, slices, sheet.size)
         size = characters([picture, list(views.values())]) + ENTRY * len(views)
         if size <= share:
             return picture, views, size

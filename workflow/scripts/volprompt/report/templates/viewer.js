@@ -40,6 +40,7 @@
     configuration: 0,
     role: "worst",
     place: 0,
+    round: Infinity, // of corrections; beyond the last one: the last one, however many there are
     shown: { reference: true, prediction: true, prompts: true, distance: false },
     structures: names.map(() => true),
     turn: null,
@@ -84,6 +85,28 @@
       if (k % 2) pixels.fill(1, from - first, Math.min(ends[k], stop) - first);
     }
     return pixels;
+  }
+
+  // Where two masks differ: a border of both is none.
+  function differing(one, other) {
+    const ends = [], stop = one[one.length - 1];
+    for (let i = 0, j = 0; one[i] < stop || other[j] < stop;) {
+      const [a, b] = [one[i], other[j]];
+      if (a !== b) ends.push(Math.min(a, b));
+      if (a <= b) i++;
+      if (b <= a) j++;
+    }
+    return Uint32Array.from([...ends, stop]);
+  }
+
+  // The masks of every round of corrections. Stored are those of the last one, and what changes up to each next one.
+  async function unpackedRounds(view) {
+    const rounds = [await all(view.masks, unpackedMask)];
+    for (const { changed } of [...(view.rounds ?? [])].reverse()) {
+      const changes = await all(changed, unpackedMask);
+      rounds.unshift(rounds[0].map((mask, k) => mask && differing(mask, changes[k])));
+    }
+    return rounds;
   }
 
   // A surface with positions in millimetres from the middle of the shown region: x to the right and y up as on the
@@ -167,14 +190,14 @@
   async function load(view) {
     const volume = data.volumes[view.volume];
     const surface = (coded) => unpackedSurface(coded, volume);
-    const [picture, reference, masks, referenceSurfaces, surfaces] = await Promise.all([
+    const [picture, reference, rounds, referenceSurfaces, surfaces] = await Promise.all([
       once(volume, () => pictureOf(volume.frames)),
       once(volume.reference, () => all(volume.reference, unpackedMask)),
-      once(view.masks, () => all(view.masks, unpackedMask)),
+      once(view.masks, () => unpackedRounds(view)),
       once(volume.surfaces, () => all(volume.surfaces, surface)),
       once(view.surfaces, () => all(view.surfaces, surface)),
     ]);
-    return { view, volume, picture, reference, masks, referenceSurfaces, surfaces };
+    return { view, volume, picture, reference, rounds, referenceSurfaces, surfaces };
   }
 
   // ---------------------------------------------------------------- the page
@@ -190,6 +213,15 @@
   });
   select.append(...groups.values());
   const roles = make("div", { class: "viewer-buttons", role: "group", "aria-label": "Volume of this configuration" });
+  const roundText = make("label", { for: "viewer-round" });
+  const roundDice = make("span", { class: "viewer-round-dice" });
+  const roundRange = make("input", {
+    class: "viewer-round", id: "viewer-round", type: "range", min: 0, step: 1, oninput: () => goRound(Number(roundRange.value)),
+  });
+  const rounds = make("div", { class: "viewer-label", hidden: "" }, [
+    make("div", { class: "viewer-round-line" }, [roundText, roundDice]), roundRange,
+  ]);
+  const roundPrinted = make("span", { class: "viewer-printed" });
   const title = make("p", { class: "viewer-title", "aria-live": "polite" });
 
   const help = make("p", { class: "viewer-note", id: "viewer-help" });
@@ -254,19 +286,23 @@
     ]),
   ]);
 
+  const anyRounds = data.configurations.some(({ views }) => views.some((view) => view.rounds));
   const key = make("ul", { class: "viewer-key", "aria-label": "Marks" }, [
     ["viewer-mark-prediction", "filled: prediction"],
     ["viewer-mark-reference", "white line: reference"],
     ["viewer-mark-positive", "positive point"],
     ["viewer-mark-negative", "negative point, in its object's colour"],
+    ["viewer-mark-corrected", "correcting click, positive"],
+    ["viewer-mark-refused", "correcting click, negative"],
     ["viewer-mark-box", "box"],
     ["viewer-mark-dice", "Dice of each slice"],
     ["viewer-mark-prompted", "prompted slice"],
     ["viewer-mark-astray", "a structure is predicted where the reference does not show it"],
-  ].map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
+  ].filter(([mark]) => anyRounds || !["viewer-mark-corrected", "viewer-mark-refused"].includes(mark))
+    .map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
   const root = make("div", { class: "viewer-root" }, [
     make("div", { class: "viewer-controls" }, [
-      make("label", { class: "viewer-label" }, [make("span", { text: "Configuration" }), select]), roles,
+      make("label", { class: "viewer-label" }, [make("span", { text: "Configuration" }), select]), roles, rounds,
     ]),
     title,
     make("div", { class: "viewer-panels" }, [
@@ -326,18 +362,16 @@
       ? `, ${state.role} of ${configuration.ranked} scored volumes by combined Dice` : "";
     const { experiment, model, scheme } = configuration;
     const printed = make("span", { class: "viewer-printed", text: `; experiment ${experiment}, ${model}, ${scheme}` });
-    title.replaceChildren(make("strong", { text: loaded.volume.name }), spread, printed);
+    title.replaceChildren(make("strong", { text: loaded.volume.name }), spread, printed, roundPrinted);
     const has = loaded.volume.reference.some((mask) => mask !== null);
     checks.reference.box.disabled = checks.distance.box.disabled = !has;
-    const marked = promptedPlaces();
-    jumpButton.hidden = !marked.length || marked.length > loaded.volume.slices.length / 2;
-    structureRows.forEach(({ cells }, k) => { cells[0].textContent = digits(view.dice[names[k]]); });
-    combinedCells[0].textContent = digits(view.dice.combined);
+    rounds.hidden = !lastRound();
+    roundRange.max = String(lastRound());
     root.dataset.configuration = String(index);
     root.dataset.role = state.role;
     root.dataset.volume = loaded.volume.name;
     if (!state.turn) startTurn();
-    go(state.place);
+    showRound();
     root.dataset.ready = "true";
   }
 
@@ -356,18 +390,50 @@
 
   const digits = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
 
-  // Whether a structure is predicted on a slice on which the reference does not show it.
-  function isAstray(place, structure) {
-    const { view, volume } = state.loaded;
-    const has = (bits) => Math.floor(bits / 2 ** structure) % 2 === 1;
-    const scores = view.slice_dice[place] ?? [];
-    // A structure that no reference shows anywhere has no Dice.
-    return (scores[structure + 1] ?? null) !== null && has(view.present[place]) && !has(volume.present[place]);
+  // ---------------------------------------------------------------- rounds of corrections
+
+  const lastRound = () => state.loaded.rounds.length - 1;
+  const shownRound = () => Math.min(state.round, lastRound());
+  // Dice, Dice by slice and structures by slice of the shown round; those of the last one are the view's own.
+  const ofRound = () => state.loaded.view.rounds?.[shownRound()] ?? state.loaded.view;
+  const shownClicks = () => (state.loaded.view.clicks ?? []).filter(([round]) => round <= shownRound());
+
+  function goRound(round) {
+    if (!state.loaded) return;
+    state.round = round < lastRound() ? round : Infinity;
+    showRound();
   }
 
+  function showRound() {
+    const { dice } = ofRound(), { slices } = state.loaded.volume;
+    const text = `Round ${shownRound()} of ${lastRound()}`;
+    const value = dice.combined === undefined ? "" : `Dice ${digits(dice.combined)}`;
+    roundText.textContent = text;
+    roundDice.textContent = value;
+    roundPrinted.textContent = lastRound() ? `; ${text}` : "";
+    roundRange.value = String(shownRound());
+    roundRange.setAttribute("aria-valuetext", [text, value].filter(Boolean).join(", "));
+    root.dataset.round = String(shownRound());
+    structureRows.forEach(({ cells }, k) => { cells[0].textContent = digits(dice[names[k]]); });
+    combinedCells[0].textContent = digits(dice.combined);
+    const marked = promptedPlaces();
+    jumpButton.hidden = !marked.length || marked.length > slices.length / 2;
+    go(state.place);
+  }
+
+  // Whether a structure is predicted on a slice on which the reference does not show it.
+  function isAstray(place, structure) {
+    const { volume } = state.loaded, { slice_dice, present } = ofRound();
+    const has = (bits) => Math.floor(bits / 2 ** structure) % 2 === 1;
+    const scores = slice_dice[place] ?? [];
+    // A structure that no reference shows anywhere has no Dice.
+    return (scores[structure + 1] ?? null) !== null && has(present[place]) && !has(volume.present[place]);
+  }
+
+  // Places of the slices with a prompt or a click.
   function promptedPlaces() {
     const { view, volume } = state.loaded;
-    const prompted = new Set(view.prompts.map((prompt) => prompt.slice));
+    const prompted = new Set([...view.prompts.map((prompt) => prompt.slice), ...shownClicks().map(([, , slice]) => slice)]);
     return volume.slices.flatMap((slice, place) => (prompted.has(slice) ? [place] : []));
   }
 
@@ -378,19 +444,21 @@
     const { view, volume } = state.loaded;
     state.place = Math.min(Math.max(place, 0), volume.slices.length - 1);
     const slice = volume.slices[state.place];
-    const scores = view.slice_dice[state.place] || [];
-    const prompted = promptedPlaces().includes(state.place);
+    const scores = ofRound().slice_dice[state.place] || [];
+    const prompted = view.prompts.some((prompt) => prompt.slice === slice);
+    const corrected = [...new Set(shownClicks().filter(([, , clicked]) => clicked === slice).map(([round]) => round))];
     range.value = String(state.place);
     root.dataset.slice = String(slice);
     combinedCells[1].textContent = digits(scores[0]);
     structureRows.forEach(({ cells }, k) => { cells[1].textContent = digits(scores[k + 1]); });
     const astray = names.filter((_, k) => isAstray(state.place, k));
     const few = volume.slices.length < volume.extent_slices ? `, ${volume.slices.length} of them shown` : "";
-    const notes = [prompted ? "prompted" : "", astray.length ? `${astray.join(", ")} predicted, not in the reference` : ""].filter(Boolean);
+    const notes = [prompted ? "prompted" : "", corrected.length ? `corrected in round ${corrected.join(", ")}` : "",
+      astray.length ? `${astray.join(", ")} predicted, not in the reference` : ""].filter(Boolean);
     const text = `Slice ${slice} (0 to ${volume.depth - 1})${few}` + (notes.length ? ": " + notes.join(", ") : "");
     sliceText.textContent = text;
     range.setAttribute("aria-valuetext", `${text}${scores.length ? ", Dice " + digits(scores[0]) : ""}`);
-    flat.setAttribute("aria-label", `${volume.name}, ${text}`);
+    flat.setAttribute("aria-label", `${volume.name}${lastRound() ? ", " + roundText.textContent : ""}, ${text}`);
     draw();
   }
 
@@ -506,7 +574,7 @@
   const layer = document.createElement("canvas");
 
   function drawSlice() {
-    const { volume, view, picture, reference, masks } = state.loaded;
+    const { volume, view, picture, reference } = state.loaded;
     const { context, width, height } = prepared(flat);
     if (!width || !height) return; // hidden; drawn once it has a size
     const [rows, columns] = volume.size;
@@ -520,7 +588,7 @@
     context.drawImage(picture, column * columns, row * rows, columns, rows, box.left, box.top, box.width, box.height);
     const pixels = (coded) => (coded ? maskOfSlice(coded, state.place, rows * columns) : null);
     if (state.shown.prediction) {
-      masks.forEach((coded, k) => {
+      state.loaded.rounds[shownRound()].forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
         if (!mask) return;
         fill(context, mask, rows, columns, colours[k], box);
@@ -533,7 +601,10 @@
         if (mask) outline(context, mask, rows, columns, box, [[3, "rgba(0, 0, 0, 0.45)"], [1.4, "#ffffff"]]);
       });
     }
-    if (state.shown.prompts) drawPrompts(context, view.prompts, volume.slices[state.place], box);
+    if (state.shown.prompts) {
+      drawPrompts(context, view.prompts, volume.slices[state.place], box);
+      drawClicks(context, volume.slices[state.place], box);
+    }
     drawLetters(context, volume, width, height);
   }
 
@@ -586,6 +657,49 @@
     8: [[2, 3]], 9: [[0, 2]], 10: [[0, 1], [2, 3]], 11: [[1, 2]], 12: [[1, 3]], 13: [[0, 1]], 14: [[3, 0]],
   };
 
+  function star(cx, cy, size) {
+    const path = new Path2D();
+    for (let k = 0; k < 10; k++) {
+      const radius = k % 2 ? 0.42 * size : size, angle = (Math.PI * k) / 5;
+      path[k ? "lineTo" : "moveTo"](cx + radius * Math.sin(angle), cy - radius * Math.cos(angle));
+    }
+    path.closePath();
+    return path;
+  }
+
+  function cross(cx, cy, arm) {
+    const path = new Path2D();
+    for (const sign of [1, -1]) {
+      path.moveTo(cx - arm, cy - arm * sign);
+      path.lineTo(cx + arm, cy + arm * sign);
+    }
+    return path;
+  }
+
+  // Correcting clicks: the marks of points in their object's colour, on a white disc if positive, on a dark one if not.
+  function drawClicks(context, slice, box) {
+    for (const [, structure, clicked, x, y, label] of shownClicks()) {
+      if (clicked !== slice || !state.structures[structure]) continue;
+      const cx = box.left + x * box.width, cy = box.top + y * box.height;
+      const { colour } = data.structures[structure];
+      context.beginPath();
+      context.arc(cx, cy, 9, 0, 2 * Math.PI);
+      context.fillStyle = label ? "#ffffff" : "#10151a";
+      context.fill();
+      context.lineWidth = 1.8;
+      context.strokeStyle = label ? "#10151a" : "#ffffff";
+      context.stroke();
+      if (label) {
+        context.fillStyle = colour;
+        context.fill(star(cx, cy, 8));
+      } else {
+        context.lineWidth = 2.6;
+        context.strokeStyle = colour;
+        context.stroke(cross(cx, cy, 4));
+      }
+    }
+  }
+
   function drawPrompts(context, prompts, slice, box) {
     const own = prompts.filter((prompt) => prompt.slice === slice && state.structures[prompt.structure]);
     const place = ([x, y]) => [box.left + x * box.width, box.top + y * box.height];
@@ -610,24 +724,15 @@
           if (label !== wanted) continue;
           const [cx, cy] = place([x, y]);
           const colour = data.structures[prompt.structure].colour;
-          const path = new Path2D();
           if (label) {
-            for (let k = 0; k < 10; k++) {
-              const radius = k % 2 ? 3.8 : 9, angle = (Math.PI * k) / 5;
-              path[k ? "lineTo" : "moveTo"](cx + radius * Math.sin(angle), cy - radius * Math.cos(angle));
-            }
-            path.closePath();
+            const path = star(cx, cy, 9);
             twice(2, "#ffffff", path);
             context.fillStyle = colour;
             context.fill(path);
           } else {
             // Objects can share a negative point, and it can lie below another's star: earlier ones have longer arms.
             const arm = 5 + 3 * Math.min(names.length - 1 - prompt.structure, 3);
-            for (const sign of [1, -1]) {
-              path.moveTo(cx - arm, cy - arm * sign);
-              path.lineTo(cx + arm, cy + arm * sign);
-            }
-            twice(2.4, colour, path);
+            twice(2.4, colour, cross(cx, cy, arm));
           }
         }
       }
@@ -658,7 +763,7 @@
 
   // Dice of every slice as a bar, marks of prompted slices, and slices with a prediction but no reference.
   function drawStrip() {
-    const { volume, view } = state.loaded;
+    const { volume } = state.loaded, { slice_dice } = ofRound();
     const { context, width, height } = prepared(strip);
     if (!width || !height) return;
     const count = volume.slices.length, marked = new Set(promptedPlaces());
@@ -668,7 +773,7 @@
     context.fillRect(EDGE - bar / 2, 0, width - 2 * EDGE + bar, tall);
     for (let place = 0; place < count; place++) {
       const x = EDGE + place * step;
-      const value = view.slice_dice.length ? view.slice_dice[place][0] : null;
+      const value = slice_dice.length ? slice_dice[place][0] : null;
       if (value !== null) {
         context.fillStyle = "#7b8894";
         context.fillRect(x - bar / 2, tall * (1 - value), bar, tall * value);
@@ -792,6 +897,7 @@
     const any = surfaces.some(Boolean) || referenceSurfaces.some(Boolean);
     solidText.textContent = !any ? "No surfaces: left out for the size of this page, or nothing to show."
       : both ? "Solid: prediction; translucent: reference; frame: this slice." : "Frame: this slice.";
+    if (any && shownRound() < lastRound()) solidText.textContent += ` Predicted surfaces are those of round ${lastRound()}.`;
     const { model, scheme } = data.configurations[state.configuration];
     solid.setAttribute("aria-label", `Surfaces of ${volume.name} in 3D, ${model}, ${scheme}, slice ${volume.slices[state.place]}`);
   }
