@@ -74,8 +74,8 @@ def test_every_section_has_a_place_in_the_navigation(report: Path, visit: Open) 
 def test_pictures_have_descriptions(report: Path, visit: Open) -> None:
     page = visit(report).page
     pictures = page.locator("figure svg, figure img").all()
-    # Three distributions, two of differences, decay, propagation, agreement, ranks, confidence, cost.
-    assert len(pictures) == 11
+    # Three distributions, three of differences, decay, propagation, agreement, ranks, confidence, cost, effort.
+    assert len(pictures) == 13
     assert all(picture.get_attribute("aria-label") or picture.get_attribute("alt") for picture in pictures)
     identifiers = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
     assert len(identifiers) == len(set(identifiers))
@@ -182,7 +182,7 @@ def test_figures_for_print_are_the_same_every_time(study: Simulated, report: Pat
     folder = report.parent / "figures"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {Path(name).suffix for name in first} == {".svg", ".pdf"}
-    assert len(first) == 2 * 11
+    assert len(first) == 2 * 13
     study.report(page=tmp_path / "index.html")
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
     assert all(STAMP.encode() in content for name, content in first.items() if name.endswith(".svg"))

@@ -114,6 +114,7 @@ class Simulated:
             "title": "SAM 1 and SAM 2 on knees",
             "description": "No model ran and no image exists: all numbers are drawn at random, to test the page.",
             "example": None,
+            "compare_with": "oai-zib",
             "show_volumes": False,
             "stamp": STAMP,
             "today": datetime.date(2025, 1, 1),

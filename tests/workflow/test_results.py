@@ -8,10 +8,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tests.workflow.small_study import REPOSITORY, Study
 
-from volprompt.columns import STRUCTURE_COLUMNS, column_of
+from volprompt.columns import STANDING_COLUMNS, STRUCTURE_COLUMNS, column_of
 
 # Columns of the median table that belong to a structure; a test of the tables holds them to docs/results.md.
-OF_STRUCTURES = {column_of(name, c.name) for name in ("femur", "tibia", "combined") for c in STRUCTURE_COLUMNS}
+OF_STRUCTURES = {
+    column_of(name, column.name)
+    for name in ("femur", "tibia", "combined")
+    for column in (*STRUCTURE_COLUMNS, *STANDING_COLUMNS)
+}
 
 
 def test_every_column_is_documented(finished: Study) -> None:
