@@ -30,7 +30,7 @@ def study(made_once: MadeOnce) -> Simulated:
     def make(folder: Path) -> None:
         simulated = simulate(folder, volumes=VOLUMES, shards=2)
         simulated.aggregate()
-        simulated.report()
+        simulated.report(print_formats=["pdf"])
         (folder / "study.pickle").write_bytes(pickle.dumps(simulated))
 
     folder = made_once("simulated", make)
@@ -183,7 +183,7 @@ def test_figures_for_print_are_the_same_every_time(study: Simulated, report: Pat
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {Path(name).suffix for name in first} == {".svg", ".pdf"}
     assert len(first) == 2 * 13
-    study.report(page=tmp_path / "index.html")
+    study.report(page=tmp_path / "index.html", print_formats=["pdf"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
     assert all(STAMP.encode() in content for name, content in first.items() if name.endswith(".svg"))
 

@@ -115,6 +115,7 @@ class Simulated:
             "description": "No model ran and no image exists: all numbers are drawn at random, to test the page.",
             "example": None,
             "compare_with": "oai-zib",
+            "print_formats": (),
             "show_volumes": False,
             "stamp": STAMP,
             "today": datetime.date(2025, 1, 1),

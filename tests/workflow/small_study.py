@@ -156,6 +156,7 @@ CONFIGURATION: dict[str, Any] = {
         "sam2": {"models": ["small_sam2"], "schemes": ["point", "point_video", "three_points_video"]},
     },
     "inference": {"device": "cpu"},
+    "report": {"print_formats": []},
 }
 
 

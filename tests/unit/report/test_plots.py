@@ -140,9 +140,11 @@ def test_names_are_shown_as_they_stand(tmp_path: Path) -> None:
     name = "$x_1$ <b>&"
     scores = pd.DataFrame({"model": [name], "scheme": ["point"], "structure": ["s"], "dice": [0.5]})
     figure = plots.distributions(scores, "s", [(name, "point")], Look(["point"]))
-    drawn = write_figure(figure, tmp_path, "plot")
+    drawn = write_figure(figure, tmp_path, "plot", formats=["pdf", "png"])
     assert "$x_1$ &lt;b&gt;&amp;" in drawn
     assert (tmp_path / "plot.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in tmp_path.iterdir()} == {"plot.svg", "plot.pdf", "plot.png"}
 
 
 def test_an_inline_figure_has_a_name_and_no_repeating_identifier(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from volprompt.report.study_tables import StudyTables
 class Gallery:
     """The page's figures by name: written beside the page, and as elements of it."""
 
-    def __init__(self, folder: Path, page_folder: Path, stamp: str) -> None:
+    def __init__(self, folder: Path, page_folder: Path, stamp: str, formats: Sequence[str]) -> None:
         self.folder = folder
+        self.formats = ("svg", *formats)
         self.beside = os.path.relpath(folder, page_folder)
         self.stamp = stamp
         self.elements: dict[str, Markup] = {}
@@ -34,7 +35,7 @@ class Gallery:
         label: what it shows, for screen readers.
         raster: whether the page gets pixels in place of an SVG element.
         """
-        drawn = write_figure(figure, self.folder, name, self.stamp)
+        drawn = write_figure(figure, self.folder, name, self.stamp, self.formats[1:])
         if raster:
             picture = base64.b64encode(drawing.png(figure)).decode()
             element = f'<img alt="{escape(label)}" src="data:image/png;base64,{picture}">'

@@ -56,12 +56,13 @@ def write_report(
     page: str | Path,
     description: str = "",
     figures_folder: str | Path | None = None,
+    print_formats: Sequence[str] = ("pdf",),
     compare_with: str | None = None,
     show_volumes: bool = True,
     stamp: str = "",
     today: datetime.date | None = None,
 ) -> None:
-    """Write the page, and its figures as SVG and PDF.
+    """Write the page, and its figures as SVG and in further formats for print.
 
     aggregated: folder of the study's tables.
     shards: the study's files.
@@ -73,6 +74,7 @@ def write_report(
     description: a paragraph below the title.
     compare_with: whose published figures stand below the medians.
     figures_folder: where the figures go; by default `figures` beside the page.
+    print_formats: of the figures, beside SVG.
     show_volumes: whether there are frames and masks to show.
     stamp: a word across page and figures, such as SIMULATED.
     today: the date on the page.
@@ -87,7 +89,7 @@ def write_report(
     runs = read_runs([path for shard in shards for path in shard.masks.values()], experiments)
     volumes = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
-    gallery = Gallery(folder, page.parent, stamp)
+    gallery = Gallery(folder, page.parent, stamp, print_formats)
     draw_plots(gallery, tables, design)
     draw_overlays(gallery, example_volume, shards, design)
     failures, warnings = grouped_failures(tables["failures"]), volume_warnings(volumes)

@@ -87,25 +87,34 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "") -> str:
-    """Write `{name}.svg` and `{name}.pdf`, the same bytes for the same figure. Returns the SVG as text.
+# What of a figure's making matplotlib would write into the file, and change with every run.
+UNDATED: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+PRINT_DPI = 600  # of PNG: 4320 pixels across
+
+
+def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "", formats: Sequence[str] = ()) -> str:
+    """Write `{name}.svg`, the same bytes for the same figure, and further formats. Returns the SVG as text.
 
     figure: the figure.
     folder: where the files go.
     name: of the files, without ending.
     stamp: a word across the figure, such as SIMULATED.
+    formats: `pdf`, `png`.
     """
     if stamp:
         figure.text(0.5, 0.5, stamp, fontsize=46, color="#B00020", alpha=0.16, rotation=20, ha="center", va="center")
     salted: dict[Any, Any] = {"svg.hashsalt": name, "savefig.dpi": 200, **STYLE}
     with matplotlib.rc_context(salted):
-        with atomic(folder / f"{name}.svg") as path:
-            figure.savefig(path, metadata={"Date": None, "Creator": None})
-            drawn = path.read_text(encoding="utf-8")
-        with atomic(folder / f"{name}.pdf") as path, io.BytesIO() as stream:
-            figure.savefig(stream, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-            path.write_bytes(stream.getvalue())
-    return drawn
+        for format_ in ("svg", *formats):
+            with atomic(folder / f"{name}.{format_}") as path, io.BytesIO() as stream:
+                dots = {"dpi": PRINT_DPI} if format_ == "png" else {}
+                figure.savefig(stream, format=format_, metadata=UNDATED[format_], **dots)
+                path.write_bytes(stream.getvalue())
+    return (folder / f"{name}.svg").read_text(encoding="utf-8")
 
 
 def inline_svg(drawn: str, label: str) -> str:

@@ -233,6 +233,9 @@ class Report(Section):
     title: str = "Zero-shot segmentation study"
     description: str = Field("", description="A paragraph below the title: what was studied, on which data.")
     example: Name | None = Field(None, description="Volume of the overlay figures (default: the median volume).")
+    print_formats: list[Literal["pdf", "png"]] = Field(
+        ["pdf"], description="Formats of the figures beside SVG; PNG has 600 dots per inch."
+    )
     compare_with: Literal["oai-zib"] | None = Field(
         None,
         description="Whose published medians are shown beside the study's, in report and tables: those of the paper "
