@@ -107,10 +107,10 @@ def test_masks_and_tables_of_every_scheme(shared_data: Path, tmp_path: Path) -> 
     assert run.code == 0, run.text
     scores = pd.read_parquet(tmp_path / "results" / "tables" / "scores.parquet")
     assert set(scores["status"]) == {"ok"}
-    assert len(scores) == 5 * 5
+    assert len(scores) == 6 * 5
     image = nib.load(tmp_path / row["image"])
     masks = sorted((tmp_path / "results" / "masks").rglob("*_mask.nii.gz"))
-    assert len(masks) == 10
+    assert len(masks) == 12
     for path in masks:
         mask = nib.load(path)
         assert mask.shape == image.shape

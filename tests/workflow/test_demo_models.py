@@ -23,7 +23,6 @@ from volprompt.phantom.study import write_phantom
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.scores.shard import score_shard
 from volprompt.segmentation.segment import segment_shard
-from volprompt.tables.medians import summarize
 from volprompt.volumes.convert import convert_shard
 
 REPOSITORY = Path(__file__).parents[2]
@@ -95,7 +94,7 @@ def combined(shard: Path, model: str, schemes: list[str], prompts: Path, made: P
 
 
 def medians_of(rows: pd.DataFrame) -> dict[str, float]:
-    return {str(scheme): summarize(part["dice"])["median"] for scheme, part in rows.groupby("scheme")}
+    return {str(scheme): float(part["dice"].median()) for scheme, part in rows.groupby("scheme")}
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,16 @@ class LoadedVolume:
     frames: as the model's `prepare` returns them, uint8 (slice, y, x).
     size: height and width of an original frame.
     prompts: per scheme.
-    spacing: millimetres between its pixels along y and x.
     reference: what correction clicks are made from; needed by schemes with corrections alone.
+    spacing: millimetres between its pixels along y and x; needed by schemes that propagate alone.
     """
 
     name: str
     frames: np.ndarray
     size: tuple[int, int]
     prompts: Mapping[str, Sequence[ObjectPrompt]]
-    spacing: tuple[float, float] = (1.0, 1.0)
     reference: CorrectionReference | None = None
+    spacing: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
