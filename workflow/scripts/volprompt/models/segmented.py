@@ -27,7 +27,7 @@ class LoadedVolume:
     size: tuple[int, int]
     prompts: Mapping[str, Sequence[ObjectPrompt]]
     reference: CorrectionReference | None = None
-    spacing: tuple[float, float] = (1.0, 1.0)
+    spacing: tuple[float, float] = field(default=(1.0, 1.0), kw_only=True)
 
 
 @dataclass(frozen=True)

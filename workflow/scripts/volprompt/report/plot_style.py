@@ -111,7 +111,7 @@ def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "", forma
     with matplotlib.rc_context(salted):
         for format_ in ("svg", *formats):
             with atomic(folder / f"{name}.{format_}") as path, io.BytesIO() as stream:
-                dots = {"dpi": PRINT_DPI} if format_ == "png" else {}
+                dots: dict[str, Any] = {"dpi": PRINT_DPI} if format_ == "png" else {}
                 figure.savefig(stream, format=format_, metadata=UNDATED[format_], **dots)
                 path.write_bytes(stream.getvalue())
     return (folder / f"{name}.svg").read_text(encoding="utf-8")

@@ -145,8 +145,8 @@ class VolumeJob:
             self.settings.model.prepare(frames),
             self.size,
             self.prompts,
-            frame_grid(grid_of_row(self.row)).spacing,
-            self._correction_reference(reference) if any(scheme.corrections for scheme in schemes) else None,
+            reference=self._correction_reference(reference) if any(one.corrections for one in schemes) else None,
+            spacing=frame_grid(grid_of_row(self.row)).spacing,
         )
         return volume, time.perf_counter() - started
 
