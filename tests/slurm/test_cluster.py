@@ -202,7 +202,7 @@ def test_a_whole_study_with_lost_jobs(
     assert run.code == 0, run.text
     assert masks(study) == masks(local) != {}
     tables = [pd.read_parquet(one.folder / "results" / "tables" / "scores.parquet") for one in (study, local)]
-    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in tables))  # all but times
     assert study.plan() == {}
 
 
