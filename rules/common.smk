@@ -2,7 +2,7 @@
 from snakemake.exceptions import WorkflowError
 
 from volprompt.checkpoints.catalogue import read_catalogue
-from volprompt.settings.config import BATCH_SETTINGS
+from volprompt.settings.config import EXECUTION_SETTINGS
 from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import require_one_configfile_option, with_sources
 from volprompt.study.identities import (

@@ -25,7 +25,7 @@ rule segment:
         scored=STUDY.scored_structures,
         ignored=STUDY.ignored,
         inference=STUDY.settings.inference.model_dump(
-            mode="json", exclude=BATCH_SETTINGS
+            mode="json", exclude=EXECUTION_SETTINGS
         ),
         identity=lambda wildcards: segment_settings(
             STUDY, wildcards.experiment, wildcards.model

@@ -2,7 +2,7 @@
 
 from volprompt.logs import logging_to
 from volprompt.models.devices import lease_gpu
-from volprompt.settings.config import batch_settings
+from volprompt.settings.config import execution_settings
 
 wildcards = snakemake.wildcards
 label = f"segment {wildcards.experiment}/{wildcards.model}/{wildcards.shard}"
@@ -18,7 +18,7 @@ with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu
         schemes=snakemake.params.schemes,
         labels=snakemake.params.labels,
         scored=snakemake.params.scored,
-        inference={**snakemake.params.inference, **batch_settings(snakemake.config)},
+        inference={**snakemake.params.inference, **execution_settings(snakemake.config)},
         masks=snakemake.output[0],
         threads=snakemake.threads,
         ignored=snakemake.params.ignored,

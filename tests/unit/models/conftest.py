@@ -100,5 +100,5 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts on several slices, and both directions, are a batch, which rounds otherwise; here each is one alone."""
-    monkeypatch.setattr(sam2_tracking, "batches_of_one_form", lambda items, prompt_of: [[item] for item in items])
-    monkeypatch.setattr(sam2_tracking, "batches_of_steps", lambda steps: [[step] for step in steps])
+    monkeypatch.setattr(sam2_tracking, "batches_of_one_form", lambda items, *_: [[item] for item in items])
+    monkeypatch.setattr(sam2_tracking, "batches_of_steps", lambda steps, _: [[step] for step in steps])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,9 +66,15 @@ def saved_sam2(path: Path, memory: float) -> Path:
     return path
 
 
-def loaded_sam2(checkpoint: Path, precision: str = "float32", architecture: Path = SAM2) -> Sam2Model:
+def loaded_sam2(
+    checkpoint: Path,
+    precision: str = "float32",
+    architecture: Path = SAM2,
+    attention: Literal["auto", "package"] = "package",
+) -> Sam2Model:
+    """With attention as the package computes it, so that masks can be compared voxel for voxel."""
     settings = {"family": "sam2", "architecture": str(architecture)}
-    model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU"))
+    model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU", attention))
     assert isinstance(model, Sam2Model)
     return model
 

@@ -9,7 +9,7 @@ import torch
 
 from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
 from volprompt.models.features import SliceFeatures, gather
-from volprompt.models.sam2_bank import Row
+from volprompt.models.sam2_plan import Row
 from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
@@ -239,7 +239,7 @@ def test_storing_is_bounded_and_keeps_the_order() -> None:
         assert opened[item].wait(10)
         return item * item
 
-    with StoreBehind(store, lambda item, value: done.append((item, value)), limit=2) as behind:
+    with StoreBehind(store, lambda item, value: done.append((item, value)), limit=2, threads=2) as behind:
         behind.add(0)
         behind.add(1)
         assert done == []
@@ -257,13 +257,13 @@ def test_an_error_in_storing_reaches_the_job() -> None:
         raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):  # noqa: SIM117, PT012
-        with StoreBehind(store, lambda *_: None, limit=1) as behind:
+        with StoreBehind(store, lambda *_: None, limit=1, threads=1) as behind:
             behind.add(0)
             behind.add(1)
 
 
 def test_an_error_beside_it_ends_the_storing() -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: SIM117, PT012
-        with StoreBehind(lambda item: item, lambda *_: None, limit=1) as behind:
+        with StoreBehind(lambda item: item, lambda *_: None, limit=1, threads=1) as behind:
             behind.add(0)
             raise ZeroDivisionError

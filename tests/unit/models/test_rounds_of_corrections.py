@@ -614,7 +614,7 @@ def test_memory_grows_by_corrected_slices_alone(sam2: Sam2Model, frames: np.ndar
         with mock.patch.object(sam2_tracking, "MemoryBank", wraps=MemoryBank) as bank:
             found = corrected(sam2, frames, {"it": POINT[:1]}, REFERENCES, "video", clicks=clicks)
         assert len(found.clicks["it"]) == clicks
-        assert bank.call_args.args[2] == DEPTH
+        assert bank.call_args.args[3] == DEPTH
 
 
 # The reference

@@ -1,6 +1,7 @@
 """The loop over a shard's volumes: which are taken together, what a failure takes with it, what is recorded."""
 
 import json
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ class Model:
 
     device = torch.device("cpu")
     image_size = 1024
+    largest_batch = 2
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         return frames
@@ -180,7 +182,46 @@ def test_a_failed_attempt_leaves_no_tensors_behind(folder: Path, monkeypatch: py
     monkeypatch.setattr(engine, "segment_volumes", segment)
     with pytest.raises(torch.OutOfMemoryError):
         run_all(schedule(folder, objects_together=4), folder)
-    assert len(left) == 2
+    # Four volumes, one, and that one with batches of one slice
+    assert len(left) == 3
+
+
+def test_batches_are_halved_where_memory_is_too_small_for_one_volume(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stay so for the volumes behind it. Nothing is halved for a fault that is none of memory."""
+    tried: list[tuple[str, int, int]] = []
+
+    def segment(model: Any, volumes: list[LoadedVolume], schemes: Any, batch_size: int, *_: Any) -> list[Segmented]:
+        tried.append(("".join(volume.name for volume in volumes), batch_size, model.largest_batch))
+        if batch_size > 1 or model.largest_batch > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [empty_masks(volume) for volume in volumes]
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    runs = run_all(schedule(folder, objects_together=2, batch_size=4), folder)
+    assert {row["status"] for run in runs for row in run.runs} == {"ok"}
+    assert tried == [("ab", 4, 2), ("a", 4, 2), ("a", 2, 1), ("a", 1, 1), ("b", 1, 1), ("cd", 1, 1)]
+
+
+def test_two_groups_of_volumes_can_wait_to_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third group is segmented before any mask of the first is written."""
+    segmented: list[str] = []
+    third = threading.Event()
+
+    def segment(model: Any, volumes: list[LoadedVolume], *_: Any) -> list[Segmented]:
+        segmented.extend(volume.name for volume in volumes)
+        if len(segmented) == 3:
+            third.set()
+        return [empty_masks(volume) for volume in volumes]
+
+    def write(*_: Any) -> None:
+        assert third.wait(10), "the model waits for the disk"
+
+    monkeypatch.setattr(engine, "segment_volumes", segment)
+    monkeypatch.setattr("volprompt.segmentation.volume_job.write_mask", write)
+    run_all(schedule(folder), folder)
+    assert segmented == ["a", "b", "c", "d"]
 
 
 def test_a_lack_of_memory_in_reading_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from volprompt.settings.config import BATCH_SETTINGS, Settings
+from volprompt.settings.config import EXECUTION_SETTINGS, Settings
 
 README = Path(__file__).resolve().parents[3] / "config" / "README.md"
 SCHEMA = Settings.model_json_schema()
@@ -122,5 +122,5 @@ def test_types_and_defaults_are_those_of_the_schema(heading: str) -> None:
 
 def test_settings_that_rerun_nothing_have_a_table_of_their_own() -> None:
     reruns, reruns_nothing = tables_of("`inference`")
-    assert set(reruns_nothing) == BATCH_SETTINGS
-    assert not set(reruns) & BATCH_SETTINGS
+    assert set(reruns_nothing) == EXECUTION_SETTINGS
+    assert not set(reruns) & EXECUTION_SETTINGS

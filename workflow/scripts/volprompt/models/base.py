@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,7 +27,7 @@ from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
 
-# Prompts, or objects, that go through a model together at most.
+# Prompts, or objects, that go through a model together at most, unless memory is short.
 LARGEST_BATCH = 32
 
 
@@ -75,12 +76,16 @@ class PromptableModel(ABC):
     """A model that turns frames and prompts into masks; the pixel grid of masks is that of the frames."""
 
     module: Any  # the package's model
+    largest_batch: int = LARGEST_BATCH
 
     def __init__(self, module: Any, device: Device) -> None:
         self.device = device.torch()
         self.module = module.to(self.device)
         self.precision = device.precision
+        self.attends_as_package = device.attention == "package"
         allow_tf32(device.precision == "bfloat16")
+        if device.kind == "cpu" and device.precision == "bfloat16":
+            keep_strided_in_float32(self.module)
 
     @staticmethod
     @abstractmethod
@@ -97,11 +102,29 @@ class PromptableModel(ABC):
     def image_size(self) -> int:
         """Height and width of the image encoder's input, in pixels."""
 
+    @property
+    @abstractmethod
+    def kernels(self) -> dict[str, str]:
+        """How each kind of attention is computed, and why."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[torch.nn.Module]:
+        """What `compile` compiles: where the time goes, with few shapes."""
+
+    def compile(self) -> None:
+        """Have torch compile the parts for each of their shapes, when these first occur."""
+        for part in self.parts:
+            part.compile(dynamic=False)
+
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Without gradients, and in bfloat16 where that precision was chosen."""
+        """Without gradients, and in bfloat16 where that precision was chosen.
+
+        Not in torch's inference mode, in which autocast casts every weight again at every use.
+        """
         half = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             yield
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
@@ -145,6 +168,22 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+def keep_strided_in_float32(module: torch.nn.Module) -> None:
+    """Compute convolutions with a stride in float32 under autocast: they cost little, and some are wrong in bfloat16.
+
+    Seen with oneDNN 3.12 on processors with AMX (torch 2.13): 16 to 256 channels, kernel and stride 4, for example,
+    give values that have nothing to do with the input.
+    """
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d) and max(part.stride) > 1:
+            part.forward = partial(_in_float32, part.forward)  # type: ignore[method-assign]
+
+
+def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(image.device.type, enabled=False):
+        return forward(image.float())
+
+
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """An array as a tensor on a device; to a GPU it travels while the computation goes on."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -160,7 +199,7 @@ def pack_bits(masks: torch.Tensor) -> torch.Tensor:
 
 def _pack_on_device(masks: torch.Tensor) -> torch.Tensor:
     padded = functional.pad(masks, (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
+    weights = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
     return (padded * weights).sum(dim=-1, dtype=torch.uint8)
 
 
@@ -168,7 +207,7 @@ Prompted = TypeVar("Prompted")
 
 
 def batches_of_one_form(
-    items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt]
+    items: Iterable[Prompted], prompt_of: Callable[[Prompted], ObjectPrompt], largest: int
 ) -> Iterator[Sequence[Prompted]]:
     """Batches of items whose prompts have one form: as many points, and all or none with a box or a mask.
 
@@ -180,15 +219,15 @@ def batches_of_one_form(
         return prompt.form
 
     for _, group in groupby(sorted(items, key=form), key=form):
-        yield from in_batches(list(group))
+        yield from in_batches(list(group), largest)
 
 
 Item = TypeVar("Item")
 
 
-def in_batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Items in batches of at most LARGEST_BATCH, whose memory does not grow with the number of objects."""
-    return (items[start : start + LARGEST_BATCH] for start in range(0, len(items), LARGEST_BATCH))
+def in_batches(items: Sequence[Item], largest: int) -> Iterator[Sequence[Item]]:
+    """Items in batches of at most `largest`, whose memory does not grow with the number of objects."""
+    return (items[start : start + largest] for start in range(0, len(items), largest))
 
 
 class without_initialisation(TorchFunctionMode):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
@@ -29,11 +29,16 @@ class DeviceError(VolpromptError):
 
 @dataclass(frozen=True)
 class Device:
-    """The chosen device ('cpu' or 'cuda'), precision ('float32' or 'bfloat16') and the hardware's name."""
+    """The chosen device ('cpu' or 'cuda'), precision ('float32' or 'bfloat16') and the hardware's name.
+
+    attention, compile: see `Inference`.
+    """
 
     kind: str
     precision: str
     name: str
+    attention: Literal["auto", "package"] = "auto"
+    compile: bool = False
 
     def torch(self) -> torch.device:
         """The device as torch names it."""
@@ -42,8 +47,15 @@ class Device:
         return torch.device(self.kind)
 
 
+def hide_gpus() -> None:
+    """Let this process see no GPU: packages of models use one wherever it is. To be called before torch looks."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def choose_device(device: str, precision: str) -> Device:
     """Resolve the configuration's device and precision, 'auto' included. Raises DeviceError rather than fall back."""
+    if device == "cpu":
+        hide_gpus()
     import torch
 
     available = torch.cuda.is_available()
@@ -57,9 +69,18 @@ def choose_device(device: str, precision: str) -> Device:
         precision = (
             "bfloat16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
         )
+        if kind == "cpu" and has_bfloat16():
+            logger.info("this processor computes in bfloat16 faster than in float32: inference.precision: bfloat16")
     name = torch.cuda.get_device_name() if kind == "cuda" else "CPU"
     logger.info("device: %s (%s asked for), precision: %s", name, device, precision)
     return Device(kind, precision, name)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def keep_freed_memory() -> None:

@@ -34,7 +34,10 @@ def load_model(
         module = adapter.build(identity["architecture"], image_size=identity.get("image_size"))
     with phase("load"):
         load_into(module, checkpoint, f"{identity['family']} architecture {identity['architecture']}")
-        return adapter(module, device)
+        model = adapter(module, device)
+    if device.compile:
+        model.compile()
+    return model
 
 
 def adapter_of(family: str) -> type[PromptableModel]:

@@ -82,7 +82,7 @@ class BoxPropagation:
         boxes: dict[int, np.ndarray | None] = {}
         for alike in dict.fromkeys((each.size, each.multimask) for each, _ in given):
             places = [n for n, (each, _) in enumerate(given) if (each.size, each.multimask) == alike]
-            for batch in batches_of_one_form(places, lambda place: given[place][1]):
+            for batch in batches_of_one_form(places, lambda place: given[place][1], self.model.largest_batch):
                 boxes |= zip(batch, self._decode_batch([given[place] for place in batch], *alike), strict=True)
         return [boxes[place] for place in range(len(given))]
 

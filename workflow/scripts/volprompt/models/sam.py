@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torchvision.transforms.functional import resize
 from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
 from volprompt.models.sam_attention import fuse_attention
+from volprompt.models.sam_decoding import decode_each, embed_points
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
 
@@ -25,7 +27,10 @@ class SamModel(PromptableModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        fuse_attention(self.module.image_encoder)
+        if not self.attends_as_package:
+            fuse_attention(self.module)
+        # The package's way looks at the labels on the device, and waits for it.
+        self.module.prompt_encoder._embed_points = partial(embed_points, self.module.prompt_encoder)
         self.transform = ResizeLongestSide(self.module.image_encoder.img_size)
 
     @staticmethod
@@ -36,6 +41,18 @@ class SamModel(PromptableModel):
         if architecture in sam_model_registry:
             return sam_model_registry[architecture](checkpoint=None)
         return build_from_yaml(Path(architecture), {})
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Of the attention of encoder and decoder."""
+        if self.attends_as_package:
+            return {"image": "as the package", "decoder": "as the package"}
+        return {"image": "fused, the bias of relative positions in parts", "decoder": "fused"}
+
+    @property
+    def parts(self) -> Sequence[torch.nn.Module]:
+        """The encoder, and the transformer of the decoder."""
+        return self.module.image_encoder, self.module.mask_decoder.transformer
 
     @property
     def image_size(self) -> int:
@@ -80,20 +97,3 @@ class SamModel(PromptableModel):
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=self.device)
-
-
-def decode_each(
-    module: Any, embeddings: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`MaskDecoder.predict_masks`, which takes one image and its prompts, for one image per prompt.
-
-    Returns mask logits (n, 4, y, x) of the single mask and the three others, and their estimated quality (n, 4).
-    """
-    decoder = module.mask_decoder
-    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(sparse), -1, -1)
-    source = embeddings + dense
-    positions = module.prompt_encoder.get_dense_pe().expand(len(sparse), -1, -1, -1)
-    tokens, pixels = decoder.transformer(source, positions, torch.cat([tokens, sparse], dim=1))
-    upscaled = decoder.output_upscaling(pixels.transpose(1, 2).reshape(source.shape))
-    weights = torch.stack([mlp(tokens[:, 1 + n]) for n, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
-    return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:]), decoder.iou_prediction_head(tokens[:, 0])

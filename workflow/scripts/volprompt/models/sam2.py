@@ -13,8 +13,9 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Normalize, Resize
 
-from volprompt.models.base import Decoded, PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
+from volprompt.models.sam2_attention import MemoryAttention, PackageAttention
 from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
 from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
 from volprompt.prompts.schemes import ObjectPrompt
@@ -44,12 +45,40 @@ class Sam2Model(PromptableModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        self.positions = pixel_positions(self.module)
-        self.module.image_encoder.neck.position_encoding = _NoPositions()
+        self._give_memory()
         self.chosen = _ChosenMask()
         self.module.sam_mask_decoder.register_forward_hook(self.chosen)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         self.normalize = Normalize(MEAN, STD)
+
+    def _give_memory(self) -> None:
+        """Make what tracking needs beside the package's module: its attention, and positions that are always the same.
+
+        The package computes them again for every slice, where nothing reads them.
+        """
+        module, grid = self.module, tuple(self.module.sam_prompt_encoder.image_embedding_size)
+        encoders = module.image_encoder.neck, module.memory_encoder
+        of_slice, of_memory = (pixel_positions(each.position_encoding, grid, self.device) for each in encoders)
+        self.positions = of_slice, of_memory
+        for each in encoders:
+            each.position_encoding = _NoPositions()
+        self.attention: MemoryAttention | PackageAttention
+        if self.attends_as_package:
+            self.attention = PackageAttention(module.memory_attention)
+        else:
+            memories = max(1, module.num_maskmem)
+            self.attention = MemoryAttention(module.memory_attention, grid[0] * grid[1], memories, self.precision)
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Of the attention to memory; the encoder and the decoder are the package's."""
+        return self.attention.kernels
+
+    @property
+    def parts(self) -> Sequence[torch.nn.Module]:
+        """The encoder, the attention to memory, the decoder, and the memory encoder."""
+        module = self.module
+        return module.image_encoder, self.attention, module.sam_mask_decoder, module.memory_encoder
 
     @staticmethod
     def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
@@ -79,7 +108,9 @@ class Sam2Model(PromptableModel):
         """Levels of frames, float (n, 1, y, x) from 0 to 1 at the size of the model's image."""
         colour = self.normalize(grey.expand(-1, 3, -1, -1))
         levels = self.module.forward_image(colour)["backbone_fpn"]
-        return levels[-self.module.num_feature_levels :]
+        # The package leaves the coarsest level in float32.
+        kind = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return [level.to(kind) for level in levels[-self.module.num_feature_levels :]]
 
     def decode(
         self,
@@ -115,11 +146,13 @@ class Sam2Model(PromptableModel):
 
     def tracker(self, hole_area: int = 0) -> Sam2Tracker:
         """A tracker for some volumes."""
-        return Sam2Tracker(self.module, self.positions, hole_area)
+        if not self.module.num_maskmem or not self.module.directly_add_no_mem_embed:
+            raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
+        return Sam2Tracker(self.module, self.attention, self.positions, hole_area, self.largest_batch)
 
 
 class _NoPositions(torch.nn.Module):
-    """In place of the encoder's position encodings: large, and the same for every slice; the tracker has its own."""
+    """In place of position encodings, which are large and the same for every slice; the tracker has its own."""
 
     def forward(self, level: torch.Tensor) -> torch.Tensor:
         return level[:0]

@@ -15,17 +15,19 @@ binary form, as that of a prompted slice. Then both passes follow once more. The
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
-from sam2.modeling.sam.transformer import RoPEAttention
 from torch.nn import functional
 
-from volprompt.models.base import ArchitectureError, batches_of_one_form, in_batches, pack_bits
+from volprompt.models.base import batches_of_one_form, in_batches, pack_bits
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.holes import fill_holes
-from volprompt.models.sam2_bank import MemoryBank, Row, Step, batches_of_steps, plan_step
+from volprompt.models.sam2_attention import MemoryAttention, PackageAttention
+from volprompt.models.sam2_bank import MemoryBank
 from volprompt.models.sam2_inputs import as_mask_input, mask_inputs, point_inputs
+from volprompt.models.sam2_plan import Reads, Row, Step, Writes, batches_of_steps, plan_step, reads_of, writes_of
 from volprompt.models.tracked import TrackedObject
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
@@ -61,15 +63,23 @@ class _Decoded(NamedTuple):
 class Sam2Tracker:
     """Carries objects through their volumes with a `sam2.modeling.sam2_base.SAM2Base`.
 
-    positions: of the coarsest level, see `pixel_positions`; hole_area: see `fill_holes`.
+    attention: the module's attention to memory; positions: of the pixels of the coarsest level, and of those of a
+    memory, see `pixel_positions`; hole_area: see `fill_holes`; largest_batch: objects that are one batch at most.
     """
 
-    def __init__(self, module: Any, positions: torch.Tensor, hole_area: int = 0) -> None:
-        if not module.num_maskmem or not module.directly_add_no_mem_embed:
-            raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
+    def __init__(
+        self,
+        module: Any,
+        attention: MemoryAttention | PackageAttention,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        hole_area: int,
+        largest_batch: int,
+    ) -> None:
         self.module = module
-        self.positions = positions
+        self.attention = attention
+        self.positions, self.memory_positions = positions
         self.hole_area = hole_area
+        self.largest_batch = largest_batch
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
         self.reset_between_directions = False
@@ -89,7 +99,9 @@ class Sam2Tracker:
     def correct(self, clicks: Mapping[TrackedObject, Click]) -> Iterator[list[tuple[SliceFeatures, int]]]:
         """See `Tracker.correct`."""
         yield [(each.features, click.slice) for each, click in clicks.items()]
-        for batch in _batches_of_clicks([self._plan_click(each, click) for each, click in clicks.items()]):
+        for batch in _batches_of_clicks(
+            [self._plan_click(each, click) for each, click in clicks.items()], self.largest_batch
+        ):
             self._segment_clicked(batch)
         yield from self._propagate(list(clicks))
 
@@ -108,7 +120,8 @@ class Sam2Tracker:
         # With one pass, the last rows are the first ones.
         pairs = zip(objects, rows, rows[-len(objects) :], strict=False)
         self.rows = {each: _Rows(forward, reverse) for each, forward, reverse in pairs}
-        self.bank = MemoryBank(self.module, len(rows), places, max(each.features.depth for each in objects))
+        depth = max(each.features.depth for each in objects)
+        self.bank = MemoryBank(self.module, self.memory_positions, len(rows), places, depth)
 
     def _propagate(self, objects: Sequence[TrackedObject]) -> Iterator[list[tuple[SliceFeatures, int]]]:
         """Carry objects forwards and in reverse from the slices that they set out from."""
@@ -126,6 +139,17 @@ class Sam2Tracker:
 
     def _travel(self, rows: Sequence[tuple[Row, bool]]) -> Iterator[list[tuple[SliceFeatures, int]]]:
         """Rows, each forwards or in reverse (True), slice by slice away from where they were prompted."""
+        planned = list(self._plan(rows))
+        batches = [batch for of_distance in planned for batch in of_distance]
+        reads = iter(self._reads_of([[step for step, _ in batch] for batch in batches]))
+        writes = iter(self._writes_of([[(step.row, step.index, place) for step, place in batch] for batch in batches]))
+        for of_distance in planned:
+            yield [(step.row.tracked.features, step.index) for batch in of_distance for step, _ in batch]
+            for batch in of_distance:
+                self._advance([step for step, _ in batch], next(reads), next(writes))
+
+    def _plan(self, rows: Sequence[tuple[Row, bool]]) -> Iterator[list[Sequence[tuple[Step, int]]]]:
+        """For each distance from the start the batches of steps, each with the place that its memory will take."""
         distance = 0
         while True:
             distance += 1
@@ -134,21 +158,29 @@ class Sam2Tracker:
             if not inside:
                 return
             moving = [each for each in inside if each[1] not in each[0].prompted]
-            yield [(row.tracked.features, index) for row, index, _ in moving]
             steps = [plan_step(self.module, row, index, reverse) for row, index, reverse in moving]
-            for batch in batches_of_steps(steps):
-                self._advance(batch)
+            yield [
+                [(step, step.row.remember(step.index)) for step in batch]
+                for batch in batches_of_steps(steps, self.largest_batch)
+            ]
             for row, index, reverse in inside:
                 passed = index + self.reach if reverse else index - self.reach
                 # The reverse pass reads the forward pass's memories of the slices behind the start.
                 if self.reset_between_directions or reverse or passed > row.start + self.reach:
                     row.forget(passed)
 
+    def _reads_of(self, batches: Sequence[Sequence[Step]]) -> list[Reads]:
+        return reads_of(self.module, batches, self.bank.depth, self.positions.device)
+
+    def _writes_of(self, batches: Sequence[Sequence[tuple[Row, int, int]]]) -> list[Writes]:
+        return writes_of(batches, self.bank.depth, self.positions.device)
+
     def _segment_prompted(self, objects: Sequence[TrackedObject]) -> None:
         """Segment the prompted slices without memory, and remember them."""
         given = [(each, prompt) for each in objects for prompt in each.prompts]
         for size in {each.size for each in objects}:
-            for batch in batches_of_one_form((pair for pair in given if pair[0].size == size), lambda pair: pair[1]):
+            of_size = (pair for pair in given if pair[0].size == size)
+            for batch in batches_of_one_form(of_size, lambda pair: pair[1], self.largest_batch):
                 *fine, coarse = gather([(each.features, prompt.slice) for each, prompt in batch])
                 decoded = self._decode_prompts([prompt for _, prompt in batch], size, coarse, fine)
                 self._remember_prompted([(each, prompt.slice) for each, prompt in batch], coarse, decoded)
@@ -190,8 +222,9 @@ class Sam2Tracker:
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
         points = point_inputs(prompts, steps[0].row.tracked.size, self.module.image_size, coarse.device)
         before = [step.row.logits.get(step.index) for step in steps]
+        (reads,) = self._reads_of([steps])
         outputs = self.module._forward_sam_heads(
-            backbone_features=self._attend(coarse, steps),
+            backbone_features=self._attend(coarse, reads),
             point_inputs=points,
             mask_inputs=as_mask_input(before),
             high_res_features=fine or None,
@@ -207,95 +240,79 @@ class Sam2Tracker:
         size = (self.module.image_size, self.module.image_size)
         enlarged = functional.interpolate(decoded.low_res.float(), size, mode="bilinear", align_corners=False)
         memory = self._encode_memory(coarse, enlarged, decoded.presence, prompted=True)
-        for number, (tracked, index) in enumerate(slices):
-            for row in dict.fromkeys(self.rows[tracked]):
-                places = [row.remember_prompted(index)]
-                self.bank.store([row], [index], places, memory[number, None], decoded.pointer[number, None])
+        # The n-th of the rows of each object: one memory for all of its rows
+        for rows in zip(*(self.rows[tracked] for tracked, _ in slices), strict=True):
+            kept = [(row, index, row.remember_prompted(index)) for row, (_, index) in zip(rows, slices, strict=True)]
+            (writes,) = self._writes_of([kept])
+            self.bank.store(writes, memory, decoded.pointer)
         self._show([self.rows[tracked].reverse for tracked, _ in slices], [index for _, index in slices], decoded)
 
-    def _advance(self, batch: Sequence[Step]) -> None:
+    def _advance(self, steps: Sequence[Step], reads: Reads, writes: Writes) -> None:
         """Segment the next slice of each row, and remember it."""
-        *fine, coarse = gather([(step.row.tracked.features, step.index) for step in batch])
+        *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
         outputs = self.module._forward_sam_heads(
-            backbone_features=self._attend(coarse, batch),
+            backbone_features=self._attend(coarse, reads),
             high_res_features=fine or None,
             multimask_output=self.module._use_multimask(False, None),
         )
         decoded = _Decoded.of(outputs)
         # As in the package: of a slice on the way the mask is remembered with its holes.
         memory = self._encode_memory(coarse, decoded.high_res, decoded.presence, prompted=False)
-        rows, slices = [step.row for step in batch], [step.index for step in batch]
-        places = [step.row.remember(step.index) for step in batch]
-        self.bank.store(rows, slices, places, memory, decoded.pointer)
-        self._show(rows, slices, decoded._replace(low_res=fill_holes(decoded.low_res, self.hole_area)))
+        self.bank.store(writes, memory, decoded.pointer)
+        decoded = decoded._replace(low_res=fill_holes(decoded.low_res, self.hole_area))
+        self._show([step.row for step in steps], [step.index for step in steps], decoded)
 
     def _show(self, rows: Sequence[Row], slices: Sequence[int], decoded: _Decoded) -> None:
         """Write masks and confidence into the rows' objects, and keep the logits of lasting rows."""
         confidence = torch.cat([decoded.iou.float(), decoded.presence.float()], dim=1)
-        for size in {row.tracked.size for row in rows}:
-            chosen = [number for number, row in enumerate(rows) if row.tracked.size == size]
-            for number, mask in zip(chosen, _pack_resized(decoded.low_res[chosen], size), strict=True):
+        first = 0
+        for size, group in groupby(rows, lambda row: row.tracked.size):
+            last = first + len(list(group))
+            masks = _pack_resized(decoded.low_res[first:last], size)
+            for number, mask in enumerate(masks, first):
                 row, index = rows[number], slices[number]
                 row.tracked.masks[index] = mask
                 row.tracked.confidence[:, index] = confidence[number]
                 if row.lasting:
                     row.logits[index] = decoded.low_res[number].float().clone()
+            first = last
 
-    def _attend(self, coarse: torch.Tensor, batch: Sequence[Step]) -> torch.Tensor:
-        """The coarsest level with memory in it: what the package's `MemoryAttention` does, batch first.
-
-        Objects on one slice are the same until memory is read, so their first self-attention is done once.
-        """
-        memory, positions, pointer_tokens = self.bank.recall(batch)
-        attention = self.module.memory_attention
-        own = self.positions.to(coarse.dtype)
-        one_slice = coarse.stride(0) == 0
-        seen = (coarse[:1] if one_slice else coarse).flatten(2).transpose(1, 2)
-        if attention.pos_enc_at_input:
-            seen = seen + 0.1 * own
-        for number, layer in enumerate(attention.layers):
-            rotary = isinstance(layer.cross_attn_image, RoPEAttention)
-            seen = layer._forward_sa(seen, own)
-            if number == 0:
-                seen = seen.expand(len(coarse), -1, -1)
-            seen = layer._forward_ca(seen, memory, own, positions, pointer_tokens if rotary else 0)
-            seen = seen + layer.linear2(layer.activation(layer.linear1(layer.norm3(seen))))
-        return attention.norm(seen).transpose(1, 2).reshape(coarse.shape)
+    def _attend(self, coarse: torch.Tensor, reads: Reads) -> torch.Tensor:
+        """The coarsest level with memory in it."""
+        return self.attention(coarse, self.positions, *self.bank.recall(reads))
 
     def _encode_memory(
         self, coarse: torch.Tensor, high_res: torch.Tensor, presence: torch.Tensor, prompted: bool
     ) -> torch.Tensor:
         """Memories (n, pixel, channel) of mask logits (n, 1, y, x) at the size of the model's image."""
-        memory, positions = self.module._encode_new_memory(
+        memory, _ = self.module._encode_new_memory(
             current_vision_feats=[_flatten_pixels(coarse)],
             feat_sizes=[coarse.shape[-2:]],
             pred_masks_high_res=high_res,
             object_score_logits=presence,
             is_mask_from_pts=prompted,
         )
-        self.bank.positions = positions[-1][0].flatten(1).transpose(0, 1)
         return memory.flatten(2).transpose(1, 2)
 
 
-def pixel_positions(module: Any) -> torch.Tensor:
-    """The encoding of pixels, (1, pixel, channel), that the package's encoder gives with its coarsest features.
+def pixel_positions(encoding: torch.nn.Module, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """The encoding of pixels, (1, pixel, channel), that a part of the package gives with what it makes of an image.
 
-    It depends on their size alone.
+    It depends on the size alone: height and width.
     """
-    height, width = module.sam_prompt_encoder.image_embedding_size
-    device = module.no_mem_embed.device
-    encoding = module.image_encoder.neck.position_encoding(torch.empty(1, 1, height, width, device=device))
-    return encoding.flatten(2).transpose(1, 2)
+    return encoding(torch.empty(1, 1, *size, device=device)).flatten(2).transpose(1, 2)
 
 
-def _batches_of_clicks(clicked: Iterable[tuple[Step, ObjectPrompt]]) -> Iterator[Sequence[tuple[Step, ObjectPrompt]]]:
+def _batches_of_clicks(
+    clicked: Iterable[tuple[Step, ObjectPrompt]], largest: int
+) -> Iterator[Sequence[tuple[Step, ObjectPrompt]]]:
     """Batches whose steps and prompts have one form, in frames of one size, all with or all without logits."""
     groups: dict[Any, list[tuple[Step, ObjectPrompt]]] = {}
     for step, prompt in clicked:
         form = (step.form, prompt.form, step.row.tracked.size, step.index in step.row.logits)
         groups.setdefault(form, []).append((step, prompt))
     for group in groups.values():
-        yield from in_batches(group)
+        yield from in_batches(group, largest)
 
 
 def _flatten_pixels(level: torch.Tensor) -> torch.Tensor:

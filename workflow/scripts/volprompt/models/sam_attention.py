@@ -1,10 +1,13 @@
-"""SAM 1's image encoder with fused attention: neither its scores nor the bias of all relative positions are built."""
+"""SAM 1 with fused attention: neither its scores nor the bias of all relative positions are built."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch.nn import functional
 
 # Queries at a time: the bias of so many is small enough for a CPU's cache, and a GPU is still busy.
@@ -12,7 +15,7 @@ QUERIES = 1024
 
 
 class FusedAttention(torch.nn.Module):
-    """The package's `Attention` by `scaled_dot_product_attention`, with its weights.
+    """The encoder's `Attention` by `scaled_dot_product_attention`, with its weights.
 
     A score is q.k plus one term for the distance in rows and one for that in columns (decomposed relative positions).
     Their sum is a bias as large as all scores; it is built and used for some rows of queries after another.
@@ -21,6 +24,13 @@ class FusedAttention(torch.nn.Module):
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.attention = attention
+        if attention.use_rel_pos:
+            # Of each pair of rows, and of columns, (position, position, channel): the same for every image.
+            self.of_rows, self.of_columns = (
+                torch.nn.Parameter(get_rel_pos(side, side, table).detach())
+                for table in (attention.rel_pos_h, attention.rel_pos_w)
+                for side in [(len(table) + 1) // 2]
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (n, y, x, channel), likewise returned."""
@@ -44,15 +54,28 @@ class FusedAttention(torch.nn.Module):
 
     def _distances(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Terms of each query (n, head, y, x, channel) for all rows and columns: (n, head, y, x, row or column)."""
-        height, width = query.shape[2:4]
-        of_rows = get_rel_pos(height, height, self.attention.rel_pos_h).to(query.dtype)
-        of_columns = get_rel_pos(width, width, self.attention.rel_pos_w).to(query.dtype)
-        rows = query @ of_rows.transpose(1, 2)
-        columns = query.transpose(2, 3) @ of_columns.transpose(1, 2)
+        rows = query @ self.of_rows.transpose(1, 2)
+        columns = query.transpose(2, 3) @ self.of_columns.transpose(1, 2)
         return rows, columns.transpose(2, 3)
 
 
-def fuse_attention(encoder: ImageEncoderViT) -> None:
-    """Give each block of the image encoder its attention in fused form; to be called once its weights are loaded."""
-    for block in encoder.blocks:
+def _fused(attention: DecoderAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The forward pass of the decoder's `Attention`, all (n, token, channel)."""
+    separate = (
+        attention._separate_heads(projected, attention.num_heads)
+        for projected in (attention.q_proj(q), attention.k_proj(k), attention.v_proj(v))
+    )
+    attended = functional.scaled_dot_product_attention(*separate)
+    return attention.out_proj(attention._recombine_heads(attended))
+
+
+def fuse_attention(sam: Any) -> None:
+    """Give encoder and decoder of a `segment_anything.modeling.Sam` their attention in fused form.
+
+    To be called once its weights are loaded.
+    """
+    for block in sam.image_encoder.blocks:
         block.attn = FusedAttention(block.attn)
+    for part in sam.mask_decoder.transformer.modules():
+        if isinstance(part, DecoderAttention):
+            part.forward = partial(_fused, part)

@@ -243,7 +243,7 @@ class VolumeWork:
                 given.setdefault(name, []).append(prompt)
         self.waiting.clear()
         for name, prompts in given.items():
-            for batch in batches_of_one_form(prompts, lambda prompt: prompt):
+            for batch in batches_of_one_form(prompts, lambda prompt: prompt, self.model.largest_batch):
                 rows = [torch.cat(level) for level in zip(*(levels[prompt.slice] for prompt in batch), strict=True)]
                 self._decode_in_rounds(name, batch, rows)
 

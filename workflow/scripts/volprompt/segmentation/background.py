@@ -30,10 +30,12 @@ def load_ahead(items: Iterable[Item], load: Callable[[Item], Loaded]) -> Iterato
 class StoreBehind(Generic[Item]):
     """Stores items in threads, at most `limit` of them waiting; results come back in the order of the items."""
 
-    def __init__(self, store: Callable[[Item], Loaded], done: Callable[[Item, Loaded], None], limit: int) -> None:
+    def __init__(
+        self, store: Callable[[Item], Loaded], done: Callable[[Item, Loaded], None], limit: int, threads: int
+    ) -> None:
         """done: called in the caller's thread with each item and what `store` returned."""
         self._store, self._done, self._limit = store, done, limit
-        self._pool = ThreadPoolExecutor(limit, "store")
+        self._pool = ThreadPoolExecutor(threads, "store")
         self._waiting: deque[tuple[Item, Future]] = deque()
 
     def __enter__(self) -> StoreBehind[Item]:

@@ -11,13 +11,15 @@ import pandas as pd
 
 from volprompt.logs import PROGRESS, logger
 from volprompt.segmentation.background import StoreBehind, load_ahead
-from volprompt.segmentation.volume_job import JobSettings, VolumeJob
+from volprompt.segmentation.volume_job import JobSettings, VolumeJob, is_memory_fault
 
 if TYPE_CHECKING:
     from volprompt.models.segmented import LoadedVolume
 
-# Volumes whose masks wait to be written, or are being written.
-VOLUMES_TO_WRITE = 2
+# Groups of volumes whose masks wait to be written, or are being written, while the next group is segmented.
+GROUPS_TO_WRITE = 2
+# Volumes whose masks are written at the same time.
+VOLUMES_WRITTEN = 4
 # Seconds between two log lines on the progress within volumes.
 PROGRESS_SECONDS = 30
 # Per volume what was read of it, with the seconds that it took, or why it could not be read.
@@ -53,8 +55,10 @@ class Schedule:
             job.complete_rows(seconds)
             finished.append(job)
 
-        with StoreBehind(VolumeJob.write, complete, VOLUMES_TO_WRITE) as behind:
-            for group, loaded in load_ahead(self.groups(jobs), read_group):
+        groups = list(self.groups(jobs))
+        room = GROUPS_TO_WRITE * max(map(len, groups))
+        with StoreBehind(VolumeJob.write, complete, room, min(room, VOLUMES_WRITTEN)) as behind:
+            for group, loaded in load_ahead(groups, read_group):
                 self.segment(group, loaded)
                 for job in group:
                     behind.add(job)
@@ -73,7 +77,10 @@ class Schedule:
             yield group
 
     def segment(self, group: Sequence[VolumeJob], loaded: Loaded) -> None:
-        """Segment a group's volumes in lockstep; if that fails, one after another, to find out which it was."""
+        """Segment a group's volumes in lockstep; if that fails, one after another, to find out which it was.
+
+        Where memory is too small for a single one, batches are halved, for the volumes behind it too.
+        """
         for job in group:
             if isinstance(error := loaded.get(job.name), Exception):
                 job.fail(error)
@@ -82,11 +89,26 @@ class Schedule:
         if failure is None:
             return
         if len(present) == 1:
-            present[0].fail(failure)
+            while failure is not None and is_memory_fault(failure) and self._halve_batches():
+                failure = self._failure(present, loaded)
+            if failure is not None:
+                present[0].fail(failure)
             return
         logger.warning("%s: %s; once more, one volume at a time", ", ".join(job.name for job in present), failure)
         for job in present:
             self.segment([job], loaded)
+
+    def _halve_batches(self) -> bool:
+        """Halve the batches of the encoder and of objects; whether there was anything to halve."""
+        model = self.settings.model
+        if self.batch_size == 1 and model.largest_batch == 1:
+            return False
+        self.batch_size, model.largest_batch = max(1, self.batch_size // 2), max(1, model.largest_batch // 2)
+        _release_gpu_memory()
+        logger.warning(
+            "memory is short; once more with batches of %d slices and %d objects", self.batch_size, model.largest_batch
+        )
+        return True
 
     def _failure(self, jobs: Sequence[VolumeJob], loaded: Mapping[str, Any]) -> Exception | None:
         """Segment volumes, and return what went wrong, without the tensors: the next attempt needs the room."""
@@ -125,6 +147,14 @@ def read_group(group: Sequence[VolumeJob]) -> Loaded:
             except Exception as error:
                 loaded[job.name] = error
     return loaded
+
+
+def _release_gpu_memory() -> None:
+    """Give back what torch keeps of a failed attempt, in pieces that are too small now."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _drained(finished: list[VolumeJob]) -> list[VolumeJob]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +108,10 @@ def _prepare(
     """
     watch = Stopwatch()
     with watch.phase("import"):
+        device = choose_device(inference.device, inference.precision)
+        device = replace(device, attention=inference.attention, compile=inference.compile)
         import torch
 
-        device = choose_device(inference.device, inference.precision)
         if device.kind == "cpu":
             keep_freed_memory()
     if threads:
@@ -128,6 +130,8 @@ def _prepare(
     loaded = load_model(model, checkpoint, device, watch.phase)
     if signature_of([file], file.parent) != before:
         raise CheckpointError(f"{checkpoint} was written to while it was loaded. Run again once it is complete.")
+    for place, kernel in loaded.kernels.items():
+        logger.info("attention to %s: %s", place, kernel)
     seconds = ", ".join(f"{phase} {spent:.1f} s" for phase, spent in watch.seconds.items())
     logger.info("%s: %s parameters (%s)", model["name"], f"{loaded.parameters:,}", seconds)
     facts = {
@@ -136,6 +140,8 @@ def _prepare(
         "checkpoint_sha256": found,
         "device": device.name,
         "precision": device.precision,
+        "attention": json.dumps(loaded.kernels),
+        "compiled": device.compile,
         **{f"seconds_{phase}": spent for phase, spent in watch.seconds.items()},
         "versions": json.dumps(package_versions(model["family"])),
     }

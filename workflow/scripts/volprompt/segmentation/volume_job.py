@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from volprompt.models.rounds import CorrectionReference
     from volprompt.models.segmented import LoadedVolume, Segmented
 
-# What torch says in a plain RuntimeError where memory is short or a GPU does not work any more.
-MACHINE_FAULTS = ("can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
+# What torch says in a plain RuntimeError where memory is short, and where a GPU does not work any more.
+MEMORY_FAULTS = ("can't allocate memory", "CUDA error: out of memory", "_ALLOC_FAILED")
+GPU_FAULTS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
+# Masks of a volume that are compressed at the same time.
+WRITERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,21 +217,31 @@ class VolumeJob:
         self.prompts = {}
 
     def write(self) -> dict[str, float]:
-        """Write the masks and let go of them; return the seconds per scheme."""
-        seconds = {}
-        for name, masks in self.masks.items():
-            started = time.perf_counter()
-            for structure in self.settings.objects_of(name):
-                if structure in self.asked[name].unprompted:
-                    continue
-                place = self.settings.masks_folder, name, self.name, structure
-                write_mask(self._mask(name, structure, masks.get(structure)), grid_of_row(self.row), mask_path(*place))
-                if structure in self.rounds.get(name, {}):
-                    rounds = [self._mask(name, structure, bits) for bits in self.rounds[name][structure]]
-                    write_rounds(np.stack(rounds), grid_of_row(self.row), rounds_path(*place))
-            seconds[name] = time.perf_counter() - started
+        """Write the masks and let go of them; return the seconds per scheme, of all writers together."""
+        files = [
+            (name, structure)
+            for name in self.masks
+            for structure in self.settings.objects_of(name)
+            if structure not in self.asked[name].unprompted
+        ]
+        with ThreadPoolExecutor(WRITERS, "write") as pool:
+            spent = list(pool.map(lambda file: self._write_structure(*file), files))
+        seconds = dict.fromkeys(self.masks, 0.0)
+        for (name, _), of_file in zip(files, spent, strict=True):
+            seconds[name] += of_file
         self.masks, self.rounds = {}, {}
         return seconds
+
+    def _write_structure(self, scheme: str, structure: str) -> float:
+        """Write the mask of a structure, and those of its rounds; return the seconds."""
+        started = time.perf_counter()
+        place, grid = (self.settings.masks_folder, scheme, self.name, structure), grid_of_row(self.row)
+        bits = self.masks[scheme].get(structure)
+        write_mask(self._mask(scheme, structure, bits), grid, mask_path(*place))
+        if structure in self.rounds.get(scheme, {}):
+            rounds = [self._mask(scheme, structure, bits) for bits in self.rounds[scheme][structure]]
+            write_rounds(np.stack(rounds), grid, rounds_path(*place))
+        return time.perf_counter() - started
 
     def _mask(self, scheme: str, structure: str, bits: np.ndarray | None) -> np.ndarray:
         """The mask to write, bool (slice, y, x). bits: None for an absent structure, whose mask is empty."""
@@ -253,7 +267,15 @@ def _packed(mask: np.ndarray) -> np.ndarray:
 
 def is_machine_fault(error: Exception) -> bool:
     """Whether an error is a lack of memory or a fault of the GPU; torch has no class of its own for some of them."""
+    return is_memory_fault(error) or _says(error, GPU_FAULTS)
+
+
+def is_memory_fault(error: Exception) -> bool:
+    """Whether an error is a lack of memory, on the host or on the GPU."""
     import torch
 
-    named = isinstance(error, RuntimeError) and any(words in str(error) for words in MACHINE_FAULTS)
-    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return _says(error, MEMORY_FAULTS) or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def _says(error: Exception, faults: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in faults)

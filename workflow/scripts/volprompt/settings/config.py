@@ -170,15 +170,23 @@ class Inference(Section):
         description="Tracked objects for which volumes are taken together (default: 16 on a GPU; 1, so one volume at a "
         "time, on a CPU).",
     )
+    attention: Literal["auto", "package"] = Field(
+        "auto",
+        description="auto: by kernels chosen for device and shape, equal but for rounding; package: as the models' own "
+        "packages compute it.",
+    )
+    compile: bool = Field(
+        False, description="Whether torch compiles encoder, attention and heads first, which takes a minute or two."
+    )
 
 
-# Settings of `inference` that change how much is done at once, and no result: a change runs nothing again.
-BATCH_SETTINGS = frozenset({"batch_size", "objects_together"})
+# Settings of `inference` that say how something is computed, and change no result: a change runs nothing again.
+EXECUTION_SETTINGS = frozenset({"batch_size", "objects_together", "attention", "compile"})
 
 
-def batch_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of BATCH_SETTINGS in a checked configuration, as far as it has them."""
-    return {key: value for key, value in (config.get("inference") or {}).items() if key in BATCH_SETTINGS}
+def execution_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of EXECUTION_SETTINGS in a checked configuration, as far as it has them."""
+    return {key: value for key, value in (config.get("inference") or {}).items() if key in EXECUTION_SETTINGS}
 
 
 Millimetres = Annotated[float, Field(gt=0)]

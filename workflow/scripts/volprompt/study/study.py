@@ -16,7 +16,7 @@ from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.columns import SCORED_TOGETHER, reserved_names
 from volprompt.families import family_of
 from volprompt.remembered import DigestMemory
-from volprompt.settings.config import BATCH_SETTINGS, Experiment, Settings
+from volprompt.settings.config import EXECUTION_SETTINGS, Experiment, Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.settings.schemes import Scheme
 from volprompt.settings.values import path_fault
@@ -134,7 +134,7 @@ class Study:
         described = self.settings.model_dump(
             mode="json", exclude={"results", "checkpoints", "volumes", "clicks", "shards"}
         )
-        for key in [*BATCH_SETTINGS, "device"]:
+        for key in [*EXECUTION_SETTINGS, "device"]:
             described["inference"].pop(key)
         described["models"] = {name: one.architecture_settings() for name, one in self.checkpoints.items()}
         return described

@@ -1,0 +1,141 @@
+"""Attention to memory with narrow values and real rotary positions, against the package's on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from sam2.modeling.memory_attention import MemoryAttention as PackageMemoryAttention
+from sam2.modeling.memory_attention import MemoryAttentionLayer
+from sam2.modeling.sam.transformer import Attention, RoPEAttention
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from tests.unit.models.official import assert_same, loaded_sam2, resized
+from tests.unit.models.test_equivalence import VIDEO_PROMPTS, official_mask, tracked
+
+from volprompt.models import kernels
+from volprompt.models.kernels import Shape, attention_kernel
+from volprompt.models.sam2_attention import MemoryAttention
+
+SIDE, WIDTH, MEMORIES = 8, 32, 3
+TOKENS, POINTERS = SIDE * SIDE, 10
+
+
+def package(heads: int, rotary: bool, placed: bool, at_input: bool, narrow: int = 8) -> PackageMemoryAttention:
+    torch.manual_seed(0)
+    kind, more = (RoPEAttention, {"feat_sizes": (SIDE, SIDE)}) if rotary else (Attention, {})
+    repeat = {"rope_k_repeat": True} if rotary else {}
+    layer = MemoryAttentionLayer(
+        activation="relu",
+        cross_attention=kind(WIDTH, heads, kv_in_dim=narrow, **more, **repeat),
+        d_model=WIDTH,
+        dim_feedforward=48,
+        dropout=0.1,
+        pos_enc_at_attn=placed,
+        pos_enc_at_cross_attn_keys=not placed,
+        pos_enc_at_cross_attn_queries=placed,
+        self_attention=kind(WIDTH, heads, **more),
+    )
+    attention = PackageMemoryAttention(WIDTH, at_input, layer, num_layers=2).eval()
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return attention
+
+
+@pytest.fixture(params=["few at a time", "many at a time", "fused"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Rows of scores in blocks of three queries, all at once, or the fused kernel."""
+    at_once = {"few at a time": 3 * (MEMORIES * TOKENS + POINTERS), "many at a time": 2**30, "fused": 2**22}
+    many = 2**23 if request.param == "fused" else 0
+    with mock.patch.multiple(kernels, SCORES_AT_ONCE=at_once[request.param], MANY_SCORES=many):
+        yield request.param
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(
+    ("rotary", "placed", "at_input"), [(True, False, True), (True, True, False), (False, True, True)]
+)
+@pytest.mark.parametrize("objects", ["on slices of their own", "on one slice"])
+def test_attention_equals_the_packages(
+    kernel: str, heads: int, rotary: bool, placed: bool, at_input: bool, objects: str
+) -> None:
+    theirs = package(heads, rotary, placed, at_input)
+    ours = MemoryAttention(theirs, TOKENS, MEMORIES, "float32")
+    assert ours.kernels["memory"].startswith("fused" if kernel == "fused" else "rows")
+    assert (ours.layers[0].cross.value is None) == (kernel != "fused")
+    coarse = torch.randn(3, WIDTH, SIDE, SIDE)
+    if objects == "on one slice":
+        coarse = coarse[:1].expand(3, -1, -1, -1)
+    memory = torch.randn(3, MEMORIES * TOKENS + POINTERS, 8)
+    positions, own = torch.randn_like(memory), torch.randn(1, TOKENS, WIDTH)
+    with torch.no_grad():
+        expected = theirs(
+            curr=coarse.flatten(2).permute(2, 0, 1),
+            memory=memory.transpose(0, 1),
+            curr_pos=own.expand(3, -1, -1).transpose(0, 1),
+            memory_pos=positions.transpose(0, 1),
+            num_obj_ptr_tokens=POINTERS if rotary else 0,
+        )
+        found = ours(coarse, own, memory, positions, POINTERS)
+    assert torch.allclose(found.flatten(2).permute(2, 0, 1), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_pointers_have_no_place() -> None:
+    """Tokens of object pointers are not rotated: in another order they are the same."""
+    ours = MemoryAttention(package(1, True, False, True), TOKENS, MEMORIES, "float32")
+    coarse, own = torch.randn(1, WIDTH, SIDE, SIDE), torch.randn(1, TOKENS, WIDTH)
+    memory = torch.randn(1, MEMORIES * TOKENS + POINTERS, 8)
+    positions = torch.randn_like(memory)
+    last = MEMORIES * TOKENS
+    turned = [*range(last), *reversed(range(last, last + POINTERS))]
+
+    def attended(tokens: list[int], pointers: int) -> torch.Tensor:
+        with torch.no_grad():
+            return ours(coarse, own, memory[:, tokens], positions[:, tokens], pointers)
+
+    assert torch.allclose(attended(sorted(turned), POINTERS), attended(turned, POINTERS), atol=1e-5)
+    two_grids = list(range(2 * TOKENS))
+    assert not torch.allclose(attended(two_grids, TOKENS), attended(two_grids, 0), atol=1e-3)
+
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+OFFICIAL, SMALL, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "shape", "name", "narrow"),
+    [
+        (CUDA, "bfloat16", OFFICIAL, "flash", False),
+        (CUDA, "float32", OFFICIAL, "memory-efficient", True),
+        (CPU, "float32", OFFICIAL, "rows", True),
+        (CPU, "float32", SMALL, "fused", False),
+        (CPU, "float32", EQUAL, "fused", False),
+        (CPU, "bfloat16", SMALL, "fused", False),
+    ],
+)
+def test_the_table_of_kernels(device: torch.device, precision: str, shape: Shape, name: str, narrow: bool) -> None:
+    kernel = attention_kernel(device, precision, shape)
+    assert (kernel.name, kernel.narrow) == (name, narrow)
+    assert str(kernel) == f"{name}: {kernel.reason}"
+
+
+@pytest.mark.parametrize(("amx", "name"), [(True, "rows"), (False, "fused")])
+def test_bfloat16_on_a_processor_with_and_without_amx(amx: bool, name: str) -> None:
+    with mock.patch.object(torch.cpu, "_is_amx_tile_supported", return_value=amx):
+        assert attention_kernel(CPU, "bfloat16", OFFICIAL).name == name
+
+
+@pytest.mark.usefixtures("kernel")
+def test_tracking_equals_the_video_predictor(
+    video_predictor: SAM2VideoPredictor, sam2_checkpoint: Path, frames: np.ndarray
+) -> None:
+    """The default, whichever kernel it takes: Dice of at least 0.999 (`assert_same`)."""
+    model = loaded_sam2(sam2_checkpoint, attention="auto")
+    images = resized(model, frames)
+    for kind in ("points", "box", "several_slices"):
+        given = VIDEO_PROMPTS[kind][0]
+        (ours,) = tracked(model, frames, [given], False, batch_size=1)
+        assert_same(ours, official_mask(video_predictor, images, given, False))

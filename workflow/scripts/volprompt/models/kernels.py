@@ -1,0 +1,93 @@
+"""Which kernel computes an attention: a small table by device, precision and shape, with the reasons.
+
+`scaled_dot_product_attention` would choose among fused kernels by itself. The choice is made here, so that it is known,
+the same for every job of a kind, and recorded in the run table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# Scores that a CPU makes at a time: those of float32 take 16 MB, about what its last cache holds for a core or two.
+SCORES_AT_ONCE = 2**22
+# Scores of an object from which values narrower than keys pay on a CPU; below it the fused kernel is as fast.
+MANY_SCORES = 2**23
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A way to compute softmax(query key^T) value; queries are scaled before.
+
+    attend: of queries (n, head, query, width), keys (n, head, key, width) and values (n, 1 or head, key, value width)
+    the result (n, head, query, value width); narrow: whether values can be narrower than keys; reason: why it is taken.
+    """
+
+    name: str
+    narrow: bool
+    reason: str
+    attend: Attend
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is known of an attention before it is computed: tokens, and widths of keys and values in each head."""
+
+    queries: int
+    keys: int
+    width: int
+    value_width: int
+
+
+def attention_kernel(device: torch.device, precision: str, shape: Shape) -> Kernel:
+    """The kernel for an attention of about this shape; precision: float32 or bfloat16."""
+    narrow = shape.value_width < shape.width
+    if device.type == "cuda":
+        if precision == "bfloat16":
+            return Kernel("flash", False, "the fastest on tensor cores; takes values as wide as keys", _on_gpu_half)
+        return Kernel("memory-efficient", True, "the one fused kernel for float32; takes narrow values", _on_gpu)
+    if not narrow:
+        return Kernel("fused", False, "values are as wide as keys", _fused)
+    if shape.queries * shape.keys < MANY_SCORES:
+        return Kernel("fused", False, "few scores, so that narrow values gain nothing", _fused)
+    if precision == "bfloat16" and not torch.cpu._is_amx_tile_supported():
+        return Kernel("fused", False, "a processor without AMX has no other fast kernel for bfloat16", _fused)
+    return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
+
+
+def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+
+
+def _on_gpu_half(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    order = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        return _fused(query, key, value)
+
+
+def _on_gpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
+        return _fused(query, key, value.expand(-1, query.shape[1], -1, -1))
+
+
+def _by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Whole rows of scores, of so many queries at a time as a CPU's cache holds."""
+    value = value.expand(-1, query.shape[1], -1, -1)
+    result = query.new_empty((*query.shape[:3], value.shape[3]))
+    step = max(1, SCORES_AT_ONCE // key.shape[2])
+    one_by_one = zip(*(each.flatten(0, 1) for each in (query, key, value, result)), strict=True)
+    for queries, keys, values, into in one_by_one:
+        turned = keys.t()
+        for first in range(0, len(queries), step):
+            some = slice(first, first + step)
+            torch.mm(torch.softmax(torch.mm(queries[some], turned), dim=-1), values, out=into[some])
+    return result
