@@ -169,7 +169,8 @@ def official_prompt(given: ObjectPrompt) -> dict:
 
 def resized(model: Sam2Model, frames: np.ndarray) -> torch.Tensor:
     """Frames as the model's encoder is given them (n, 3, y, x)."""
-    return model.normalize(model.resize(torch.from_numpy(frames)[:, None].float() / 255).expand(-1, 3, -1, -1))
+    grey = model.resize(torch.from_numpy(frames)[:, None].float() / 255)
+    return (grey.expand(-1, 3, -1, -1) - model.mean) / model.std
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class SamModel(PromptableModel):
         if len(prompts[0].points):
             coords = self.transform.apply_coords(np.stack([prompt.points for prompt in prompts]), size)
             labels = np.stack([prompt.labels for prompt in prompts])
-            points = self._tensor(coords), torch.as_tensor(labels, device=self.device)
+            points = self._tensor(coords), to_device(labels, self.device)
         if prompts[0].box is not None:
             boxes = self._tensor(self.transform.apply_boxes(np.array([prompt.box for prompt in prompts]), size))
         sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
@@ -96,4 +96,4 @@ class SamModel(PromptableModel):
         return Decoded(masks, low_res, torch.stack([iou, torch.full_like(iou, torch.nan)]))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array, dtype=torch.float32, device=self.device)
+        return to_device(array.astype(np.float32), self.device)

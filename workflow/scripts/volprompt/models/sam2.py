@@ -11,7 +11,7 @@ import sam2
 import torch
 from PIL import Image
 from torch.nn import functional
-from torchvision.transforms import Normalize, Resize
+from torchvision.transforms import Resize
 
 from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
@@ -49,7 +49,8 @@ class Sam2Model(PromptableModel):
         self.chosen = _ChosenMask()
         self.module.sam_mask_decoder.register_forward_hook(self.chosen)
         self.resize = Resize((self.module.image_size, self.module.image_size))
-        self.normalize = Normalize(MEAN, STD)
+        # Made once: torchvision's `Normalize` uploads them, and asks the device whether one is 0, at every call.
+        self.mean, self.std = (torch.tensor(each, device=self.device).view(-1, 1, 1) for each in (MEAN, STD))
 
     def _give_memory(self) -> None:
         """Make what tracking needs beside the package's module: its attention, and positions that are always the same.
@@ -106,7 +107,7 @@ class Sam2Model(PromptableModel):
 
     def _encode_resized(self, grey: torch.Tensor) -> list[torch.Tensor]:
         """Levels of frames, float (n, 1, y, x) from 0 to 1 at the size of the model's image."""
-        colour = self.normalize(grey.expand(-1, 3, -1, -1))
+        colour = (grey - self.mean) / self.std
         levels = self.module.forward_image(colour)["backbone_fpn"]
         # The package leaves the coarsest level in float32.
         kind = torch.bfloat16 if self.precision == "bfloat16" else torch.float32

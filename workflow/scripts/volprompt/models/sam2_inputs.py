@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from volprompt.models.base import to_device
 from volprompt.prompts.schemes import ObjectPrompt
 
 # Logits of masks that are decoded once more are cut off here, as both of the package's predictors do.
@@ -22,21 +23,21 @@ def point_inputs(
     size: height and width of a frame. Returns point_coords (n, points, 2) float32 and point_labels (n, points) int32.
     """
     height, width = size
-    coords = torch.as_tensor(np.stack([prompt.points for prompt in prompts]), dtype=torch.float32)
-    labels = torch.as_tensor(np.stack([prompt.labels for prompt in prompts]), dtype=torch.int32)
+    coords = np.stack([prompt.points for prompt in prompts]).astype(np.float32)
+    labels = np.stack([prompt.labels for prompt in prompts]).astype(np.int32)
     if prompts[0].box is not None:
-        corners = torch.as_tensor(np.array([prompt.box for prompt in prompts]), dtype=torch.float32)
-        coords = torch.cat([corners.reshape(-1, 2, 2), coords], dim=1)
-        labels = torch.cat([torch.tensor([[2, 3]], dtype=torch.int32).expand(len(prompts), 2), labels], dim=1)
-    coords = coords / torch.tensor([width, height]) * image_size
-    return {"point_coords": coords.to(device), "point_labels": labels.to(device)}
+        corners = np.array([prompt.box for prompt in prompts], np.float32).reshape(-1, 2, 2)
+        coords = np.concatenate([corners, coords], axis=1)
+        labels = np.concatenate([np.full((len(prompts), 2), (2, 3), np.int32), labels], axis=1)
+    coords = coords / np.array([width, height], np.float32) * np.float32(image_size)
+    return {"point_coords": to_device(coords, device), "point_labels": to_device(labels, device)}
 
 
 def mask_inputs(prompts: Sequence[ObjectPrompt], image_size: int, device: torch.device) -> torch.Tensor:
     """Mask prompts as SAM 2 takes them: on its own image, (n, 1, y, x) float32 of 0 and 1, as `add_new_mask` does."""
-    masks = torch.from_numpy(np.stack([prompt.mask for prompt in prompts if prompt.mask is not None]))
+    given = to_device(np.stack([prompt.mask for prompt in prompts if prompt.mask is not None]), device)
     size = (image_size, image_size)
-    masks = masks[:, None].float().to(device)
+    masks = given[:, None].float()
     if masks.shape[-2:] != size:
         masks = functional.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
     return (masks >= 0.5).float()
