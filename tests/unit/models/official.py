@@ -70,9 +70,8 @@ def loaded_sam2(
     checkpoint: Path,
     precision: str = "float32",
     architecture: Path = SAM2,
-    attention: Literal["auto", "package"] = "package",
+    attention: Literal["auto", "package"] = "auto",
 ) -> Sam2Model:
-    """With attention as the package computes it, so that masks can be compared voxel for voxel."""
     settings = {"family": "sam2", "architecture": str(architecture)}
     model = load_model(settings, str(checkpoint), Device("cpu", precision, "CPU", attention))
     assert isinstance(model, Sam2Model)

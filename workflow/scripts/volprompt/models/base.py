@@ -112,10 +112,10 @@ class PromptableModel(ABC):
     def parts(self) -> Sequence[torch.nn.Module]:
         """What `compile` compiles: where the time goes, with few shapes."""
 
-    def compile(self) -> None:
-        """Have torch compile the parts for each of their shapes, when these first occur."""
+    def compile(self, backend: str = "inductor") -> None:
+        """Have torch compile the parts, each as one graph, when their shapes first occur."""
         for part in self.parts:
-            part.compile(dynamic=False)
+            part.compile(fullgraph=True, backend=backend)
 
     @contextmanager
     def inference(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A way to compute softmax(query key^T) value; queries are scaled before.
+    """A way to compute softmax(query key^T / sqrt(width)) value.
 
     attend: of queries (n, head, query, width), keys (n, head, key, width) and values (n, 1 or head, key, value width)
     the result (n, head, query, value width); narrow: whether values can be narrower than keys; reason: why it is taken.
@@ -48,24 +48,40 @@ class Shape:
     value_width: int
 
 
-def attention_kernel(device: torch.device, precision: str, shape: Shape) -> Kernel:
-    """The kernel for an attention of about this shape; precision: float32 or bfloat16."""
+@dataclass(frozen=True)
+class AttentionSettings:
+    """Where attention is computed, in float32 or bfloat16, and whether by the kernel that the package would have."""
+
+    device: torch.device
+    precision: str
+    as_package: bool = False
+
+    @property
+    def in_complex_numbers(self) -> bool:
+        """Whether rotary positions are complex numbers, as a CPU multiplies them fastest; else real ones."""
+        return self.device.type == "cpu" and self.precision == "float32"
+
+
+def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
+    """The kernel for an attention of about this shape."""
     narrow = shape.value_width < shape.width
-    if device.type == "cuda":
-        if precision == "bfloat16":
+    if settings.as_package:
+        return Kernel("fused", False, "as the package", _fused)
+    if settings.device.type == "cuda":
+        if settings.precision == "bfloat16":
             return Kernel("flash", False, "the fastest on tensor cores; takes values as wide as keys", _on_gpu_half)
         return Kernel("memory-efficient", True, "the one fused kernel for float32; takes narrow values", _on_gpu)
     if not narrow:
         return Kernel("fused", False, "values are as wide as keys", _fused)
     if shape.queries * shape.keys < MANY_SCORES:
         return Kernel("fused", False, "few scores, so that narrow values gain nothing", _fused)
-    if precision == "bfloat16" and not torch.cpu._is_amx_tile_supported():
+    if settings.precision == "bfloat16" and not torch.cpu._is_amx_tile_supported():
         return Kernel("fused", False, "a processor without AMX has no other fast kernel for bfloat16", _fused)
     return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
 
 
 def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return functional.scaled_dot_product_attention(query, key, value)
 
 
 def _on_gpu_half(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -83,11 +99,12 @@ def _by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     """Whole rows of scores, of so many queries at a time as a CPU's cache holds."""
     value = value.expand(-1, query.shape[1], -1, -1)
     result = query.new_empty((*query.shape[:3], value.shape[3]))
+    query = query * query.shape[3] ** -0.5
     step = max(1, SCORES_AT_ONCE // key.shape[2])
     one_by_one = zip(*(each.flatten(0, 1) for each in (query, key, value, result)), strict=True)
     for queries, keys, values, into in one_by_one:
         turned = keys.t()
         for first in range(0, len(queries), step):
             some = slice(first, first + step)
-            torch.mm(torch.softmax(torch.mm(queries[some], turned), dim=-1), values, out=into[some])
+            into[some] = torch.softmax(queries[some] @ turned, dim=-1) @ values
     return result

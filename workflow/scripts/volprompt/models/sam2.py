@@ -15,7 +15,8 @@ from torchvision.transforms import Resize
 
 from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
-from volprompt.models.sam2_attention import MemoryAttention, PackageAttention
+from volprompt.models.kernels import AttentionSettings
+from volprompt.models.sam2_attention import MemoryAttention
 from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
 from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
 from volprompt.prompts.schemes import ObjectPrompt
@@ -63,12 +64,9 @@ class Sam2Model(PromptableModel):
         self.positions = of_slice, of_memory
         for each in encoders:
             each.position_encoding = _NoPositions()
-        self.attention: MemoryAttention | PackageAttention
-        if self.attends_as_package:
-            self.attention = PackageAttention(module.memory_attention)
-        else:
-            memories = max(1, module.num_maskmem)
-            self.attention = MemoryAttention(module.memory_attention, grid[0] * grid[1], memories, self.precision)
+        settings = AttentionSettings(self.device, self.precision, self.attends_as_package)
+        memories = max(1, module.num_maskmem)
+        self.attention = MemoryAttention(module.memory_attention, grid[0] * grid[1], memories, settings)
 
     @property
     def kernels(self) -> dict[str, str]:

@@ -4,32 +4,31 @@ Values: a memory token is narrower (64) than the attention that reads it (256), 
 softmax(QK)(MW + b) = (softmax(QK)M)W + b: scores are multiplied with the tokens themselves, and the value's and the
 output's projections become one. Exact but for rounding.
 
-Positions: the package turns pairs of neighbouring channels as complex numbers. Here the channels of queries and keys
-are put into another order, the same for both, so that a pair's halves lie in two halves of the tensor; their products
-stay what they were.
+Positions: the package turns pairs of neighbouring channels as complex numbers, in copies. In float32 on a CPU that is
+done in place. Elsewhere they are turned in real numbers, which bfloat16 and a compiler can take.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from sam2.modeling.sam.transformer import Attention, RoPEAttention
 from torch.nn import Linear, Parameter
 
-from volprompt.models.kernels import Kernel, Shape, attention_kernel
+from volprompt.models.kernels import AttentionSettings, Kernel, Shape, attention_kernel
 
 
 class MemoryAttention(torch.nn.Module):
     """The package's `MemoryAttention`, batch first, with its weights; to be made once they are loaded."""
 
-    def __init__(self, attention: Any, image_tokens: int, memories: int, precision: str) -> None:
+    def __init__(self, attention: Any, image_tokens: int, memories: int, settings: AttentionSettings) -> None:
         """attention: of the package; image_tokens, memories: tokens of a slice, and slices that memory holds."""
         super().__init__()
         self.at_input = attention.pos_enc_at_input
         self.norm = attention.norm
         counts = image_tokens, image_tokens * memories
-        self.layers: Any = torch.nn.ModuleList(_Layer(layer, counts, precision) for layer in attention.layers)
+        self.layers: Any = torch.nn.ModuleList(_Layer(layer, counts, settings) for layer in attention.layers)
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -53,8 +52,7 @@ class MemoryAttention(torch.nn.Module):
         """
         one_slice = coarse.stride(0) == 0
         seen = (coarse[:1] if one_slice else coarse).flatten(2).transpose(1, 2)
-        own, memory = own.to(seen.dtype), memory.to(seen.dtype)
-        placed = (memory + positions).to(seen.dtype)
+        own, memory, placed = (each.to(seen.dtype) for each in (own, memory, memory + positions))
         if self.at_input:
             seen = seen + 0.1 * own
         for layer in self.layers:
@@ -63,44 +61,15 @@ class MemoryAttention(torch.nn.Module):
         return self.norm(seen).transpose(1, 2).reshape(coarse.shape)
 
 
-class PackageAttention(torch.nn.Module):
-    """The same as the package computes it, to the last bit."""
-
-    kernels: ClassVar[dict[str, str]] = {"memory": "as the package"}
-
-    def __init__(self, attention: Any) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(
-        self,
-        coarse: torch.Tensor,
-        own: torch.Tensor,
-        memory: torch.Tensor,
-        positions: torch.Tensor,
-        pointer_tokens: int,
-    ) -> torch.Tensor:
-        """See `MemoryAttention.forward`."""
-        tokens = coarse.flatten(2).permute(2, 0, 1)
-        seen = self.attention(
-            curr=tokens,
-            curr_pos=own.to(coarse.dtype).expand(len(coarse), -1, -1).transpose(0, 1),
-            memory=memory.transpose(0, 1),
-            memory_pos=positions.transpose(0, 1),
-            num_obj_ptr_tokens=pointer_tokens,
-        )
-        return seen.permute(1, 2, 0).reshape(coarse.shape)
-
-
 class _Layer(torch.nn.Module):
     """A `MemoryAttentionLayer` of the package."""
 
-    def __init__(self, layer: Any, counts: tuple[int, int], precision: str) -> None:
+    def __init__(self, layer: Any, counts: tuple[int, int], settings: AttentionSettings) -> None:
         super().__init__()
         self.layer = layer
         image_tokens, memory_tokens = counts
-        self.own = ProjectedAttention(layer.self_attn, (image_tokens, image_tokens), precision)
-        self.cross = ProjectedAttention(layer.cross_attn_image, (image_tokens, memory_tokens), precision)
+        self.own = ProjectedAttention(layer.self_attn, (image_tokens, image_tokens), settings)
+        self.cross = ProjectedAttention(layer.cross_attn_image, (image_tokens, memory_tokens), settings)
 
     def attend_to_itself(self, seen: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         layer = self.layer
@@ -122,61 +91,80 @@ class _Layer(torch.nn.Module):
 class ProjectedAttention(torch.nn.Module):
     """An `Attention` or `RoPEAttention` of the package, with a kernel of choice."""
 
+    turns: torch.Tensor
     cosine: torch.Tensor
     sine: torch.Tensor
 
-    def __init__(self, attention: Attention, counts: tuple[int, int], precision: str) -> None:
+    def __init__(self, attention: Attention, counts: tuple[int, int], settings: AttentionSettings) -> None:
         """counts: queries and keys at most."""
         super().__init__()
-        self.heads = heads = attention.num_heads
+        self.heads = attention.num_heads
         self.rotates = isinstance(attention, RoPEAttention)
-        width = attention.internal_dim // heads
-        order = torch.arange(attention.internal_dim)
+        self.pixels = counts[0]
+        self.in_place = settings.in_complex_numbers
+        self.query, self.key = attention.q_proj, attention.k_proj
         if self.rotates:
-            side = round(counts[0] ** 0.5)
-            turns = torch.view_as_real(attention.compute_cis(end_x=side, end_y=side))
-            cosine, sine = turns.to(attention.q_proj.weight.device).unbind(-1)
-            self.register_buffer("cosine", cosine, persistent=False)
-            self.register_buffer("sine", sine, persistent=False)
-            # In each head the first channels of all pairs, then the second ones
-            order = order.view(heads, width // 2, 2).transpose(1, 2).flatten()
-        self.query = _linear(attention.q_proj.weight[order] * width**-0.5, attention.q_proj.bias[order] * width**-0.5)
-        self.key = _linear(attention.k_proj.weight[order], attention.k_proj.bias[order])
-        shape = Shape(*counts, width, attention.kv_in_dim)
-        self.kernel: Kernel = attention_kernel(attention.q_proj.weight.device, precision, shape)
-        if self.kernel.narrow and shape.value_width < width:
+            self._prepare_turns(attention, settings.device)
+        width = attention.internal_dim // self.heads
+        self.kernel: Kernel = attention_kernel(settings, Shape(*counts, width, attention.kv_in_dim))
+        if self.kernel.narrow and attention.kv_in_dim < width:
             self.value: torch.nn.Module | None = None
             self.out = _value_and_output(attention)
         else:
             self.value, self.out = attention.v_proj, attention.out_proj
 
+    def _prepare_turns(self, attention: RoPEAttention, device: torch.device) -> None:
+        """The angles of a grid's pixels: for each pair of channels a complex number, or for each channel two real ones.
+
+        With real ones, each pair is needed in its order and the other way round, (a, b) and (b, a); both come from one
+        projection.
+        """
+        side = round(self.pixels**0.5)
+        turns = attention.compute_cis(end_x=side, end_y=side).to(device)
+        if self.in_place:
+            self.register_buffer("turns", turns[:, None], persistent=False)
+            return
+        cosine, sine = torch.view_as_real(turns).repeat_interleave(2, dim=1).unbind(-1)
+        signs = torch.tensor([-1.0, 1.0], device=device).repeat(cosine.shape[1] // 2)
+        self.register_buffer("cosine", cosine[:, None], persistent=False)
+        self.register_buffer("sine", (sine * signs)[:, None], persistent=False)
+        self.query, self.key = _with_swapped_pairs(self.query), _with_swapped_pairs(self.key)
+
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, without_place: int = 0
     ) -> torch.Tensor:
         """Attend from tokens (n, query, channel) to tokens (n, key, channel); the last ones may be without place."""
-        query, key = self._separate(self.query(query)), self._separate(self.key(key))
-        if self.rotates:
-            query = self._turn(query, query.shape[2])
-            key = self._turn(key, key.shape[2] - without_place)
-        values = value[:, None].to(query.dtype) if self.value is None else self._separate(self.value(value))
-        attended = self.kernel.attend(query, key, values)
+        queries = self._place(self.query(query), query.shape[1])
+        keys = self._place(self.key(key), key.shape[1] - without_place)
+        values = value[:, None].to(queries.dtype) if self.value is None else self._separate(self.value(value))
+        attended = self.kernel.attend(queries, keys, values)
         return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _place(self, projected: torch.Tensor, placed: int) -> torch.Tensor:
+        """Rotate the first tokens, grids of pixels one after another, and return all: (n, head, token, channel)."""
+        if not self.rotates:
+            return self._separate(projected)
+        grids = projected[:, :placed].unflatten(1, (-1, self.pixels))
+        if self.in_place:
+            torch.view_as_complex(grids.unflatten(-1, (self.heads, -1, 2))).mul_(self.turns)
+            return self._separate(projected)
+        plain, swapped = (half.unflatten(-1, (self.heads, -1)) for half in grids.chunk(2, dim=-1))
+        turned = torch.addcmul(plain * self.cosine, swapped, self.sine).to(projected.dtype).flatten(1, 2)
+        others = projected[:, placed:].chunk(2, dim=-1)[0].unflatten(-1, (self.heads, -1))
+        return torch.cat([turned, others], dim=1).transpose(1, 2)
 
     def _separate(self, tokens: torch.Tensor) -> torch.Tensor:
         """(n, token, channel) as (n, head, token, channel)."""
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def _turn(self, tokens: torch.Tensor, placed: int) -> torch.Tensor:
-        """Rotate the first `placed` tokens, some grids one after another, by the places of their pixels."""
-        grids = tokens[:, :, :placed].unflatten(2, (-1, len(self.cosine)))
-        first, second = grids.chunk(2, dim=-1)
-        turned = torch.empty_like(tokens)
-        into = turned[:, :, :placed].unflatten(2, (-1, len(self.cosine)))
-        half = first.shape[-1]
-        torch.sub(first * self.cosine, second * self.sine, out=into[..., :half])
-        torch.add(first * self.sine, second * self.cosine, out=into[..., half:])
-        turned[:, :, placed:] = tokens[:, :, placed:]
-        return turned
+
+def _with_swapped_pairs(projection: Linear) -> Linear:
+    """A projection that gives its channels, and then its channels with the two of each pair exchanged."""
+    weight, bias = (
+        torch.cat([each, each.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)])
+        for each in (projection.weight, projection.bias)
+    )
+    return _linear(weight, bias)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> Linear:

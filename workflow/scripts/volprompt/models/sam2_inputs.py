@@ -23,7 +23,7 @@ def point_inputs(
     size: height and width of a frame. Returns point_coords (n, points, 2) float32 and point_labels (n, points) int32.
     """
     height, width = size
-    coords = np.stack([prompt.points for prompt in prompts]).astype(np.float32)
+    coords: np.ndarray = np.stack([prompt.points for prompt in prompts]).astype(np.float32)
     labels = np.stack([prompt.labels for prompt in prompts]).astype(np.int32)
     if prompts[0].box is not None:
         corners = np.array([prompt.box for prompt in prompts], np.float32).reshape(-1, 2, 2)

@@ -24,7 +24,7 @@ from torch.nn import functional
 from volprompt.models.base import batches_of_one_form, in_batches, pack_bits
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.holes import fill_holes
-from volprompt.models.sam2_attention import MemoryAttention, PackageAttention
+from volprompt.models.sam2_attention import MemoryAttention
 from volprompt.models.sam2_bank import MemoryBank
 from volprompt.models.sam2_inputs import as_mask_input, mask_inputs, point_inputs
 from volprompt.models.sam2_plan import Reads, Row, Step, Writes, batches_of_steps, plan_step, reads_of, writes_of
@@ -70,7 +70,7 @@ class Sam2Tracker:
     def __init__(
         self,
         module: Any,
-        attention: MemoryAttention | PackageAttention,
+        attention: MemoryAttention,
         positions: tuple[torch.Tensor, torch.Tensor],
         hole_area: int,
         largest_batch: int,
