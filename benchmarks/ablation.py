@@ -18,24 +18,27 @@ from unittest import mock
 
 import numpy as np
 import torch
-from cases import Case, demo, random_weights
+from cases import TINY, Case, demo, random_weights
 from isal import igzip
 
-from volprompt.models import sam, sam2_tracking
+from volprompt.models import sam2_tracking
 from volprompt.models.base import PromptableModel, without_initialisation
 from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
+from volprompt.models.kernels import AttentionSettings
 from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
-from volprompt.segmentation import schedule
+from volprompt.models.sam2 import Sam2Model
+from volprompt.models.sam2_attention import MemoryAttention
+from volprompt.segmentation import schedule, volume_job
 from volprompt.segmentation.masks import unpack_bits
 
 
 class Setting:
     """A loaded model, a volume and its prompts."""
 
-    def __init__(self, case: Case, folder: Path, precision: str | None = None) -> None:
-        self.model, self.volume, self.schemes = case.load(folder, precision)
+    def __init__(self, case: Case, folder: Path, **changes: Any) -> None:
+        self.model, self.volume, self.schemes = case.load(folder, **changes)
 
     def run(self, **prompts: Any) -> Any:
         """Segment the volume with all of its prompts, or with those given instead."""
@@ -64,7 +67,7 @@ def one_after_another() -> Iterator[None]:
     """Reading and writing as part of the main work."""
 
     class Store:
-        def __init__(self, store: Any, done: Any, limit: int) -> None:
+        def __init__(self, store: Any, done: Any, limit: int, threads: int) -> None:
             self.store, self.done = store, done
 
         def __enter__(self) -> Store:
@@ -116,7 +119,25 @@ def sam2_lines(folder: Path, runs: int) -> None:
         without_sharing,
         lambda: sum(setting.run(**videos).seconds_prompt.values()),
     )
-    half = Setting(case, folder, "bfloat16")
+    package = Setting(case, folder, attention="package")
+    line(
+        "SAM 2, tracking alone: kernels and positions of our own, not the package's",
+        runs,
+        lambda: sum(package.run(**videos).seconds_prompt.values()),
+        lambda: sum(setting.run(**videos).seconds_prompt.values()),
+    )
+    half = Setting(case, folder, precision="bfloat16")
+
+    def cast_at_every_use() -> float:
+        with mock.patch.object(torch, "no_grad", torch.inference_mode):
+            return seconds(half.run)
+
+    line(
+        "SAM 2, whole, bfloat16: weights cast once, not at every use",
+        runs,
+        cast_at_every_use,
+        lambda: seconds(half.run),
+    )
     line("SAM 2, whole: bfloat16, not float32", runs, lambda: seconds(setting.run), lambda: seconds(half.run))
     job = demo("sam2", volumes=4, shape=(40, 384, 384), spacing=(2.8, 0.365, 0.365), name="job")
     job.make(folder / "job")
@@ -129,6 +150,20 @@ def sam2_lines(folder: Path, runs: int) -> None:
             return seconds(whole_job)
 
     line("SAM 2, job of four volumes: reading and writing in the background", runs, serial, lambda: seconds(whole_job))
+
+    def one_writer() -> float:
+        with mock.patch.object(volume_job, "WRITERS", 1):
+            return seconds(whole_job)
+
+    line("SAM 2, the same job: a volume's masks written by four threads", runs, one_writer, lambda: seconds(whole_job))
+
+    def volume_by_volume() -> float:
+        job.inference = {"objects_together": 1}
+        spent = seconds(whole_job)
+        job.inference = {}
+        return spent
+
+    line("SAM 2, the same job: volumes tracked together", runs, volume_by_volume, lambda: seconds(whole_job))
     bits = setting.run(**videos).masks["point_video"]["femur"]
     mask = unpack_bits(bits, setting.volume.size[1]).tobytes()
     line(
@@ -145,7 +180,8 @@ def sam_lines(folder: Path, runs: int) -> None:
     """What image schemes gain."""
     case = demo("sam")
     case.make(folder)
-    setting = Setting(case, folder)
+    setting, package = Setting(case, folder), Setting(case, folder, attention="package")
+    line("SAM, two schemes: fused attention", runs, lambda: seconds(package.run), lambda: seconds(setting.run))
     each_alone = [{name: given} for name, given in setting.volume.prompts.items()]
     line(
         "SAM, two schemes: each slice encoded once, not per scheme",
@@ -166,14 +202,44 @@ def sam_lines(folder: Path, runs: int) -> None:
     )
 
 
+def memory_lines(runs: int) -> None:
+    """What only shows at an official size: a slice that reads a full memory, SAM 2.1 tiny."""
+    with without_initialisation():
+        module = Sam2Model.build(TINY)
+    attention = module.memory_attention
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    pixels, memories = 64 * 64, module.num_maskmem
+    for precision in ("float32", "bfloat16"):
+        device = torch.device("cpu")
+        narrow, package = (
+            MemoryAttention(attention, pixels, memories, AttentionSettings(device, precision, as_package))
+            for as_package in (False, True)
+        )
+        kind = getattr(torch, precision)
+        coarse, own = torch.randn(1, 256, 64, 64).to(kind), torch.randn(1, pixels, 256)
+        memory = torch.randn(1, memories * pixels + 64, 64).to(kind)
+
+        def attend(ours: MemoryAttention, given: Any = (coarse, own, memory, memory, 64)) -> float:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=given[0].dtype == torch.bfloat16):
+                return seconds(lambda: ours(*given))
+
+        line(
+            f"SAM 2.1, attention to a full memory, {precision}: narrow values",
+            runs,
+            lambda attend=attend, package=package: attend(package),
+            lambda attend=attend, narrow=narrow: attend(narrow),
+        )
+
+
 def official_lines(folder: Path, runs: int) -> None:
     """What only shows at an official size: ViT-B."""
     weights = folder / "vit_b.pth"
     torch.save(random_weights("sam", "vit_b"), weights)
     model = {"family": "sam", "architecture": "vit_b"}
-    fused = load_model(model, str(weights), Device("cpu", "float32", "CPU"))
-    with mock.patch.object(sam, "fuse_attention", return_value=None):
-        plain = load_model(model, str(weights), Device("cpu", "float32", "CPU"))
+    fused, plain = (
+        load_model(model, str(weights), Device("cpu", "float32", "CPU", attention)) for attention in ("auto", "package")
+    )
     frame = fused.prepare(np.random.default_rng(0).integers(0, 255, (1, 384, 384)).astype(np.uint8))
 
     def encode(loaded: PromptableModel) -> float:
@@ -201,6 +267,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         sam2_lines(Path(temporary) / "sam2", given.runs)
         sam_lines(Path(temporary) / "sam", given.runs)
+        memory_lines(given.runs)
         if given.official:
             official_lines(Path(temporary), given.runs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -37,7 +37,8 @@ PRESENT = "sam_mask_decoder.pred_obj_score_head"
 class Case:
     """One comparison.
 
-    architecture: as in the configuration; checkpoint: None for random weights; shape and spacing: of the phantoms.
+    architecture: as in the configuration; checkpoint: None for random weights; shape and spacing: of the phantoms;
+    inference: further settings of that section.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Case:
     precision: str = "float32"
     threads: int = 2
     schemes: list[str] = field(default_factory=list)
+    inference: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.schemes = self.schemes or SCHEMES[self.family]
@@ -66,11 +68,11 @@ class Case:
         return {"name": self.name, "family": self.family, "architecture": self.architecture, "digest": "content:"}
 
     def load(
-        self, folder: Path, precision: str | None = None
+        self, folder: Path, precision: str | None = None, attention: Literal["auto", "package"] = "auto"
     ) -> tuple[PromptableModel, LoadedVolume, dict[str, Scheme]]:
         """The model, the first volume with its prompts, and the schemes; precision: instead of the case's."""
         assert self.checkpoint
-        device = Device(self.device, precision or self.precision, self.device)
+        device = Device(self.device, precision or self.precision, self.device, attention)
         model = load_model(self.model, self.checkpoint, device)
         frames = read_frames(folder / "volumes", "knee_900")
         table = read_prompts(folder / "prompts.parquet")
@@ -94,7 +96,7 @@ class Case:
             schemes=self.definitions,
             labels=LABELS,
             scored=SCORED,
-            inference={"device": self.device, "precision": self.precision},
+            inference={"device": self.device, "precision": self.precision, **self.inference},
             masks=masks,
             threads=self.threads,
         )
@@ -174,7 +176,7 @@ def suite(size: str, device: str) -> list[Case]:
             official("sam_vit_b", "sam", "vit_b", 5, device=device),
             official("sam2.1_hiera_tiny", "sam2", TINY, 5, device=device),
         ]
-    full: dict[str, Any] = {"slices": None, "device": device, "precision": "bfloat16", "volumes": 2}
+    full: dict[str, Any] = {"slices": None, "device": device, "precision": "bfloat16", "volumes": 4}
     return [
         *(official(name, "sam", architecture, **full) for name, architecture in PUBLISHED_SAM.items()),
         *(official(name, "sam2", architecture, **full) for name, architecture in PUBLISHED_SAM2.items()),

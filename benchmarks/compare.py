@@ -22,10 +22,10 @@ HERE = Path(__file__).parent
 RUNNERS = ("plain", "ours")
 
 
-def run(runner: str, folder: Path, out: Path, threads: int) -> dict[str, Any]:
+def run(runner: str, folder: Path, out: Path, threads: int, precision: str) -> dict[str, Any]:
     """One run in a process of its own; what it printed last."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, str(HERE / f"{runner}.py"), str(folder), str(out)]
+    command = [sys.executable, str(HERE / f"{runner}.py"), str(folder), str(out), precision]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -44,17 +44,19 @@ def agreement(first: Path, second: Path) -> float:
     return lowest
 
 
-def compare(case: Case, runs: int) -> dict[str, Any]:
-    """Medians over the runs, and the ratio of each pair."""
+def compare(case: Case, runs: int, plain_precision: str | None = None) -> dict[str, Any]:
+    """Medians over the runs, and the ratio of each pair; plain_precision: instead of the case's."""
+    precisions = {"plain": plain_precision or case.precision, "ours": case.precision}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         case.make(folder)
         found: dict[str, list[dict[str, Any]]] = {runner: [] for runner in RUNNERS}
         for _ in range(runs):
             for runner in RUNNERS:
-                found[runner].append(run(runner, folder, folder / runner, case.threads))
+                found[runner].append(run(runner, folder, folder / runner, case.threads, precisions[runner]))
         lowest = agreement(folder / "plain", folder / "ours")
-    row: dict[str, Any] = {"case": case.name, "device": case.device, "precision": case.precision}
+    row: dict[str, Any] = {"case": case.name, "device": case.device}
+    row |= {f"{runner}_precision": precision for runner, precision in precisions.items()}
     for runner, results in found.items():
         for key in results[0]:
             row[f"{runner}_{key}"] = float(np.median([result[key] for result in results]))
@@ -84,7 +86,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 else [f"**{row['ratio']:.2f}**", f"{row['ratio_with_startup']:.2f}", f"{row['lowest_dice']:.4f}"]
             )
             cells = [
-                row["case"], f"{row['device']}, {row['precision']}", runner, f"{value['startup']:.2f}",
+                row["case"], f"{row['device']}, {value['precision']}", runner, f"{value['startup']:.2f}",
                 f"{value['seconds']:.2f}", f"{value.get('encode', float('nan')):.2f}", f"{prompt:.2f}",
                 f"{value['write']:.2f}", f"{value['slices'] / value['seconds']:.2f}",
                 f"{value['peak_memory_mb']:.0f} ({value['peak_gpu_memory_mb']:.0f})", *ends,
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--size", choices=("demo", "official", "full"), default="demo")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"))
+    parser.add_argument("--plain-precision", choices=("float32", "bfloat16"), help="instead of that of both")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="*", help="names of cases, instead of all")
@@ -110,7 +113,7 @@ def main() -> None:
             continue
         case.precision = given.precision or case.precision
         case.threads = given.threads
-        rows.append(compare(case, given.runs))
+        rows.append(compare(case, given.runs, given.plain_precision))
         print(table(rows[-1:]), flush=True)
     given.out.mkdir(parents=True, exist_ok=True)
     name = f"compare_{given.size}_{given.device}"

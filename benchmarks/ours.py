@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from cases import read_case
 
 
-def main(folder: Path, out: Path) -> None:
+def main(folder: Path, out: Path, precision: str) -> None:
     """Segment the case's volumes under all of its schemes at once, and write the masks."""
-    case = read_case(folder)
+    case = replace(read_case(folder), precision=precision)
     started = time.perf_counter()
     case.segment(folder, out)
     total = time.perf_counter() - started
@@ -38,4 +39,4 @@ def main(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

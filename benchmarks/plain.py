@@ -108,11 +108,11 @@ def resized(predictor: Any, frames: np.ndarray, device: str) -> torch.Tensor:
     return torch.stack([predictor._transforms(np.repeat(frame[..., None], 3, axis=-1)) for frame in frames]).to(device)
 
 
-def main(folder: Path, out: Path) -> None:
+def main(folder: Path, out: Path, precision: str) -> None:
     """Segment the case's volumes under each of its schemes, and write the masks."""
     case = read_case(folder)
     torch.set_num_threads(case.threads)
-    half = case.precision == "bfloat16"
+    half = precision == "bfloat16"
     started = time.perf_counter()
     assert case.checkpoint
     image, video = LOADERS[case.family](case.architecture, case.checkpoint, case.device)
@@ -143,4 +143,4 @@ def main(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -1,7 +1,8 @@
 """How much of the hardware is used: python benchmarks/utilisation.py [--device cuda --size full].
 
-The share of the measured matrix-product peak that encoder and tracking reach (their operations as
-`torch.utils.flop_counter` counts them), and how much of a job's time the GPU is busy.
+The share of the measured matrix-product peak that encoder and tracking reach (operations as `torch.utils.flop_counter`
+counts them, attention included), slices per second over the number of objects that are tracked together, and how much
+of a job's time the model computes. Before anything is timed, it runs once.
 """
 
 from __future__ import annotations
@@ -14,11 +15,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from cases import TINY, Case, demo, official
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from volprompt.models.base import PromptableModel
 from volprompt.models.engine import segment_volumes
+from volprompt.models.segmented import LoadedVolume
+
+# Objects on a volume at the product's width, and the widths that are compared.
+WIDTH, WIDTHS = 16, (1, 2, 4, 8, 16, 32)
+
+
+def on_cpu(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Operations of fused attention on a CPU, which torch does not count."""
+    return sdpa_flop_count(query, key, value)
+
+
+COUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: on_cpu}
 
 
 def matmul_peak(device: str, precision: str, side: int) -> float:
@@ -40,11 +55,16 @@ def timed(work: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - started
 
 
+def with_objects(volume: LoadedVolume, objects: int) -> LoadedVolume:
+    """The volume with so many tracked objects: the first prompt of its video scheme again and again."""
+    first = volume.prompts["point_video"][0]
+    prompts = [replace(first, structure=f"{first.structure}_{number}") for number in range(objects)]
+    return replace(volume, prompts={"point_video": prompts})
+
+
 def shares(case: Case, folder: Path, peak: float) -> None:
-    """Print the shares of encoder and tracking."""
+    """Print the shares of encoder and tracking, and slices per second by the number of objects."""
     model, volume, schemes = case.load(folder)
-    tracked = {name: given for name, given in volume.prompts.items() if schemes[name].predictor == "video"}
-    volume = replace(volume, prompts=tracked)
     batch = 8 if case.device == "cuda" else 1
 
     def encode() -> None:
@@ -52,50 +72,47 @@ def shares(case: Case, folder: Path, peak: float) -> None:
             for start in range(0, len(volume.frames), batch):
                 model.encode(volume.frames[start : start + batch])
 
-    def track() -> list:
-        return segment_volumes(model, [volume], schemes, batch)
+    encoding, encoding_seconds = counted(encode, model)
+    print_share(case, "encoder", encoding, encoding_seconds, peak)
+    rows = []
+    for objects in WIDTHS:
+        wide = with_objects(volume, objects)
+        both, seconds = counted(lambda wide=wide: segment_volumes(model, [wide], schemes, batch), model)
+        rows.append((objects, len(volume.frames) / seconds, objects * len(volume.frames) / seconds))
+        if objects == WIDTH:
+            print_share(case, f"encoder and tracking of {objects} objects", both, seconds, peak)
+            print_share(case, f"tracking of {objects} objects", both - encoding, seconds - encoding_seconds, peak)
+    print("\n| objects together | slices/s | slices/s, each object counted |\n|---:|---:|---:|")
+    for objects, slices, each in rows:
+        print(f"| {objects} | {slices:.2f} | {each:.2f} |")
 
-    measured = [counted(encode, case.device), counted(track, case.device)]
-    (encoding, encoding_seconds), (both, both_seconds) = measured
-    measured.append((both - encoding, both_seconds - encoding_seconds))
-    for name, (operations, spent) in zip(("encoder", "encoder and tracking", "tracking"), measured, strict=True):
-        print(f"| {case.name} | {name} | {operations / 1e12:.3f} | {spent:.2f} | {operations / spent / peak:.0%} |")
+
+def print_share(case: Case, part: str, operations: float, spent: float, peak: float) -> None:
+    """Print a line of the table of shares."""
+    print(f"| {case.name} | {part} | {operations / 1e12:.3f} | {spent:.2f} | {operations / spent / peak:.0%} |")
 
 
-def counted(work: Callable[[], Any], device: str) -> tuple[float, float]:
-    """Operations and seconds of some work."""
-    work()
-    with FlopCounterMode(display=False) as counter:
+def counted(work: Callable[[], Any], model: PromptableModel) -> tuple[float, float]:
+    """Operations and seconds of some work of a model, which is done once before."""
+    model.module.requires_grad_(False)  # the counter follows gradients wherever they could be asked for
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         work()
-    return counter.get_total_flops(), timed(work, device)
+    model.module.requires_grad_(True)
+    work()
+    return counter.get_total_flops(), timed(work, model.device.type)
 
 
 def busy(case: Case, folder: Path) -> None:
-    """Print the share of a whole job's time in which the GPU computes."""
-
-    def job() -> None:
-        case.segment(folder, folder / "masks")
-
-    if case.device != "cuda":
-        print(f"{case.name}: {timed(job, case.device):.1f} s for {case.volumes} volumes; the busy share needs a GPU")
-        return
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        spent = timed(job, "cuda")
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
-    )
-    covered, until = 0.0, float("-inf")
-    for start, end in spans:
-        covered += max(0.0, end - max(start, until))
-        until = max(until, end)
-    first, last = spans[0][0], max(end for _, end in spans)
-    between = (last - first) / 1e6
+    """Print the share of a whole job, behind its start, in which the model computes: from events in the GPU's queue."""
+    case.segment(folder, folder / "first")
+    spent = timed(lambda: case.segment(folder, folder / "masks"), case.device)
+    runs = pd.read_parquet(folder / "masks" / "run.parquet")
+    start = sum(float(runs.iloc[0][f"seconds_{phase}"]) for phase in ("import", "verify", "build", "load"))
+    computing = runs.drop_duplicates("volume")["seconds_encode"].sum() + runs["seconds_prompt"].sum()
     print(
-        f"{case.name}: GPU busy {covered / (last - first):.0%} of the {between:.1f} s from its first to its last kernel"
+        f"{case.name}: {case.volumes} volumes in {spent - start:.1f} s behind a start of {start:.1f} s; the model "
+        f"computes {computing / (spent - start):.0%} of it"
     )
-    print(f"(the job of {case.volumes} volumes with start-up: {spent:.1f} s)")
 
 
 def main() -> None:
@@ -109,8 +126,9 @@ def main() -> None:
     if given.size == "demo":
         case = demo("sam2", volumes=2, shape=(20, 96, 96), spacing=(5.6, 1.46, 1.46), **settings)
     else:
-        case = official("sam2.1_hiera_tiny", "sam2", TINY, None, volumes=8, **settings)
-    peak = matmul_peak(given.device, precision, 8192 if given.device == "cuda" else 1024)
+        case = official("sam2.1_hiera_tiny", "sam2", TINY, None, volumes=16, **settings)
+    torch.set_num_threads(case.threads)
+    peak = matmul_peak(given.device, precision, 8192 if given.device == "cuda" else 2048)
     print(f"matrix product: {peak / 1e12:.2f} Tflop/s ({given.device}, {precision})\n")
     print("| case | part | Tflop | seconds | share of the peak |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:

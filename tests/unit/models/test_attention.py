@@ -118,19 +118,13 @@ OFFICIAL, SMALL, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), 
         (CPU, "float32", OFFICIAL, "rows", True),
         (CPU, "float32", SMALL, "fused", False),
         (CPU, "float32", EQUAL, "fused", False),
-        (CPU, "bfloat16", SMALL, "fused", False),
+        (CPU, "bfloat16", OFFICIAL, "fused", False),
     ],
 )
 def test_the_table_of_kernels(device: torch.device, precision: str, shape: Shape, name: str, narrow: bool) -> None:
     kernel = attention_kernel(AttentionSettings(device, precision), shape)
     assert (kernel.name, kernel.narrow) == (name, narrow)
     assert str(kernel) == f"{name}: {kernel.reason}"
-
-
-@pytest.mark.parametrize(("amx", "name"), [(True, "rows"), (False, "fused")])
-def test_bfloat16_on_a_processor_with_and_without_amx(amx: bool, name: str) -> None:
-    with mock.patch.object(torch.cpu, "_is_amx_tile_supported", return_value=amx):
-        assert attention_kernel(AttentionSettings(CPU, "bfloat16"), OFFICIAL).name == name
 
 
 @pytest.mark.usefixtures("kernel")

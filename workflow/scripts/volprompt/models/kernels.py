@@ -75,8 +75,8 @@ def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
         return Kernel("fused", False, "values are as wide as keys", _fused)
     if shape.queries * shape.keys < MANY_SCORES:
         return Kernel("fused", False, "few scores, so that narrow values gain nothing", _fused)
-    if settings.precision == "bfloat16" and not torch.cpu._is_amx_tile_supported():
-        return Kernel("fused", False, "a processor without AMX has no other fast kernel for bfloat16", _fused)
+    if settings.precision == "bfloat16":
+        return Kernel("fused", False, "the fastest for bfloat16, with values as wide as keys", _fused)
     return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
 
 
@@ -102,9 +102,11 @@ def _by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     query = query * query.shape[3] ** -0.5
     step = max(1, SCORES_AT_ONCE // key.shape[2])
     one_by_one = zip(*(each.flatten(0, 1) for each in (query, key, value, result)), strict=True)
-    for queries, keys, values, into in one_by_one:
-        turned = keys.t()
-        for first in range(0, len(queries), step):
-            some = slice(first, first + step)
-            into[some] = torch.softmax(queries[some] @ turned, dim=-1) @ values
+    # Autocast would have the softmax in float32, which takes two more passes over the scores.
+    with torch.autocast(query.device.type, enabled=False):
+        for queries, keys, values, into in one_by_one:
+            turned = keys.t()
+            for first in range(0, len(queries), step):
+                some = slice(first, first + step)
+                into[some] = torch.softmax(queries[some] @ turned, dim=-1) @ values
     return result

@@ -34,8 +34,9 @@ class Schedule:
         model, inference = settings.model, settings.inference
         on_gpu = model.device.type == "cuda"
         # On a CPU a batch of large images is no faster than one after another, and takes more memory.
-        self.batch_size = inference.batch_size or (8 if on_gpu or model.image_size <= 512 else 1)
-        self.objects_together = inference.objects_together or (16 if on_gpu else 1)
+        in_batches = on_gpu or model.image_size <= 512
+        self.batch_size = inference.batch_size or (8 if in_batches else 1)
+        self.objects_together = inference.objects_together or (16 if in_batches else 1)
         logger.info("batch_size %d, objects_together %d", self.batch_size, self.objects_together)
 
     def run(self, ready: pd.DataFrame, candidates: pd.DataFrame) -> Iterator[VolumeJob]:

@@ -167,8 +167,8 @@ class Inference(Section):
     objects_together: int | None = Field(
         None,
         ge=1,
-        description="Tracked objects for which volumes are taken together (default: 16 on a GPU; 1, so one volume at a "
-        "time, on a CPU).",
+        description="Tracked objects for which volumes are taken together (default: 16; for images of more than 512 "
+        "pixels on a CPU 1, so one volume at a time).",
     )
     attention: Literal["auto", "package"] = Field(
         "auto",
