@@ -5,7 +5,7 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,17 @@ def pytest_configure() -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         for folder in ("workflow/scripts", "console"):
             compileall.compile_dir(REPOSITORY / folder, quiet=1)
+
+
+@pytest.fixture(autouse=True)
+def visible_gpus_stay() -> Iterator[None]:
+    """A test that chooses the CPU hides the GPUs from this process; the next one may need them."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield
+    if before is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from volprompt.models import devices
 from volprompt.models.devices import DeviceError, choose_device, lease_gpu, visible_gpus
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
@@ -29,6 +30,12 @@ with lease_gpu(int(sys.argv[1]), poll_seconds=0.02):
     for file in files:
         os.remove(file)
 print(*held)
+"""
+CHOOSE = """
+import os
+from volprompt.models.devices import choose_device
+choose_device("{}", "auto")
+print(os.environ["CUDA_VISIBLE_DEVICES"])
 """
 HOLD = """
 import os, time
@@ -104,6 +111,29 @@ def test_the_cpu_where_it_is_asked_for() -> None:
     assert choose_device("cpu", "auto").precision == "float32"
     assert choose_device("cpu", "bfloat16").precision == "bfloat16"
     assert choose_device("cpu", "auto").torch() == torch.device("cpu")
+
+
+def test_the_cpu_alone_hides_every_gpu(machine: dict[str, str]) -> None:
+    """Before torch looks: the packages of models put tensors on a GPU wherever torch sees one."""
+    hidden, left = (
+        subprocess.run(
+            [sys.executable, "-c", CHOOSE.format(device)], env=machine, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for device in ("cpu", "auto")
+    )
+    assert (hidden, left) == ("", "0,1")
+
+
+def test_bfloat16_is_recommended_once_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "has_bfloat16", lambda: True)
+    with caplog.at_level("INFO"):
+        assert choose_device("cpu", "auto").precision == "float32"
+        assert caplog.text.count("inference.precision: bfloat16") == 1
+        choose_device("cpu", "float32")
+        choose_device("cpu", "bfloat16")
+    assert caplog.text.count("inference.precision: bfloat16") == 1
 
 
 @pytest.mark.parametrize(("listed", "gpus"), [("0,1", ["0", "1"]), ("", []), ("-1", []), ("2, 0", ["2", "0"])])

@@ -47,7 +47,7 @@ from tests.unit.models.official import (
     trained_sam2,
 )
 
-from volprompt.models import base, engine
+from volprompt.models import base, engine, sam_attention
 from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
 from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
@@ -414,10 +414,12 @@ def test_one_slice_volume(sam2: Sam2Model, frames: np.ndarray) -> None:
     assert mask.shape == (1, *SIZE)
 
 
+@pytest.mark.parametrize("queries", [sam_attention.QUERIES, 24])
 def test_fused_attention_encodes_as_the_package_does(
-    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray
+    sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch, queries: int
 ) -> None:
-    """A frame that is not square, so that rows and columns must not be mixed up."""
+    """A frame that is not square, so that rows and columns must not be mixed up; all queries at once, and in parts."""
+    monkeypatch.setattr(sam_attention, "QUERIES", queries)
     predictor = sam_predictor
     predictor.set_image(np.repeat(frames[5][..., None], 3, axis=-1))
     with sam.inference():

@@ -146,6 +146,7 @@ def test_frames_that_cannot_be_read_fail_their_volume_only(folder: Path, monkeyp
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: unspecified launch failure"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
     ],
 )
 def test_a_fault_of_the_machine_with_several_volumes_is_tried_with_one(
@@ -186,6 +187,21 @@ def test_a_failed_attempt_leaves_no_tensors_behind(folder: Path, monkeypatch: py
     assert len(left) == 3
 
 
+@pytest.mark.parametrize(
+    ("device", "image_size", "batches"),
+    [("cuda", 1024, (8, 16)), ("cpu", 1024, (1, 1)), ("cpu", 512, (8, 16)), ("cuda", 256, (8, 16))],
+)
+def test_batches_by_device_and_image(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, image_size: int, batches: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(Model, "device", torch.device(device))
+    monkeypatch.setattr(Model, "image_size", image_size)
+    made = schedule(folder)
+    assert (made.batch_size, made.objects_together) == batches
+    given = schedule(folder, batch_size=3, objects_together=5)
+    assert (given.batch_size, given.objects_together) == (3, 5)
+
+
 def test_batches_are_halved_where_memory_is_too_small_for_one_volume(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +235,7 @@ def test_two_groups_of_volumes_can_wait_to_be_written(folder: Path, monkeypatch:
         assert third.wait(10), "the model waits for the disk"
 
     monkeypatch.setattr(engine, "segment_volumes", segment)
-    monkeypatch.setattr("volprompt.segmentation.volume_job.write_mask", write)
+    monkeypatch.setattr("volprompt.segmentation.volume_job.write_bits", write)
     run_all(schedule(folder), folder)
     assert segmented == ["a", "b", "c", "d"]
 
@@ -238,7 +254,7 @@ def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(engine, "segment_volumes", lambda model, volumes, *_: [empty_masks(v) for v in volumes])
-    monkeypatch.setattr("volprompt.segmentation.volume_job.write_mask", write)
+    monkeypatch.setattr("volprompt.segmentation.volume_job.write_bits", write)
     with pytest.raises(OSError, match="No space left"):
         run_all(schedule(folder), folder)
 

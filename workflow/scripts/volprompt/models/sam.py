@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from volprompt.models.sam_attention import fuse_attention
 from volprompt.models.sam_decoding import decode_each, embed_points
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
+
+# Frames that are resized at the same time.
+RESIZERS = 4
 
 
 class SamModel(PromptableModel):
@@ -61,8 +65,9 @@ class SamModel(PromptableModel):
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         """Resize the longest side as `SamPredictor` does, by PIL, bilinear on 8 bit."""
-        size = self.transform.get_preprocess_shape(*frames.shape[1:], self.transform.target_length)
-        return np.stack([np.asarray(resize(Image.fromarray(frame), list(size))) for frame in frames])
+        size = list(self.transform.get_preprocess_shape(*frames.shape[1:], self.transform.target_length))
+        with ThreadPoolExecutor(RESIZERS, "resize") as pool:
+            return np.stack(list(pool.map(lambda frame: np.asarray(resize(Image.fromarray(frame), size)), frames)))
 
     def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
         """Normalize, pad to a square and encode: one level."""

@@ -26,7 +26,12 @@ def rounds_path(folder: str | Path, scheme: str, volume: str, structure: str) ->
 
 def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
     """Write a mask, bool (slice, y, x), as uint8 0/1 on the source's grid, with the source's header geometry."""
-    _write(_in_file_order(mask, grid), grid, path, b"volprompt mask", 1)
+    write_bits(np.packbits(mask, axis=-1), grid, path)
+
+
+def write_bits(bits: np.ndarray, grid: Grid, path: str | Path) -> None:
+    """The same for a mask whose columns are bits, uint8 (slice, y, ceil(x / 8))."""
+    _write(_in_file_order(bits, grid), grid, path, b"volprompt mask", 1)
 
 
 def write_rounds(rounds: np.ndarray, grid: Grid, path: str | Path) -> None:
@@ -36,7 +41,8 @@ def write_rounds(rounds: np.ndarray, grid: Grid, path: str | Path) -> None:
     """
     source = np.zeros(grid.shape, np.min_scalar_type(2 ** len(rounds) - 1), order="F")
     for number, mask in enumerate(rounds):
-        source |= np.left_shift(_in_file_order(mask, grid), number, dtype=source.dtype, casting="unsafe")
+        voxels = _in_file_order(np.packbits(mask, axis=-1), grid)
+        source |= np.left_shift(voxels, number, dtype=source.dtype, casting="unsafe")
     _write(source, grid, path, b"volprompt rounds: bit r is round r", len(rounds) - 1)
 
 
@@ -57,12 +63,12 @@ def _write(source: np.ndarray, grid: Grid, path: str | Path, description: bytes,
         temporary.write_bytes(igzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
-def _in_file_order(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """A mask, bool (slice, y, x), as uint8 on the source's grid in Fortran order, that of the file.
+def _in_file_order(bits: np.ndarray, grid: Grid) -> np.ndarray:
+    """A mask, uint8 (slice, y, ceil(x / 8)), as uint8 on the source's grid in Fortran order, that of the file.
 
     Eight columns as one byte are turned and then unpacked: single voxels would take four times as long to turn.
     """
-    turned = grid.to_source(np.packbits(mask, axis=-1)).astype(np.uint8, order="F")
+    turned = grid.to_source(bits).astype(np.uint8, order="F")
     source = np.empty(grid.shape, np.uint8, order="F")
     probe = grid.to_source(np.empty((1, 1, 2), np.uint8))
     x = probe.shape.index(2)

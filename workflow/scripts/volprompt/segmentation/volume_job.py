@@ -22,7 +22,7 @@ from volprompt.prompts.schemes import (
     with_masks,
     with_spread_points,
 )
-from volprompt.segmentation.masks import mask_path, rounds_path, unpack_bits, write_mask, write_rounds
+from volprompt.segmentation.masks import mask_path, rounds_path, unpack_bits, write_bits, write_rounds
 from volprompt.segmentation.runs import confidence_rows, failed_run, peak_memory, run_row
 from volprompt.settings.config import Inference
 from volprompt.settings.schemes import Scheme
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MEMORY_FAULTS = ("can't allocate memory", "CUDA error: out of memory", "_ALLOC_FAILED")
 GPU_FAULTS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
 # Masks of a volume that are compressed at the same time.
-WRITERS = 4
+WRITERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,19 +236,19 @@ class VolumeJob:
         """Write the mask of a structure, and those of its rounds; return the seconds."""
         started = time.perf_counter()
         place, grid = (self.settings.masks_folder, scheme, self.name, structure), grid_of_row(self.row)
-        bits = self.masks[scheme].get(structure)
-        write_mask(self._mask(scheme, structure, bits), grid, mask_path(*place))
+        write_bits(self._bits(scheme, structure, self.masks[scheme].get(structure)), grid, mask_path(*place))
         if structure in self.rounds.get(scheme, {}):
-            rounds = [self._mask(scheme, structure, bits) for bits in self.rounds[scheme][structure]]
-            write_rounds(np.stack(rounds), grid, rounds_path(*place))
+            bits = (self._bits(scheme, structure, each) for each in self.rounds[scheme][structure])
+            write_rounds(np.stack([unpack_bits(each, self.size[1]) for each in bits]), grid, rounds_path(*place))
         return time.perf_counter() - started
 
-    def _mask(self, scheme: str, structure: str, bits: np.ndarray | None) -> np.ndarray:
-        """The mask to write, bool (slice, y, x). bits: None for an absent structure, whose mask is empty."""
-        mask = np.zeros((self.depth, *self.size), bool) if bits is None else unpack_bits(bits, self.size[1])
+    def _bits(self, scheme: str, structure: str, bits: np.ndarray | None) -> np.ndarray:
+        """The mask to write, uint8 (slice, y, ceil(x / 8)). bits: None for an absent structure, whose mask is empty."""
+        if bits is None:
+            return np.zeros((self.depth, self.size[0], -(-self.size[1] // 8)), np.uint8)
         if self.settings.schemes[scheme].presence:
-            mask[~self.present[structure]] = False
-        return mask
+            return np.where(self.present[structure][:, None, None], bits, 0).astype(np.uint8)
+        return bits
 
     def complete_rows(self, seconds_write: Mapping[str, float]) -> None:
         """Add to the rows of the run table what is known once the masks are written."""
