@@ -39,12 +39,7 @@ MEMORY_SETTINGS: dict[str, dict[str, Any]] = {
         "use_signed_tpos_enc_to_obj_ptrs": False,
     },
     "masks through the decoder": {"use_mask_input_as_output_without_sam": False},
-    "no pointers": {"use_obj_ptrs_in_encoder": False},
     "pointers without their distance, as SAM 2.0": {"add_tpos_enc_to_obj_ptrs": False},
-    "distances of pointers as they are": {
-        "proj_tpos_enc_in_obj_ptrs": False,
-        "obj_ptr_tpos_proj": torch.nn.Identity(),
-    },
     "one mask while tracking": {"multimask_output_for_tracking": False},
 }
 

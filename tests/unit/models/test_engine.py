@@ -2,15 +2,19 @@
 
 import threading
 from collections import deque
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
 from volprompt.models.features import SliceFeatures, gather
-from volprompt.models.sam2_plan import Row
-from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round
+from volprompt.models.sam2_bank import MemoryBank
+from volprompt.models.sam2_plan import Row, head_start_of, plan_step, reads_of, writes_of
+from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round, wait_for_forwards
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.segmentation.background import StoreBehind, load_ahead
@@ -30,27 +34,28 @@ class Encoder:
 
 
 @pytest.mark.parametrize(
-    ("prompted", "depth", "at_once", "order"),
+    ("prompted", "depth", "head_start", "order"),
     [
-        ([[2]], 5, False, [2, 3, 4, 1, 0]),
-        ([[2]], 5, True, [2, 3, 1, 4, 0]),
-        ([[0]], 1, False, [0]),
-        ([[1, 3]], 5, False, [1, 3, 2, 4, 0]),
-        ([[2], [1]], 4, False, [2, 1, 3, 2, 3, 1, 0, 0]),
-        ([[2], [1]], 4, True, [2, 1, 3, 2, 1, 0, 3, 0]),
+        ([[2]], 5, 9, [2, 3, 4, 1, 0]),
+        ([[2]], 5, 0, [2, 3, 1, 4, 0]),
+        ([[0]], 1, 9, [0]),
+        ([[1]], 5, 1, [1, 2, 3, 0, 4]),
+        ([[1, 3]], 5, 9, [1, 3, 2, 4, 0]),
+        ([[2], [1]], 4, 9, [2, 1, 3, 2, 3, 1, 0, 0]),
+        ([[2], [1]], 4, 0, [2, 1, 3, 2, 1, 0, 3, 0]),
     ],
 )
 def test_the_order_in_which_slices_are_needed(
-    prompted: list[list[int]], depth: int, at_once: bool, order: list[int]
+    prompted: list[list[int]], depth: int, head_start: int, order: list[int]
 ) -> None:
-    assert order_of_need(prompted, depth, at_once) == order
+    assert order_of_need(prompted, depth, head_start) == order
 
 
 @pytest.mark.parametrize(
-    ("at_once", "order"),
-    [(False, [0, 3, 4, 2, 4, 1, 0]), (True, [0, 3, 4, 2, 1, 0, 4])],
+    ("head_start", "order"),
+    [(9, [0, 3, 4, 2, 4, 1, 0]), (0, [0, 3, 4, 2, 1, 0, 4])],
 )
-def test_the_order_in_which_slices_are_needed_in_a_round(at_once: bool, order: list[int]) -> None:
+def test_the_order_in_which_slices_are_needed_in_a_round(head_start: int, order: list[int]) -> None:
     """A click on slice 0 of what was prompted on 3 and 2, and one on slice 3 of what was prompted on 1.
 
     They set out from 2 and 1, and pass by 0, 2, 3 and 1, 3.
@@ -64,7 +69,7 @@ def test_the_order_in_which_slices_are_needed_in_a_round(at_once: bool, order: l
 
     first, second = tracked(3, 2), tracked(1)
     clicked = [(first, Click(0, 1, 1, 0)), (second, Click(3, 2, 2, 1))]
-    assert order_of_round(clicked, 5, at_once) == order
+    assert order_of_round(clicked, 5, head_start) == order
     assert first.start == 2
     assert first.add_click(clicked[0][1]).labels.tolist() == [0]
     assert first.prompted == [3, 2, 0]
@@ -97,6 +102,71 @@ def test_the_places_of_a_row_in_the_memory_bank(lasting: bool) -> None:
     assert (row.places, row.passed, row.free, list(row.logits)) == ({}, set(), [10], [3])
 
 
+def memory_module(**settings: Any) -> SimpleNamespace:
+    """What plan and bank read of a `SAM2Base`."""
+    defaults = {
+        "num_maskmem": 3,
+        "memory_temporal_stride_for_eval": 1,
+        "max_cond_frames_in_attn": -1,
+        "use_obj_ptrs_in_encoder": True,
+        "use_signed_tpos_enc_to_obj_ptrs": True,
+        "only_obj_ptrs_in_the_past_for_eval": True,
+        "max_obj_ptrs_in_encoder": 4,
+        "add_tpos_enc_to_obj_ptrs": True,
+        "proj_tpos_enc_in_obj_ptrs": False,
+        "hidden_dim": 16,
+        "mem_dim": 8,
+        "maskmem_tpos_enc": torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 1, 8),
+        "obj_ptr_tpos_proj": torch.nn.Identity(),
+    }
+    return SimpleNamespace(**{**defaults, **settings})
+
+
+@pytest.mark.parametrize("pointers", [True, False])
+def test_what_a_step_recalls(pointers: bool) -> None:
+    """Slice 3 of an object that was prompted on slice 1: one prompted memory, one on the way, two pointers."""
+    module = memory_module(use_obj_ptrs_in_encoder=pointers)
+    features = SliceFeatures(Encoder(), [], 5, batch_size=1, capacity=9)
+    given = [ObjectPrompt("femur", 1, np.zeros((1, 2), np.float32), np.ones(1, np.int32))]
+    row = Row(0, TrackedObject(given, features, (4, 4), torch.zeros(0), torch.zeros(0)), range(4), lasting=False)
+    bank = MemoryBank(module, torch.zeros(1, 2, 8), rows=1, places=4, depth=5)
+    device = torch.device("cpu")
+    kept = [(row, 1, row.prompted[1]), (row, 2, row.remember(2))]
+    (writes,) = writes_of([kept], 5, device)
+    bank.store(
+        writes, torch.tensor([10.0, 20.0]).reshape(2, 1, 1).expand(2, 2, 8), torch.tensor([[1.0], [2.0]]).expand(2, 16)
+    )
+    step = plan_step(module, row, 3, reverse=False)
+    assert step.spatial == [(0, 0), (2, 3)]
+    assert step.pointers == ([(2, 1), (1, 2)] if pointers else [])
+    (reads,) = reads_of(module, [[step]], 5, device)
+    memory, encoding, count = bank.recall(reads)
+    assert memory[0, :4, 0].tolist() == [10, 10, 20, 20]
+    assert encoding[0, :4, 0].tolist() == [2, 2, 0, 0]  # the prompted one has the last of the encodings in time
+    assert count == (4 if pointers else 0)
+    assert memory[0, 4:, 0].tolist() == ([1, 1, 2, 2] if pointers else [])
+    if pointers:
+        # A pointer is two tokens wide; the farthest can be three slices away.
+        expected = get_1d_sine_pe(torch.tensor([2 / 3, 1 / 3]), dim=8).repeat_interleave(2, dim=0)
+        assert torch.allclose(encoding[0, 4:], expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 4),
+        ({"num_maskmem": 6}, 6),
+        ({"memory_temporal_stride_for_eval": 2}, 6),
+        ({"max_obj_ptrs_in_encoder": 9}, 9),
+    ],
+)
+def test_the_head_start_of_a_forward_pass(settings: dict[str, int], steps: int) -> None:
+    """As far as memories or pointers reach; a shorter forward pass is waited for to its end."""
+    assert head_start_of(memory_module(**settings)) == steps
+    assert wait_for_forwards(steps, 3) == 3
+    assert wait_for_forwards(steps, 30) == steps
+
+
 def test_each_slice_is_encoded_once_with_those_that_follow() -> None:
     encoder = Encoder()
     features = SliceFeatures(encoder, [2, 3, 4, 5, 1, 0], 6, batch_size=2, capacity=9)
@@ -118,7 +188,7 @@ def test_features_are_forgotten_after_their_last_use() -> None:
 
 
 def test_a_prompt_that_travels_leaves_nothing_behind() -> None:
-    order = order_of_need([[50]], 100, False)
+    order = order_of_need([[50]], 100, 16)
     features = SliceFeatures(Encoder(), order, 100, batch_size=4, capacity=100)
     most = 0
     for index in order:

@@ -258,10 +258,10 @@ def test_slices_belong_to_the_nearest_prompted_one(prompted: list[int], ways: di
 
 
 def test_the_order_in_which_boxes_need_slices() -> None:
-    assert order_of_need([], 5, False, [[2]]) == [2, 3, 4, 1, 0]
-    assert order_of_need([], 5, True, [[2]]) == [2, 3, 1, 4, 0]
-    assert order_of_need([[1]], 4, False, [[2]]) == [1, 2, 2, 3, 3, 0, 1, 0]
-    assert order_of_need([], 5, False, [[0, 4]]) == [0, 4, 1, 2, 3]
+    assert order_of_need([], 5, 9, [[2]]) == [2, 3, 4, 1, 0]
+    assert order_of_need([], 5, 9, [[2]], boxes_wait=False) == [2, 3, 1, 4, 0]
+    assert order_of_need([[1]], 4, 9, [[2]]) == [1, 2, 2, 3, 3, 1, 0, 0]
+    assert order_of_need([], 5, 9, [[0, 4]]) == [0, 4, 1, 2, 3]
 
 
 def test_passes_in_lockstep_need_their_slices_together() -> None:

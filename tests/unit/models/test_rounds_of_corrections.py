@@ -443,6 +443,21 @@ def test_clicks_on_empty_predictions_equal_the_video_predictor(
 
 
 @pytest.mark.usefixtures("two_threads", "one_by_one")
+def test_corrections_in_a_deep_volume_equal_the_video_predictor(
+    sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray
+) -> None:
+    """Deeper than memory and pointers reach, so that in every round both passes move side by side in the end."""
+    deep = np.concatenate([frames, frames[::-1], frames, frames[::-1]])
+    reference = REFERENCES["femur"]
+    references = {"femur": np.concatenate([reference, reference[::-1], reference, reference[::-1]])}
+    given = prompt("femur", 20, [], [], [30, 8, 66, 33])
+    found = corrected(sam2, deep, {"it": [given]}, references, "video", clicks=3)
+    state = OfficialState(video_predictor, resized(sam2, deep), given, reset=False)
+    clicks = assert_rounds_equal(found, "it", "femur", references["femur"], state, exact=True)
+    assert len({click.slice for click in clicks}) == 3
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
 @pytest.mark.parametrize("name", MEMORY_SETTINGS)
 def test_corrections_follow_the_settings_of_memory(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, name: str

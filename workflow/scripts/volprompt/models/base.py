@@ -77,6 +77,7 @@ class PromptableModel(ABC):
 
     module: Any  # the package's model
     largest_batch: int = LARGEST_BATCH
+    head_start: int = 0  # steps of a forward pass before its reverse pass can set out, see `wait_for_forwards`
 
     def __init__(self, module: Any, device: Device) -> None:
         self.device = device.torch()

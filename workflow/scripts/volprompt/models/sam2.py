@@ -18,6 +18,7 @@ from volprompt.models.devices import Device
 from volprompt.models.kernels import AttentionSettings
 from volprompt.models.sam2_attention import MemoryAttention
 from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
+from volprompt.models.sam2_plan import head_start_of
 from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
@@ -66,6 +67,7 @@ class Sam2Model(PromptableModel):
             each.position_encoding = _NoPositions()
         settings = AttentionSettings(self.device, self.precision, self.attends_as_package)
         memories = max(1, module.num_maskmem)
+        self.head_start = head_start_of(module)
         self.attention = MemoryAttention(module.memory_attention, grid[0] * grid[1], memories, settings)
 
     @property

@@ -60,11 +60,6 @@ class Row:
         if index in self.places and not self.lasting:
             self.free.append(self.places.pop(index))
 
-    def forget_beyond(self, last: int) -> None:
-        """Give back the places of all slices after `last`."""
-        for index in [index for index in self.places if index > last]:
-            self.forget(index)
-
     def forget_the_way(self) -> None:
         """Keep nothing but the prompted slices."""
         self.free += self.places.values()
@@ -122,6 +117,12 @@ def plan_step(module: Any, row: Row, index: int, reverse: bool) -> Step:
         if earlier in row.passed or earlier in others:
             pointers.append((distance, earlier))
     return Step(row, index, spatial, pointers)
+
+
+def head_start_of(module: Any) -> int:
+    """Steps after which a forward pass reads nothing before its start, and has made all that the reverse pass reads."""
+    reach: int = module.num_maskmem * module.memory_temporal_stride_for_eval
+    return max(reach, module.max_obj_ptrs_in_encoder)
 
 
 def batches_of_steps(steps: Iterable[Step], largest: int) -> Iterator[Sequence[Step]]:

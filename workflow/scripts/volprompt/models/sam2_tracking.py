@@ -4,7 +4,8 @@ The package's `SAM2VideoPredictor` is what the results equal; it tracks objects 
 this: the prompted slices are segmented without memory; their masks enter memory in binary form; every other slice
 attends to the prompted ones, to the slices before it in the direction of travel, and to the objects' pointers. The
 forward pass begins at the first prompted slice, and passes by the others. The reverse pass follows from there in the
-same state, so that its first slices also see memories of the forward pass.
+same state, so that its first slices also see memories of the forward pass. They are the only thing that it needs of the
+forward pass: once they are there, both move on side by side, and nothing changes but the size of the batches.
 
 A correction click is added to the prompts of its slice. The slice is segmented again with all of them, with memory as
 in the direction in which it was last tracked, and with the mask logits that it had; its new mask enters memory in
@@ -15,7 +16,7 @@ binary form, as that of a prompted slice. Then both passes follow once more. The
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +28,18 @@ from volprompt.models.holes import fill_holes
 from volprompt.models.sam2_attention import MemoryAttention
 from volprompt.models.sam2_bank import MemoryBank
 from volprompt.models.sam2_inputs import as_mask_input, mask_inputs, point_inputs
-from volprompt.models.sam2_plan import Reads, Row, Step, Writes, batches_of_steps, plan_step, reads_of, writes_of
-from volprompt.models.tracked import TrackedObject
+from volprompt.models.sam2_plan import (
+    Reads,
+    Row,
+    Step,
+    Writes,
+    batches_of_steps,
+    head_start_of,
+    plan_step,
+    reads_of,
+    writes_of,
+)
+from volprompt.models.tracked import TrackedObject, wait_for_forwards
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
 
@@ -82,6 +93,7 @@ class Sam2Tracker:
         self.largest_batch = largest_batch
         # The farthest slice whose spatial memory a step reads.
         self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
+        self.head_start = head_start_of(module)
         self.reset_between_directions = False
         self.rows: dict[TrackedObject, _Rows] = {}
         self.bank: MemoryBank
@@ -89,7 +101,9 @@ class Sam2Tracker:
     def track(
         self, objects: Sequence[TrackedObject], reset_between_directions: bool
     ) -> Iterator[list[tuple[SliceFeatures, int]]]:
-        """See `Tracker.track`; with `reset_between_directions` both directions move at once."""
+        """See `Tracker.track`. Both directions move side by side: from the start with `reset_between_directions`, else
+        once the forward pass has its head start.
+        """
         self.reset_between_directions = reset_between_directions
         self._give_rows(objects)
         yield [(each.features, prompt.slice) for each in objects for prompt in each.prompts]
@@ -113,8 +127,8 @@ class Sam2Tracker:
         for number, each in enumerate(list(objects) * passes):
             # When a click comes, the package remembers the reverse pass, and the forward pass unless it is reset.
             lasting = bool(each.clicks) and (passes == 1 or number >= len(objects))
-            # Of a slice on the way: what the reverse pass still reads, the last ones, a new one
-            size = each.features.depth if lasting else len(each.prompts) + each.clicks + 2 * self.reach + 1
+            # Of slices on the way: what the reverse pass still reads, and the last ones and a new one of both passes
+            size = each.features.depth if lasting else len(each.prompts) + each.clicks + 3 * self.reach + 2
             rows.append(Row(number, each, range(places, places + size), lasting))
             places += size
         # With one pass, the last rows are the first ones.
@@ -130,44 +144,42 @@ class Sam2Tracker:
         if self.reset_between_directions:
             for row in [*forwards, *reverse]:
                 row.forget_the_way()
-            yield from self._travel([*((row, False) for row in forwards), *((row, True) for row in reverse)])
-            return
-        yield from self._travel([(row, False) for row in forwards])
-        for row in forwards:
-            row.forget_beyond(row.start + self.reach)
-        yield from self._travel([(row, True) for row in reverse])
-
-    def _travel(self, rows: Sequence[tuple[Row, bool]]) -> Iterator[list[tuple[SliceFeatures, int]]]:
-        """Rows, each forwards or in reverse (True), slice by slice away from where they were prompted."""
-        planned = list(self._plan(rows))
-        batches = [batch for of_distance in planned for batch in of_distance]
+        planned = list(self._plan([*((row, False) for row in forwards), *((row, True) for row in reverse)]))
+        batches = [batch for turn in planned for batch in turn]
         reads = iter(self._reads_of([[step for step, _ in batch] for batch in batches]))
         writes = iter(self._writes_of([[(step.row, step.index, place) for step, place in batch] for batch in batches]))
-        for of_distance in planned:
-            yield [(step.row.tracked.features, step.index) for batch in of_distance for step, _ in batch]
-            for batch in of_distance:
+        for turn in planned:
+            yield [(step.row.tracked.features, step.index) for batch in turn for step, _ in batch]
+            for batch in turn:
                 self._advance([step for step, _ in batch], next(reads), next(writes))
 
     def _plan(self, rows: Sequence[tuple[Row, bool]]) -> Iterator[list[Sequence[tuple[Step, int]]]]:
-        """For each distance from the start the batches of steps, each with the place that its memory will take."""
-        distance = 0
-        while True:
-            distance += 1
-            at = [(row, row.start - distance if reverse else row.start + distance, reverse) for row, reverse in rows]
-            inside = [each for each in at if 0 <= each[1] < each[0].tracked.features.depth]
+        """For each turn the batches of steps, each with the place that its memory will take.
+
+        rows: forwards, and in reverse (True); each moves by a slice in every turn, once it has set out.
+        """
+        for turn in count(1):
+            at = [(row, self._slice_at(turn, row, reverse), reverse) for row, reverse in rows]
+            inside = [(row, index, reverse) for row, index, reverse in at if index is not None]
             if not inside:
                 return
             moving = [each for each in inside if each[1] not in each[0].prompted]
             steps = [plan_step(self.module, row, index, reverse) for row, index, reverse in moving]
-            yield [
-                [(step, step.row.remember(step.index)) for step in batch]
-                for batch in batches_of_steps(steps, self.largest_batch)
-            ]
+            batches = batches_of_steps(steps, self.largest_batch)
+            yield [[(step, step.row.remember(step.index)) for step in batch] for batch in batches]
             for row, index, reverse in inside:
                 passed = index + self.reach if reverse else index - self.reach
                 # The reverse pass reads the forward pass's memories of the slices behind the start.
                 if self.reset_between_directions or reverse or passed > row.start + self.reach:
                     row.forget(passed)
+
+    def _slice_at(self, turn: int, row: Row, reverse: bool) -> int | None:
+        """The slice that a row comes to in a turn; None before it sets out, and beyond the volume."""
+        forwards = row.tracked.features.depth - 1 - row.start
+        if not reverse:
+            return row.start + turn if turn <= forwards else None
+        distance = turn if self.reset_between_directions else turn - wait_for_forwards(self.head_start, forwards)
+        return row.start - distance if 0 < distance <= row.start else None
 
     def _reads_of(self, batches: Sequence[Sequence[Step]]) -> list[Reads]:
         return reads_of(self.module, batches, self.bank.depth, self.positions.device)

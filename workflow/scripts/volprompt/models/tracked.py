@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise, zip_longest
 from typing import NamedTuple
@@ -82,34 +82,44 @@ def ways_apart(prompted: Sequence[int], depth: int) -> dict[int, Ways]:
 def order_of_need(
     prompted: Sequence[Sequence[int]],
     depth: int,
-    both_ways_at_once: bool,
+    head_start: int,
     boxed: Sequence[Sequence[int]] = (),
+    boxes_wait: bool = True,
 ) -> list[int]:
     """Slices of a volume in the order in which its objects reach them at most, as often as they do.
 
-    prompted: of each object that memory carries; boxed: of each that boxes carry. First come the prompted slices; from
-    there each object goes forwards, then in reverse, or both ways at once.
+    prompted: of each object that memory carries; head_start: of its forward pass, see `wait_for_forwards`; boxed: of
+    each that boxes carry; boxes_wait: whether their reverse passes wait for the end of all forward ones. First come the
+    prompted slices.
     """
     ways = [ways_through(min(own), own, depth) for own in prompted]
-    ways += [way for own in boxed for way in ways_apart(own, depth).values()]
-    return [*chain(*prompted, *boxed), *_order_on_the_way(ways, both_ways_at_once)]
+    boxes = [way for own in boxed for way in ways_apart(own, depth).values()]
+    longest = max((len(way.forwards) for way in boxes), default=0)
+    waits = [*(wait_for_forwards(head_start, len(way.forwards)) for way in ways), *[longest * boxes_wait] * len(boxes)]
+    return [*chain(*prompted, *boxed), *_order_on_the_way([*ways, *boxes], waits)]
 
 
-def order_of_round(clicked: Sequence[tuple[TrackedObject, Click]], depth: int, both_ways_at_once: bool) -> list[int]:
+def order_of_round(clicked: Sequence[tuple[TrackedObject, Click]], depth: int, head_start: int) -> list[int]:
     """The same for a round of corrections: first come the slices that are clicked on.
 
     clicked: objects of one volume with their clicks, before these are added to the prompts.
     """
     ways = [ways_through(each.start, [*each.prompted, click.slice], depth) for each, click in clicked]
-    return [*(click.slice for _, click in clicked), *_order_on_the_way(ways, both_ways_at_once)]
+    waits = [wait_for_forwards(head_start, len(way.forwards)) for way in ways]
+    return [*(click.slice for _, click in clicked), *_order_on_the_way(ways, waits)]
 
 
-def _order_on_the_way(ways: Sequence[Ways], both_ways_at_once: bool) -> Iterator[int]:
-    forwards, reverse = [way.forwards for way in ways], [way.reverse for way in ways]
-    passes = [[*forwards, *reverse]] if both_ways_at_once else [forwards, reverse]
-    return (index for moving in passes for index in _interleave(moving))
+def wait_for_forwards(head_start: int, forwards: int) -> int:
+    """Steps for which an object's reverse pass waits: the head start of its forward pass, of so many steps, or its end.
+
+    The reverse pass reads what the forward pass remembers close to the start. Once that is there, and the forward pass
+    reads it no more, both move on side by side, which is a batch of twice as many.
+    """
+    return min(head_start, forwards)
 
 
-def _interleave(sequences: Iterable[Iterable[int]]) -> Iterator[int]:
-    """The first of each sequence, then the second of each, and so on."""
-    return (each for turn in zip_longest(*sequences) for each in turn if each is not None)
+def _order_on_the_way(ways: Sequence[Ways], waits: Sequence[int]) -> Iterator[int]:
+    """The first slice of each way forwards and in reverse, as far as it has set out, then the second, and so on."""
+    reverse = [[*[None] * wait, *way.reverse] for way, wait in zip(ways, waits, strict=True)]
+    turns = zip_longest(*(way.forwards for way in ways), *reverse)
+    return (each for turn in turns for each in turn if each is not None)

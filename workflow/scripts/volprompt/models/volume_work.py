@@ -75,16 +75,17 @@ class VolumeWork:
         prompted, prompted_boxed = (
             [[prompt.slice for prompt in given] for given in objects.values()] for objects in (moving, boxed)
         )
-        self.both_ways_at_once = reset_between_directions
+        self.head_start = 0 if reset_between_directions else model.head_start
+        boxes_wait = not reset_between_directions
         corrected = any(self._clicks(name) for name in self.video_schemes)
         if video_resize == "bicubic":
             # Features for tracking, and features for image schemes.
-            order = order_of_need(prompted, depth, reset_between_directions)
+            order = order_of_need(prompted, depth, self.head_start)
             self.video_features = SliceFeatures(self._encode_for_video, order, depth, batch_size, kept, corrected)
-            order = order_of_need([], depth, reset_between_directions, prompted_boxed)
+            order = order_of_need([], depth, 0, prompted_boxed, boxes_wait)
             self.image_features = SliceFeatures(self._encode, [*order, *self.decoded], depth, batch_size, kept)
         else:
-            order = order_of_need(prompted, depth, reset_between_directions, prompted_boxed)
+            order = order_of_need(prompted, depth, self.head_start, prompted_boxed, boxes_wait)
             self.video_features = self.image_features = SliceFeatures(
                 self._encode, [*order, *self.decoded], depth, batch_size, kept, corrected
             )
@@ -168,9 +169,7 @@ class VolumeWork:
                 self.rounds[name].add(number, structure, click)
                 clicks[each] = click
         self.unfinished = list(clicks)
-        self.video_features.expect(
-            order_of_round(list(clicks.items()), len(self.volume.frames), self.both_ways_at_once)
-        )
+        self.video_features.expect(order_of_round(list(clicks.items()), len(self.volume.frames), self.head_start))
         return clicks
 
     def _click_on(self, tracked: TrackedObject) -> Click | None:
