@@ -28,7 +28,7 @@ from volprompt.prompts.schemes import ObjectPrompt
 
 # Without a GPU torch switches its autocast to bfloat16 off.
 CUDA = Device("cuda", "float32", "a GPU that is none")
-DEPTH, SIZE = 24, (40, 48)
+DEPTH, SIZE = 8, (40, 48)
 aten = torch.ops.aten
 # What makes the host wait until the device has computed a value.
 QUESTIONS = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.is_nonzero}
@@ -95,7 +95,7 @@ def test_tracking_neither_copies_nor_waits(reset: bool) -> None:
         model = Sam2Model(on_cuda(module), CUDA)
         frames = np.zeros((DEPTH, *SIZE), np.uint8)
         tracked = []
-        for start in (3, 9):
+        for start in (3, 5):
             features = SliceFeatures(
                 lambda slices: model.encode(frames[slices]), range(DEPTH), DEPTH, 4, DEPTH, lasting=True
             )
@@ -114,7 +114,7 @@ def test_tracking_neither_copies_nor_waits(reset: bool) -> None:
         counted.append(list(waits.found))
     built, *steps = counted
     assert built, "what is made with the model is copied"
-    assert len(steps) >= DEPTH - 4
+    assert len(steps) >= DEPTH - 2
     assert not any(steps)
 
 
