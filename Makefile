@@ -41,6 +41,7 @@ bench: .venv/ready ## the packages' own predictors against volprompt; some minut
 	.venv/bin/python benchmarks/ablation.py
 	.venv/bin/python benchmarks/growth.py
 	.venv/bin/python benchmarks/utilisation.py
+	.venv/bin/python benchmarks/summary.py
 
 lint: .venv/ready ## ruff, mypy, snakefmt and Snakemake's lint
 	.venv/bin/ruff check .

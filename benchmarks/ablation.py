@@ -119,6 +119,17 @@ def sam2_lines(folder: Path, runs: int) -> None:
         without_sharing,
         lambda: sum(setting.run(**videos).seconds_prompt.values()),
     )
+
+    def one_pass_after_the_other() -> float:
+        with mock.patch.object(sam2_tracking, "head_start_of", return_value=10**9):
+            return sum(setting.run(**videos).seconds_prompt.values())
+
+    line(
+        "SAM 2, tracking alone: the reverse pass beside the forward one, once that has its head start",
+        runs,
+        one_pass_after_the_other,
+        lambda: sum(setting.run(**videos).seconds_prompt.values()),
+    )
     package = Setting(case, folder, attention="package")
     line(
         "SAM 2, tracking alone: kernels and positions of our own, not the package's",

@@ -24,6 +24,7 @@ from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import read_frames
 
 REPOSITORY = Path(__file__).parents[1]
+RESULTS = REPOSITORY / "results" / "benchmarks"
 DEMO: dict[str, Any] = yaml.safe_load((REPOSITORY / "config" / "demo.yaml").read_text(encoding="utf-8"))
 LABELS = {name: structure["labels"] for name, structure in DEMO["structures"].items()}
 SCORED = ["femur", "tibia"]

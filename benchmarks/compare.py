@@ -16,7 +16,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from cases import REPOSITORY, Case, suite
+from cases import RESULTS, Case, suite
 
 HERE = Path(__file__).parent
 RUNNERS = ("plain", "ours")
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="*", help="names of cases, instead of all")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "benchmarks")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     rows = []
     for case in suite(given.size, given.device):

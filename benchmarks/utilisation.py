@@ -8,6 +8,7 @@ of a job's time the model computes. Before anything is timed, it runs once.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from cases import TINY, Case, demo, official
+from cases import RESULTS, TINY, Case, demo, official
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from volprompt.models.base import PromptableModel
@@ -62,8 +63,8 @@ def with_objects(volume: LoadedVolume, objects: int) -> LoadedVolume:
     return replace(volume, prompts={"point_video": prompts})
 
 
-def shares(case: Case, folder: Path, peak: float) -> None:
-    """Print the shares of encoder and tracking, and slices per second by the number of objects."""
+def shares(case: Case, folder: Path, peak: float) -> dict[str, float]:
+    """Print and return the shares of encoder and tracking, and slices per second by the number of objects."""
     model, volume, schemes = case.load(folder)
     batch = 8 if case.device == "cuda" else 1
 
@@ -73,7 +74,7 @@ def shares(case: Case, folder: Path, peak: float) -> None:
                 model.encode(volume.frames[start : start + batch])
 
     encoding, encoding_seconds = counted(encode, model)
-    print_share(case, "encoder", encoding, encoding_seconds, peak)
+    found = {"encoder, share of the peak": print_share(case, "encoder", encoding, encoding_seconds, peak)}
     rows = []
     for objects in WIDTHS:
         wide = with_objects(volume, objects)
@@ -81,15 +82,21 @@ def shares(case: Case, folder: Path, peak: float) -> None:
         rows.append((objects, len(volume.frames) / seconds, objects * len(volume.frames) / seconds))
         if objects == WIDTH:
             print_share(case, f"encoder and tracking of {objects} objects", both, seconds, peak)
-            print_share(case, f"tracking of {objects} objects", both - encoding, seconds - encoding_seconds, peak)
+            part = f"tracking of {objects} objects"
+            share = print_share(case, part, both - encoding, seconds - encoding_seconds, peak)
+            found[f"{part}, share of the peak"] = share
     print("\n| objects together | slices/s | slices/s, each object counted |\n|---:|---:|---:|")
     for objects, slices, each in rows:
         print(f"| {objects} | {slices:.2f} | {each:.2f} |")
+        found[f"slices/s with {objects} objects"] = slices
+    return found
 
 
-def print_share(case: Case, part: str, operations: float, spent: float, peak: float) -> None:
-    """Print a line of the table of shares."""
-    print(f"| {case.name} | {part} | {operations / 1e12:.3f} | {spent:.2f} | {operations / spent / peak:.0%} |")
+def print_share(case: Case, part: str, operations: float, spent: float, peak: float) -> float:
+    """Print a line of the table of shares, and return the share."""
+    share = operations / spent / peak
+    print(f"| {case.name} | {part} | {operations / 1e12:.3f} | {spent:.2f} | {share:.0%} |")
+    return share
 
 
 def counted(work: Callable[[], Any], model: PromptableModel) -> tuple[float, float]:
@@ -102,8 +109,11 @@ def counted(work: Callable[[], Any], model: PromptableModel) -> tuple[float, flo
     return counter.get_total_flops(), timed(work, model.device.type)
 
 
-def busy(case: Case, folder: Path) -> None:
-    """Print the share of a whole job, behind its start, in which the model computes: from events in the GPU's queue."""
+def busy(case: Case, folder: Path) -> dict[str, float]:
+    """Print and return the share of a whole job, behind its start, in which the model computes.
+
+    On a GPU that is taken from events in its queue.
+    """
     case.segment(folder, folder / "first")
     spent = timed(lambda: case.segment(folder, folder / "masks"), case.device)
     runs = pd.read_parquet(folder / "masks" / "run.parquet")
@@ -113,6 +123,7 @@ def busy(case: Case, folder: Path) -> None:
         f"{case.name}: {case.volumes} volumes in {spent - start:.1f} s behind a start of {start:.1f} s; the model "
         f"computes {computing / (spent - start):.0%} of it"
     )
+    return {"the model computes, share of a job": computing / (spent - start)}
 
 
 def main() -> None:
@@ -133,9 +144,12 @@ def main() -> None:
     print("| case | part | Tflop | seconds | share of the peak |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         case.make(Path(temporary))
-        shares(case, Path(temporary), peak)
+        found = shares(case, Path(temporary), peak)
         print()
-        busy(case, Path(temporary))
+        found |= busy(case, Path(temporary))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"utilisation_{given.size}_{given.device}.json"
+    path.write_text(json.dumps({"case": case.name, **found}, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":
