@@ -104,14 +104,14 @@ class PromptableModel(ABC):
         """Height and width of the image encoder's input, in pixels."""
 
     @property
-    @abstractmethod
     def kernels(self) -> dict[str, str]:
-        """How each kind of attention is computed, and why."""
+        """How each kind of attention is computed, and why; empty where that is the package's affair."""
+        return {}
 
     @property
-    @abstractmethod
     def parts(self) -> Sequence[torch.nn.Module]:
         """What `compile` compiles: where the time goes, with few shapes."""
+        return ()
 
     def compile(self, backend: str = "inductor") -> None:
         """Have torch compile the parts, each as one graph, when their shapes first occur."""
