@@ -1,6 +1,7 @@
 """What the engine is made of: features kept only while they are needed, packed masks, work in the background."""
 
 import threading
+import time
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -298,6 +299,24 @@ def test_an_error_in_loading_is_raised_in_its_turn() -> None:
         seen.extend(item for item, _ in load_ahead(range(5), load))
     items = load_ahead(range(5), load)
     assert [next(items)[0], next(items)[0]] == [0, 1]
+    with pytest.raises(OSError, match="unreadable"):
+        next(items)
+
+
+def test_what_is_left_of_loading_ahead_waits_for_nothing() -> None:
+    """A job that fails leaves the generator to the garbage collector, which may run in a thread that is starting."""
+    gate = threading.Event()
+
+    def load(item: int) -> int:
+        assert item == 0 or gate.wait(10)
+        return item
+
+    items = load_ahead(range(3), load)
+    assert next(items) == (0, 0)
+    started = time.monotonic()
+    items.close()
+    assert time.monotonic() - started < 5
+    gate.set()
 
 
 def test_storing_is_bounded_and_keeps_the_order() -> None:

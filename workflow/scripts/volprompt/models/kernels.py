@@ -102,11 +102,9 @@ def _by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     query = query * query.shape[3] ** -0.5
     step = max(1, SCORES_AT_ONCE // key.shape[2])
     one_by_one = zip(*(each.flatten(0, 1) for each in (query, key, value, result)), strict=True)
-    # Autocast would have the softmax in float32, which takes two more passes over the scores.
-    with torch.autocast(query.device.type, enabled=False):
-        for queries, keys, values, into in one_by_one:
-            turned = keys.t()
-            for first in range(0, len(queries), step):
-                some = slice(first, first + step)
-                into[some] = torch.softmax(queries[some] @ turned, dim=-1) @ values
+    for queries, keys, values, into in one_by_one:
+        turned = keys.t()
+        for first in range(0, len(queries), step):
+            some = slice(first, first + step)
+            into[some] = torch.softmax(queries[some] @ turned, dim=-1) @ values
     return result

@@ -1,4 +1,4 @@
-"""SAM 2's attention to memory: the package's weights, with narrow values, and rotary positions in real numbers.
+"""SAM 2's attention to memory: the package's weights, with narrow values, and rotary positions without copies.
 
 Values: a memory token is narrower (64) than the attention that reads it (256), and its value has no position. So
 softmax(QK)(MW + b) = (softmax(QK)M)W + b: scores are multiplied with the tokens themselves, and the value's and the

@@ -16,7 +16,8 @@ def load_ahead(items: Iterable[Item], load: Callable[[Item], Loaded]) -> Iterato
 
     An error of `load` is raised when its item's turn comes.
     """
-    with ThreadPoolExecutor(1, "load") as pool:
+    pool = ThreadPoolExecutor(1, "load")
+    try:
         waiting: deque[tuple[Item, Future[Loaded]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(load, item)))
@@ -25,6 +26,10 @@ def load_ahead(items: Iterable[Item], load: Callable[[Item], Loaded]) -> Iterato
                 yield first, future.result()
         for item, future in waiting:
             yield item, future.result()
+    finally:
+        # Nothing is waited for: where a generator that was left is collected while another thread starts, that would
+        # be for ever.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class StoreBehind(Generic[Item]):
