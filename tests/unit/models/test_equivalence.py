@@ -29,6 +29,7 @@ from tests.unit.models.official import (
     MEMORY_SETTINGS,
     POINT,
     POINTS,
+    SAM,
     SAM2,
     SIZE,
     Given,
@@ -439,6 +440,18 @@ def test_one_grey_channel_resizes_like_rgb_in_sam(sam: SamModel, frames: np.ndar
     rgb = sam.transform.apply_image(np.repeat(frames[5][..., None], 3, axis=-1))
     grey = np.asarray(Image.fromarray(frames[5]).resize((rgb.shape[1], rgb.shape[0]), Image.Resampling.BILINEAR))
     assert (rgb == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("attention", ["auto", "package"])
+def test_parameters_are_those_of_the_packages_model(sam2_checkpoint: Path, tmp_path: Path, attention: Any) -> None:
+    """What an adapter derives from the weights does not count."""
+    torch.save(SamModel.build(str(SAM)).state_dict(), tmp_path / "sam.pth")
+    settings = [("sam", SAM, SamModel, tmp_path / "sam.pth"), ("sam2", SAM2, Sam2Model, sam2_checkpoint)]
+    for family, architecture, adapter, checkpoint in settings:
+        built = sum(each.numel() for each in adapter.build(str(architecture)).parameters())
+        identity = {"family": family, "architecture": str(architecture)}
+        model = load_model(identity, str(checkpoint), Device("cpu", "float32", "CPU", attention))
+        assert model.parameters == built
 
 
 def test_convolutions_with_a_stride_are_right_in_bfloat16() -> None:

@@ -76,12 +76,15 @@ class PromptableModel(ABC):
     """A model that turns frames and prompts into masks; the pixel grid of masks is that of the frames."""
 
     module: Any  # the package's model
+    parameters: int  # their number, as the model was built
     largest_batch: int = LARGEST_BATCH
     head_start: int = 0  # steps of a forward pass before its reverse pass can set out, see `wait_for_forwards`
 
     def __init__(self, module: Any, device: Device) -> None:
         self.device = device.torch()
         self.module = module.to(self.device)
+        # Counted before an adapter gives the module parts of its own.
+        self.parameters = sum(parameter.numel() for parameter in self.module.parameters())
         self.precision = device.precision
         self.attends_as_package = device.attention == "package"
         allow_tf32(device.precision == "bfloat16")
@@ -92,11 +95,6 @@ class PromptableModel(ABC):
     @abstractmethod
     def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
         """Build the package's model without its weights, for another image size if given. Raises ArchitectureError."""
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters of the built model."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
 
     @property
     @abstractmethod
