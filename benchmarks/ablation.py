@@ -10,8 +10,9 @@ import gzip
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -51,6 +52,16 @@ def seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def under(context: Callable[[], AbstractContextManager], work: Callable[[], float]) -> Callable[[], float]:
+    """The same work within a context, made anew each time."""
+
+    def within() -> float:
+        with context():
+            return work()
+
+    return within
 
 
 def line(what: str, runs: int, without: Callable[[], float], with_it: Callable[[], float]) -> None:
@@ -100,81 +111,49 @@ def sam2_lines(folder: Path, runs: int) -> None:
     )
     videos = {name: given for name, given in setting.volume.prompts.items() if name != "point"}
     objects = [{name: [prompt]} for name, given in videos.items() for prompt in given]
+
+    def tracking(of: Setting = setting, **prompts: Any) -> float:
+        return sum(of.run(**prompts or videos).seconds_prompt.values())
+
     line(
         "SAM 2, tracking alone: four objects in lockstep, not one after another",
         runs,
-        lambda: sum(sum(setting.run(**one).seconds_prompt.values()) for one in objects),
-        lambda: sum(setting.run(**videos).seconds_prompt.values()),
+        lambda: sum(tracking(**one) for one in objects),
+        tracking,
     )
-    copied = mock.patch.object(sam2_tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
     gather = sam2_tracking.gather
-
-    def without_sharing() -> float:
-        with copied:
-            return sum(setting.run(**videos).seconds_prompt.values())
-
-    line(
-        "SAM 2, tracking alone: first self-attention once per slice",
-        runs,
-        without_sharing,
-        lambda: sum(setting.run(**videos).seconds_prompt.values()),
-    )
-
-    def one_pass_after_the_other() -> float:
-        with mock.patch.object(sam2_tracking, "head_start_of", return_value=10**9):
-            return sum(setting.run(**videos).seconds_prompt.values())
-
-    line(
-        "SAM 2, tracking alone: the reverse pass beside the forward one, once that has its head start",
-        runs,
-        one_pass_after_the_other,
-        lambda: sum(setting.run(**videos).seconds_prompt.values()),
-    )
+    copied = partial(mock.patch.object, sam2_tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
+    line("SAM 2, tracking alone: first self-attention once per slice", runs, under(copied, tracking), tracking)
+    one_by_one = partial(mock.patch.object, sam2_tracking, "head_start_of", return_value=10**9)
+    line("SAM 2, tracking alone: the reverse pass beside the forward one", runs, under(one_by_one, tracking), tracking)
     package = Setting(case, folder, attention="package")
     line(
         "SAM 2, tracking alone: kernels and positions of our own, not the package's",
         runs,
-        lambda: sum(package.run(**videos).seconds_prompt.values()),
-        lambda: sum(setting.run(**videos).seconds_prompt.values()),
+        lambda: tracking(package),
+        tracking,
     )
     half = Setting(case, folder, precision="bfloat16")
 
-    def cast_at_every_use() -> float:
-        with mock.patch.object(torch, "no_grad", torch.inference_mode):
-            return seconds(half.run)
+    def whole_in_half() -> float:
+        return seconds(half.run)
 
-    line(
-        "SAM 2, whole, bfloat16: weights cast once, not at every use",
-        runs,
-        cast_at_every_use,
-        lambda: seconds(half.run),
-    )
+    cast_always = partial(mock.patch.object, torch, "no_grad", torch.inference_mode)
+    name = "SAM 2, whole, bfloat16: weights cast once, not at every use"
+    line(name, runs, under(cast_always, whole_in_half), whole_in_half)
     line("SAM 2, whole: bfloat16, not float32", runs, lambda: seconds(setting.run), lambda: seconds(half.run))
     job = demo("sam2", volumes=4, shape=(40, 384, 384), spacing=(2.8, 0.365, 0.365), name="job")
     job.make(folder / "job")
 
-    def whole_job() -> None:
-        job.segment(folder / "job", folder / "job" / "masks")
+    def whole_job() -> float:
+        return seconds(lambda: job.segment(folder / "job", folder / "job" / "masks"))
 
-    def serial() -> float:
-        with one_after_another():
-            return seconds(whole_job)
-
-    line("SAM 2, job of four volumes: reading and writing in the background", runs, serial, lambda: seconds(whole_job))
-
-    def one_writer() -> float:
-        with mock.patch.object(volume_job, "WRITERS", 1):
-            return seconds(whole_job)
-
-    line("SAM 2, the same job: a volume's masks written by four threads", runs, one_writer, lambda: seconds(whole_job))
-
-    def volume_by_volume() -> float:
-        job.inference = {"objects_together": 1}
-        spent = seconds(whole_job)
-        job.inference = {}
-        return spent
-
-    line("SAM 2, the same job: volumes tracked together", runs, volume_by_volume, lambda: seconds(whole_job))
+    serial = under(one_after_another, whole_job)
+    line("SAM 2, job of four volumes: reading and writing in the background", runs, serial, whole_job)
+    one_writer = under(partial(mock.patch.object, volume_job, "WRITERS", 1), whole_job)
+    line("SAM 2, the same job: two masks of a volume written at a time", runs, one_writer, whole_job)
+    alone = under(partial(mock.patch.object, job, "inference", {"objects_together": 1}), whole_job)
+    line("SAM 2, the same job: volumes tracked together", runs, alone, whole_job)
     bits = setting.run(**videos).masks["point_video"]["femur"]
     mask = unpack_bits(bits, setting.volume.size[1]).tobytes()
     line(

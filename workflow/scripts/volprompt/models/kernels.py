@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -69,8 +70,10 @@ def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
         return Kernel("fused", False, "as the package", _fused)
     if settings.device.type == "cuda":
         if settings.precision == "bfloat16":
-            return Kernel("flash", False, "the fastest on tensor cores; takes values as wide as keys", _on_gpu_half)
-        return Kernel("memory-efficient", True, "the one fused kernel for float32; takes narrow values", _on_gpu)
+            reason = "the fastest on tensor cores; takes values as wide as keys"
+            return Kernel("flash", False, reason, partial(_on_gpu, SDPBackend.FLASH_ATTENTION))
+        reason = "the one fused kernel for float32; takes narrow values"
+        return Kernel("memory-efficient", True, reason, partial(_on_gpu, SDPBackend.EFFICIENT_ATTENTION))
     if not narrow:
         return Kernel("fused", False, "values are as wide as keys", _fused)
     if shape.queries * shape.keys < MANY_SCORES:
@@ -84,14 +87,9 @@ def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     return functional.scaled_dot_product_attention(query, key, value)
 
 
-def _on_gpu_half(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    order = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    with sdpa_kernel(order, set_priority=True):
-        return _fused(query, key, value)
-
-
-def _on_gpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
+def _on_gpu(first: SDPBackend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The kernel `first`, or where a GPU does not have it, one that every GPU has."""
+    with sdpa_kernel([first, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
         return _fused(query, key, value.expand(-1, query.shape[1], -1, -1))
 
 

@@ -119,10 +119,15 @@ def plan_step(module: Any, row: Row, index: int, reverse: bool) -> Step:
     return Step(row, index, spatial, pointers)
 
 
+def reach_of(module: Any) -> int:
+    """How far away the farthest slice is whose spatial memory a step reads."""
+    reach: int = module.num_maskmem * module.memory_temporal_stride_for_eval
+    return reach
+
+
 def head_start_of(module: Any) -> int:
     """Steps after which a forward pass reads nothing before its start, and has made all that the reverse pass reads."""
-    reach: int = module.num_maskmem * module.memory_temporal_stride_for_eval
-    return max(reach, module.max_obj_ptrs_in_encoder)
+    return max(reach_of(module), module.max_obj_ptrs_in_encoder)
 
 
 def batches_of_steps(steps: Iterable[Step], largest: int) -> Iterator[Sequence[Step]]:

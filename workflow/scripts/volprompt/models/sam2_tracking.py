@@ -36,6 +36,7 @@ from volprompt.models.sam2_plan import (
     batches_of_steps,
     head_start_of,
     plan_step,
+    reach_of,
     reads_of,
     writes_of,
 )
@@ -91,9 +92,8 @@ class Sam2Tracker:
         self.positions, self.memory_positions = positions
         self.hole_area = hole_area
         self.largest_batch = largest_batch
-        # The farthest slice whose spatial memory a step reads.
-        self.reach = module.num_maskmem * module.memory_temporal_stride_for_eval
-        self.head_start = head_start_of(module)
+        self.reach = reach_of(module)
+        self.head_start = 0
         self.reset_between_directions = False
         self.rows: dict[TrackedObject, _Rows] = {}
         self.bank: MemoryBank
@@ -105,6 +105,7 @@ class Sam2Tracker:
         once the forward pass has its head start.
         """
         self.reset_between_directions = reset_between_directions
+        self.head_start = 0 if reset_between_directions else head_start_of(self.module)
         self._give_rows(objects)
         yield [(each.features, prompt.slice) for each in objects for prompt in each.prompts]
         self._segment_prompted(objects)
@@ -178,7 +179,7 @@ class Sam2Tracker:
         forwards = row.tracked.features.depth - 1 - row.start
         if not reverse:
             return row.start + turn if turn <= forwards else None
-        distance = turn if self.reset_between_directions else turn - wait_for_forwards(self.head_start, forwards)
+        distance = turn - wait_for_forwards(self.head_start, forwards)
         return row.start - distance if 0 < distance <= row.start else None
 
     def _reads_of(self, batches: Sequence[Sequence[Step]]) -> list[Reads]:

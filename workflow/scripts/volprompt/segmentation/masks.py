@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,14 @@ def write_rounds(rounds: np.ndarray, grid: Grid, path: str | Path) -> None:
 
     The number of the last round stands in the header (cal_max).
     """
+    write_bits_of_rounds([np.packbits(mask, axis=-1) for mask in rounds], grid, path)
+
+
+def write_bits_of_rounds(rounds: Sequence[np.ndarray], grid: Grid, path: str | Path) -> None:
+    """The same for masks whose columns are bits, each uint8 (slice, y, ceil(x / 8))."""
     source = np.zeros(grid.shape, np.min_scalar_type(2 ** len(rounds) - 1), order="F")
-    for number, mask in enumerate(rounds):
-        voxels = _in_file_order(np.packbits(mask, axis=-1), grid)
-        source |= np.left_shift(voxels, number, dtype=source.dtype, casting="unsafe")
+    for number, bits in enumerate(rounds):
+        source |= np.left_shift(_in_file_order(bits, grid), number, dtype=source.dtype, casting="unsafe")
     _write(source, grid, path, b"volprompt rounds: bit r is round r", len(rounds) - 1)
 
 
