@@ -22,15 +22,17 @@ import torch
 from cases import TINY, Case, demo, random_weights
 from isal import igzip
 
-from volprompt.models import sam2_tracking
+from volprompt.models import memory_tracking
 from volprompt.models.base import PromptableModel, without_initialisation
 from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
 from volprompt.models.kernels import AttentionSettings
 from volprompt.models.loading import load_model
+from volprompt.models.memory_attention import MemoryAttention
+from volprompt.models.memory_plan import MemoryRules
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
-from volprompt.models.sam2_attention import MemoryAttention
+from volprompt.models.sam2_parts import attention_of
 from volprompt.segmentation import schedule, volume_job
 from volprompt.segmentation.masks import unpack_bits
 
@@ -121,10 +123,10 @@ def sam2_lines(folder: Path, runs: int) -> None:
         lambda: sum(tracking(**one) for one in objects),
         tracking,
     )
-    gather = sam2_tracking.gather
-    copied = partial(mock.patch.object, sam2_tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
+    gather = memory_tracking.gather
+    copied = partial(mock.patch.object, memory_tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
     line("SAM 2, tracking alone: first self-attention once per slice", runs, under(copied, tracking), tracking)
-    one_by_one = partial(mock.patch.object, sam2_tracking, "head_start_of", return_value=10**9)
+    one_by_one = partial(mock.patch.object, MemoryRules, "head_start", 10**9)
     line("SAM 2, tracking alone: the reverse pass beside the forward one", runs, under(one_by_one, tracking), tracking)
     package = Setting(case, folder, attention="package")
     line(
@@ -203,7 +205,7 @@ def memory_lines(runs: int) -> None:
     for precision in ("float32", "bfloat16"):
         device = torch.device("cpu")
         narrow, package = (
-            MemoryAttention(attention, pixels, memories, AttentionSettings(device, precision, as_package))
+            attention_of(attention, pixels, memories, AttentionSettings(device, precision, as_package))
             for as_package in (False, True)
         )
         kind = getattr(torch, precision)

@@ -18,7 +18,7 @@ from volprompt.models.base import without_initialisation
 from volprompt.models.kernels import AttentionSettings
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
-from volprompt.models.sam2_attention import MemoryAttention
+from volprompt.models.sam2_parts import attention_of
 
 SIDE = 64  # of the coarsest level at 1024 pixels
 
@@ -58,7 +58,7 @@ def sam2(module: Any) -> tuple[float, float, float, float]:
         module.memory_attention(tokens, memory, tokens, memory, num_obj_ptr_tokens=pointers)
 
     settings = AttentionSettings(coarse.device, "bfloat16")
-    narrow = MemoryAttention(module.memory_attention, SIDE * SIDE, module.num_maskmem, settings)
+    narrow = attention_of(module.memory_attention, SIDE * SIDE, module.num_maskmem, settings)
     first = memory.transpose(0, 1)
     own = tokens.transpose(0, 1)
     encode = counted(lambda: module.forward_image(torch.empty(1, 3, 1024, 1024)))

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from volprompt.checkpoints.architectures import ArchitectureFileError, vet_architecture
-from volprompt.models.base import ArchitectureError, build_from_yaml
+from volprompt.models.base import build_from_yaml
+from volprompt.models.model import ArchitectureError
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -828,7 +828,7 @@ def test_load_into_counts_every_kind_of_difference(tmp_path: Path) -> None:
     assert "2 missing, first 1.weight (2, 2)" in message
     assert "2 unexpected, first x (1, 5)" in message
     assert "1 of other shape, first 0.weight (2, 4) instead of (2, 3)" in message
-    assert "neither SAM nor SAM 2" in message
+    assert "neither SAM, SAM 2, SAM 3 nor EdgeTAM" in message
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
@@ -951,7 +951,7 @@ def test_a_checkpoint_that_the_catalogue_has_twice(tmp_path: Path) -> None:
 
 def test_catalogue_faults_are_all_named(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints.yaml"
-    path.write_text("a.pt: {url: 'ftp://x', sha256: abc, licence: MIT, family: sam3, architecture: x, md5: 1}")
+    path.write_text("a.pt: {url: 'ftp://x', sha256: abc, licence: MIT, family: sam4, architecture: x, md5: 1}")
     message = _failure(read_catalogue, path)
     assert str(path) in message
     assert all(f"a.pt: {key}:" in message for key in ("url", "sha256", "family", "md5"))

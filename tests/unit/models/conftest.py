@@ -23,7 +23,7 @@ from tests.unit.models.official import (
     saved_sam2,
 )
 
-from volprompt.models import sam2_tracking
+from volprompt.models import memory_tracking
 from volprompt.models.loading import load_model
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
@@ -100,5 +100,5 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts on several slices, and both directions, are a batch, which rounds otherwise; here each is one alone."""
-    monkeypatch.setattr(sam2_tracking, "batches_of_one_form", lambda items, *_: [[item] for item in items])
-    monkeypatch.setattr(sam2_tracking, "batches_of_steps", lambda steps, _: [[step] for step in steps])
+    monkeypatch.setattr(memory_tracking, "batches_of_one_form", lambda items, *_: [[item] for item in items])
+    monkeypatch.setattr(memory_tracking, "batches_of_steps", lambda steps, _: [[step] for step in steps])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from skimage import measure
 from volprompt.models.devices import Device
 from volprompt.models.loading import load_model
 from volprompt.models.sam2 import Sam2Model
+from volprompt.models.sam2_parts import memory_rules
 from volprompt.prompts.schemes import ObjectPrompt
 
 REPOSITORY = Path(__file__).parents[3]
@@ -186,6 +188,18 @@ def loud_pointers(*modules: torch.nn.Module) -> Iterator[None]:
     with torch.no_grad():
         for weight, value in zip(weights, before, strict=True):
             weight.copy_(value)
+
+
+@contextmanager
+def set_to(settings: dict[str, Any], model: Sam2Model, predictor: SAM2VideoPredictor) -> Iterator[None]:
+    """A model and the package's predictor with other settings of memory."""
+    with mock.patch.multiple(model.module, **settings), mock.patch.multiple(predictor, **settings):
+        rules = memory_rules(model.module)
+        with (
+            mock.patch.object(model.tracking, "rules", rules),
+            mock.patch.object(model, "head_start", rules.head_start),
+        ):
+            yield
 
 
 def eight_connected(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from volprompt.models.base import ArchitectureError
+from volprompt.models.model import ArchitectureError
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 

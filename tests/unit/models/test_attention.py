@@ -18,7 +18,8 @@ from tests.unit.models.test_equivalence import VIDEO_PROMPTS, official_mask, tra
 
 from volprompt.models import kernels
 from volprompt.models.kernels import AttentionSettings, Shape, attention_kernel
-from volprompt.models.sam2_attention import MemoryAttention
+from volprompt.models.memory_attention import MemoryAttention
+from volprompt.models.sam2_parts import attention_of
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 SIDE, WIDTH, MEMORIES = 8, 32, 3
@@ -67,9 +68,9 @@ def test_attention_equals_the_packages(
     """To the last bit where kernel and numbers are those of the package."""
     theirs = package(heads, rotary, placed, at_input)
     with mock.patch.object(AttentionSettings, "in_complex_numbers", numbers == "complex"):
-        ours = MemoryAttention(theirs, TOKENS, MEMORIES, AttentionSettings(CPU, "float32"))
+        ours: MemoryAttention = attention_of(theirs, TOKENS, MEMORIES, AttentionSettings(CPU, "float32"))
     assert ours.kernels["memory"].startswith("fused" if kernel == "fused" else "rows")
-    assert (ours.layers[0].cross.value is None) == (kernel != "fused")
+    assert (ours.layers[0].memory.value is None) == (kernel != "fused")
     coarse = torch.randn(3, WIDTH, SIDE, SIDE)
     if objects == "on one slice":
         coarse = coarse[:1].expand(3, -1, -1, -1)
@@ -91,7 +92,7 @@ def test_attention_equals_the_packages(
 
 def test_pointers_have_no_place() -> None:
     """Tokens of object pointers are not rotated: in another order they are the same."""
-    ours = MemoryAttention(package(1, True, False, True), TOKENS, MEMORIES, AttentionSettings(CPU, "float32"))
+    ours = attention_of(package(1, True, False, True), TOKENS, MEMORIES, AttentionSettings(CPU, "float32"))
     coarse, own = torch.randn(1, WIDTH, SIDE, SIDE), torch.randn(1, TOKENS, WIDTH)
     memory = torch.randn(1, MEMORIES * TOKENS + POINTERS, 8)
     positions = torch.randn_like(memory)

@@ -1,5 +1,6 @@
 """What the engine is made of: features kept only while they are needed, packed masks, work in the background."""
 
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -13,8 +14,8 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
 from volprompt.models.features import SliceFeatures, gather
-from volprompt.models.sam2_bank import MemoryBank
-from volprompt.models.sam2_plan import Row, head_start_of, plan_step, reads_of, writes_of
+from volprompt.models.memory_bank import MemoryBank
+from volprompt.models.memory_plan import MemoryRules, Row, plan_step, reads_of, writes_of
 from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round, wait_for_forwards
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
@@ -103,44 +104,36 @@ def test_the_places_of_a_row_in_the_memory_bank(lasting: bool) -> None:
     assert (row.places, row.passed, row.free, list(row.logits)) == ({}, set(), [10], [3])
 
 
-def memory_module(**settings: Any) -> SimpleNamespace:
-    """What plan and bank read of a `SAM2Base`."""
-    defaults = {
-        "num_maskmem": 3,
-        "memory_temporal_stride_for_eval": 1,
-        "max_cond_frames_in_attn": -1,
-        "use_obj_ptrs_in_encoder": True,
-        "use_signed_tpos_enc_to_obj_ptrs": True,
-        "only_obj_ptrs_in_the_past_for_eval": True,
-        "max_obj_ptrs_in_encoder": 4,
-        "add_tpos_enc_to_obj_ptrs": True,
-        "proj_tpos_enc_in_obj_ptrs": False,
-        "hidden_dim": 16,
-        "mem_dim": 8,
-        "maskmem_tpos_enc": torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 1, 8),
-        "obj_ptr_tpos_proj": torch.nn.Identity(),
-    }
-    return SimpleNamespace(**{**defaults, **settings})
+RULES = MemoryRules(slices=3, pointers=4)
+
+
+def memory_parts() -> Any:
+    """What the bank reads of a model's parts."""
+    return SimpleNamespace(
+        memory_positions=torch.zeros(1, 2, 8),
+        positions_in_time=torch.arange(3.0)[:, None].expand(3, 8),
+        encode_distances=lambda shares: get_1d_sine_pe(shares, dim=8),
+    )
 
 
 @pytest.mark.parametrize("pointers", [True, False])
 def test_what_a_step_recalls(pointers: bool) -> None:
     """Slice 3 of an object that was prompted on slice 1: one prompted memory, one on the way, two pointers."""
-    module = memory_module(use_obj_ptrs_in_encoder=pointers)
+    rules = RULES if pointers else dataclasses.replace(RULES, pointers=0)
     features = SliceFeatures(Encoder(), [], 5, batch_size=1, capacity=9)
     given = [ObjectPrompt("femur", 1, np.zeros((1, 2), np.float32), np.ones(1, np.int32))]
     row = Row(0, TrackedObject(given, features, (4, 4), torch.zeros(0), torch.zeros(0)), range(4), lasting=False)
-    bank = MemoryBank(module, torch.zeros(1, 2, 8), rows=1, places=4, depth=5)
+    bank = MemoryBank(memory_parts(), rows=1, places=4, depth=5)
     device = torch.device("cpu")
     kept = [(row, 1, row.prompted[1]), (row, 2, row.remember(2))]
     (writes,) = writes_of([kept], 5, device)
     bank.store(
         writes, torch.tensor([10.0, 20.0]).reshape(2, 1, 1).expand(2, 2, 8), torch.tensor([[1.0], [2.0]]).expand(2, 16)
     )
-    step = plan_step(module, row, 3, reverse=False)
+    step = plan_step(rules, row, 3, reverse=False)
     assert step.spatial == [(0, 0), (2, 3)]
     assert step.pointers == ([(2, 1), (1, 2)] if pointers else [])
-    (reads,) = reads_of(module, [[step]], 5, device)
+    (reads,) = reads_of(rules, [[step]], 5, device)
     memory, encoding, count = bank.recall(reads)
     assert memory[0, :4, 0].tolist() == [10, 10, 20, 20]
     assert encoding[0, :4, 0].tolist() == [2, 2, 0, 0]  # the prompted one has the last of the encodings in time
@@ -156,14 +149,14 @@ def test_what_a_step_recalls(pointers: bool) -> None:
     ("settings", "steps"),
     [
         ({}, 4),
-        ({"num_maskmem": 6}, 6),
-        ({"memory_temporal_stride_for_eval": 2}, 6),
-        ({"max_obj_ptrs_in_encoder": 9}, 9),
+        ({"slices": 6}, 6),
+        ({"stride": 2}, 6),
+        ({"pointers": 9}, 9),
     ],
 )
 def test_the_head_start_of_a_forward_pass(settings: dict[str, int], steps: int) -> None:
     """As far as memories or pointers reach; a shorter forward pass is waited for to its end."""
-    assert head_start_of(memory_module(**settings)) == steps
+    assert dataclasses.replace(RULES, **settings).head_start == steps
     assert wait_for_forwards(steps, 3) == 3
     assert wait_for_forwards(steps, 30) == steps
 

@@ -45,15 +45,17 @@ from tests.unit.models.official import (
     resized,
     ring,
     saved_sam2,
+    set_to,
     trained_sam2,
 )
 
-from volprompt.models import base, engine, sam_attention
-from volprompt.models.base import ArchitectureError, PromptableModel, build_from_yaml
+from volprompt.models import engine, sam_attention
+from volprompt.models.base import PromptableModel, build_from_yaml
 from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
 from volprompt.models.holes import fill_holes
 from volprompt.models.loading import load_model
+from volprompt.models.model import ArchitectureError, keep_strided_in_float32
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 from volprompt.models.segmented import LoadedVolume
@@ -230,7 +232,7 @@ def test_tracking_follows_the_settings_of_memory(
     mask = [prompt("femur", index, [], [], mask=ring((20, 40), 9 + index, 0)) for index in (2, 7)]
     with loud_pointers(sam2.module, video_predictor):
         default = [tracked(sam2, frames, [each], batch_size=1)[0] for each in (point, mask)]
-        with mock.patch.multiple(sam2.module, **settings), mock.patch.multiple(video_predictor, **settings):
+        with set_to(settings, sam2, video_predictor):
             found = [tracked(sam2, frames, [each], batch_size=1)[0] for each in (point, mask)]
             for given, ours in zip([point, mask], found, strict=True):
                 assert (ours == official_mask(video_predictor, resized(sam2, frames), given, reset=False)).all()
@@ -461,7 +463,7 @@ def test_convolutions_with_a_stride_are_right_in_bfloat16() -> None:
     image = torch.randn(1, 16, 64, 64)
     with torch.no_grad():
         expected = strided(image)
-        base.keep_strided_in_float32(torch.nn.Sequential(strided, plain))
+        keep_strided_in_float32(torch.nn.Sequential(strided, plain))
         with torch.autocast("cpu", torch.bfloat16):
             found = strided(image.bfloat16())
             assert plain(image).dtype == torch.bfloat16

@@ -52,7 +52,7 @@ def propagated(
 ) -> tuple[list[np.ndarray], Segmented]:
     """A mask, bool (slice, y, x), per object; each is a scheme of its own, and all of them are run together."""
     given = {str(number): each if isinstance(each, list) else [each] for number, each in enumerate(prompts)}
-    volume = LoadedVolume("knee", model.prepare(frames), frames.shape[1:], given, spacing=SPACING)
+    volume = LoadedVolume("knee", model.prepare(frames), frames.shape[1:], given, spacing=(1.0, *SPACING))
     schemes = {name: boxed(**settings) for name in given}
     (segmented,) = segment_volumes(model, [volume], schemes, batch_size)
     masks = [unpack_bits(segmented.masks[name][each[0].structure], frames.shape[2]) for name, each in given.items()]
@@ -205,7 +205,7 @@ def test_volumes_schemes_and_predictors_in_lockstep(
         image = [prompt("femur", index, [(40.25, 20.5)], [1]) for index in range(0, depth, 3)]
         cut = np.ascontiguousarray(frames[:depth, :, :width])
         given = {"boxed": moving, "other": moving[1:], "video": moving, "image": image}
-        return LoadedVolume(name, cut, (SIZE[0], width), given, spacing=SPACING)
+        return LoadedVolume(name, cut, (SIZE[0], width), given, spacing=(1.0, *SPACING))
 
     volumes = [volume("a", DEPTH, 96, 5, 2), volume("b", 1, 96, 0, 0), volume("c", 9, 80, 8, 0)]
 
@@ -232,7 +232,7 @@ def test_volumes_schemes_and_predictors_in_lockstep(
 def test_boxes_of_one_step_are_one_batch(sam: SamModel, frames: np.ndarray) -> None:
     """Four objects of two schemes from one slice: as many decodings as slices, and each slice is encoded once."""
     prompts = [prompt(name, 5, [], [], [22, 3, 61, 33]) for name in ("femur", "tibia")]
-    volume = LoadedVolume("knee", sam.prepare(frames), SIZE, {"one": prompts, "two": prompts}, spacing=SPACING)
+    volume = LoadedVolume("knee", sam.prepare(frames), SIZE, {"one": prompts, "two": prompts}, spacing=(1.0, *SPACING))
     with (
         mock.patch.object(sam, "decode", wraps=sam.decode) as decode,
         mock.patch.object(sam, "encode", wraps=sam.encode) as encode,

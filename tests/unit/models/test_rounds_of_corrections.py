@@ -34,16 +34,17 @@ from tests.unit.models.official import (
     resized,
     ring,
     saved_sam2,
+    set_to,
     trained_sam2,
 )
 
-from volprompt.models import engine, sam2_tracking
+from volprompt.models import engine, memory_tracking
 from volprompt.models.base import PromptableModel
 from volprompt.models.engine import segment_volumes
+from volprompt.models.memory_bank import MemoryBank
 from volprompt.models.rounds import CorrectionReference, MadeClick
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
-from volprompt.models.sam2_bank import MemoryBank
 from volprompt.models.segmented import LoadedVolume, Segmented
 from volprompt.prompts.corrections import Click, click_in_volume, click_on_slice
 from volprompt.prompts.schemes import ObjectPrompt
@@ -75,6 +76,7 @@ def corrected(
     *,
     clicks: int = CLICKS,
     reset: bool = False,
+    batch_size: int = 4,
     **settings: Any,
 ) -> Segmented:
     """All schemes of a volume together; prompts: of each scheme."""
@@ -83,7 +85,7 @@ def corrected(
     )
     given = {name: each if isinstance(each, list) else [each] for name, each in prompts.items()}
     volume = LoadedVolume("knee", model.prepare(frames), SIZE, given, known(references))
-    (segmented,) = segment_volumes(model, [volume], dict.fromkeys(given, scheme), 4, reset)
+    (segmented,) = segment_volumes(model, [volume], dict.fromkeys(given, scheme), batch_size, reset)
     return segmented
 
 
@@ -464,11 +466,7 @@ def test_corrections_follow_the_settings_of_memory(
 ) -> None:
     """More prompted slices than attention takes, for one: corrected slices count as prompted ones."""
     settings = MEMORY_SETTINGS[name]
-    with (
-        loud_pointers(sam2.module, video_predictor),
-        mock.patch.multiple(sam2.module, **settings),
-        mock.patch.multiple(video_predictor, **settings),
-    ):
+    with loud_pointers(sam2.module, video_predictor), set_to(settings, sam2, video_predictor):
         given = STARTS["mask" if "use_mask_input_as_output_without_sam" in settings else "box"]
         found = corrected(sam2, frames, {"it": given}, REFERENCES, "video", clicks=5)
         state = OfficialState(video_predictor, resized(sam2, frames), given, reset=False)
@@ -626,10 +624,10 @@ def test_corrections_in_bfloat16(sam: SamModel, sam2_checkpoint: Path, frames: n
 def test_memory_grows_by_corrected_slices_alone(sam2: Sam2Model, frames: np.ndarray) -> None:
     """The bank of an object that can be corrected has one place per slice, however many clicks there are."""
     for clicks in (1, 5):
-        with mock.patch.object(sam2_tracking, "MemoryBank", wraps=MemoryBank) as bank:
+        with mock.patch.object(memory_tracking, "MemoryBank", wraps=MemoryBank) as bank:
             found = corrected(sam2, frames, {"it": POINT[:1]}, REFERENCES, "video", clicks=clicks)
         assert len(found.clicks["it"]) == clicks
-        assert bank.call_args.args[3] == DEPTH
+        assert bank.call_args.args[2] == DEPTH
 
 
 # The reference

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from volprompt.models import sam, sam2, sam2_inputs, sam2_plan
+from volprompt.models import memory_plan, sam, sam2, sam2_inputs
 from volprompt.models.base import PromptableModel, pack_bits
 from volprompt.models.devices import Device
 from volprompt.models.features import SliceFeatures
@@ -67,7 +67,7 @@ def fake_cuda() -> Iterator[Waits]:
 
     with FakeTensorMode(allow_non_fake_inputs=True), waits, torch.no_grad(), ExitStack() as patches:
         patches.enter_context(mock.patch.object(torch.nn.Module, "to", lambda module, device: module))
-        for module in (sam, sam2, sam2_inputs, sam2_plan):
+        for module in (sam, sam2, sam2_inputs, memory_plan):
             patches.enter_context(mock.patch.object(module, "to_device", upload))
         yield waits
 

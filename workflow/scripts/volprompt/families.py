@@ -5,10 +5,22 @@ Planning reads this module on every call, so it imports nothing heavy; a family'
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
 
 from volprompt.errors import VolpromptError, suggestion
+
+# What a scheme's prompts can be given to: a slice, slices in their order with memory, or the whole volume at once.
+PREDICTORS = ("image", "video", "volume")
+# Where a package says which families it brings: an entry point each, a `Family`.
+GROUP = "volprompt.families"
+ADDRESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class UnknownFamily(VolpromptError):
@@ -43,25 +55,27 @@ class Family:
 
     name: as configurations write it
     title: as people write it
-    adapter: address of the adapter, a `PromptableModel`: "module:Class"
-    has_memory: whether its models run video schemes
+    adapter: address of the adapter, a `PromptableModel` or a `VolumeModel`: "module:Class"
+    predictors: of which schemes its models can run; what the adapter lacks nevertheless, its jobs tell
     free_image_size: whether the configuration may choose the size of the model's image
     packages: distributions whose versions the run table records
     architectures: the names that the adapter can build, beside YAML files
     config_package: a package whose configuration files are such names instead; with neither, any text is one
     config_files: glob of these files, for suggestions
+    settings_file: what a file that describes an architecture is
     checkpoint_kinds: by which a wrong checkpoint is named, the surest sign first
     """
 
     name: str
     title: str
     adapter: str
-    has_memory: bool
+    predictors: tuple[str, ...]
     free_image_size: bool
     packages: tuple[str, ...]
     architectures: tuple[str, ...] = ()
     config_package: str = ""
     config_files: str = ""
+    settings_file: str = "YAML file"
     checkpoint_kinds: tuple[CheckpointKind, ...] = ()
 
     @property
@@ -94,7 +108,7 @@ SAM = Family(
     name="sam",
     title="SAM",
     adapter="volprompt.models.sam:SamModel",
-    has_memory=False,
+    predictors=("image",),
     free_image_size=False,
     packages=("segment-anything",),
     architectures=tuple(_VIT.values()),
@@ -118,7 +132,7 @@ SAM2 = Family(
     name="sam2",
     title="SAM 2",
     adapter="volprompt.models.sam2:Sam2Model",
-    has_memory=True,
+    predictors=("image", "video"),
     free_image_size=True,
     packages=("sam2",),
     config_package="sam2",
@@ -134,12 +148,101 @@ SAM2 = Family(
     ),
 )
 
+SAM3 = Family(
+    name="sam3",
+    title="SAM 3",
+    adapter="volprompt.models.sam3:Sam3Model",
+    predictors=("image", "video"),
+    free_image_size=False,
+    packages=("transformers",),
+    architectures=("sam3",),
+    settings_file="config.json",
+    checkpoint_kinds=(
+        CheckpointKind(
+            title="SAM 3",
+            signs=("tracker_neck.", "tracker_model.", "vision_encoder.neck.fpn_layers."),
+            other_size="sam3",
+        ),
+    ),
+)
+
+EDGETAM = Family(
+    name="edgetam",
+    title="EdgeTAM",
+    adapter="volprompt.models.edgetam:EdgeTamModel",
+    predictors=("image", "video"),
+    free_image_size=False,
+    packages=("transformers", "timm"),
+    architectures=("edgetam",),
+    settings_file="config.json",
+    checkpoint_kinds=(
+        CheckpointKind(
+            title="EdgeTAM",
+            signs=("vision_encoder.backbone.timm_model.", "spatial_perceiver.latents_1d"),
+            other_size="edgetam",
+        ),
+        CheckpointKind(
+            title="EdgeTAM as its authors publish it",
+            signs=("spatial_perceiver.latents",),
+            supported=False,
+        ),
+    ),
+)
+
 # A later family may have grown from an earlier one: its checkpoints are recognised first.
-FAMILIES: dict[str, Family] = {family.name: family for family in (SAM, SAM2)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SAM, SAM2, SAM3, EDGETAM)}
 
 
 def family_of(name: str) -> Family:
-    """Look up a family by its name. Raises UnknownFamily."""
-    if name not in FAMILIES:
-        raise UnknownFamily(f"there is no family '{name}'; known: {', '.join(FAMILIES)}{suggestion(name, FAMILIES)}")
-    return FAMILIES[name]
+    """Look up a family: a built-in one, anyone's own by the address of its adapter, or one that a package brings.
+
+    Raises UnknownFamily.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if ADDRESS.fullmatch(name):
+        return Family(name, name.partition(":")[2], name, PREDICTORS, free_image_size=True, packages=())
+    if name in (brought := families_of_packages()):
+        return brought[name]
+    raise UnknownFamily(
+        f"there is no family '{name}'; known: {', '.join([*FAMILIES, *brought])}, or the address of an adapter of your "
+        f"own, package.module:Class{suggestion(name, FAMILIES)}"
+    )
+
+
+@cache
+def families_of_packages() -> dict[str, Family]:
+    """The families that installed packages bring, by name; a built-in one keeps its name. Raises UnknownFamily."""
+    brought = {}
+    for point in entry_points(group=GROUP):
+        try:
+            family = point.load()
+        except Exception as error:
+            raise UnknownFamily(f"the family {point.name} ({point.value}) cannot be imported: {error}") from error
+        if not isinstance(family, Family) or family.name != point.name:
+            raise UnknownFamily(f"{point.value} is no `Family` of the name {point.name}")
+        brought[point.name] = family
+    return brought
+
+
+def is_built_in(family: Family) -> bool:
+    """Whether a family's adapter is part of this project."""
+    return family.adapter.startswith("volprompt.")
+
+
+def adapter_file(family: Family) -> Path | None:
+    """The file of a family's adapter, installed or in the working directory; nothing is imported. None if not found."""
+    folders: list[str] | None = search_path()
+    *packages, module = family.adapter.partition(":")[0].split(".")
+    for package in packages:
+        spec = PathFinder.find_spec(package, folders)
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        folders = list(spec.submodule_search_locations)
+    spec = PathFinder.find_spec(module, folders)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def search_path() -> list[str]:
+    """Where adapters are looked for: where Python looks, and then in the working directory."""
+    return [*sys.path, str(Path.cwd())]

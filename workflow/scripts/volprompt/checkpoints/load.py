@@ -6,7 +6,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ UNREADABLE = (
 )
 
 Shapes = dict[str, tuple[int, ...]]
+Tensors = Mapping[str, "torch.Tensor"]
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
@@ -95,19 +96,25 @@ def _named_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in content.items()}
 
 
-def load_into(module: torch.nn.Module, path: str | Path, what: str) -> None:
+def load_into(
+    module: torch.nn.Module,
+    path: str | Path,
+    what: str,
+    weights_of: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+) -> None:
     """Load a checkpoint's weights into `module`, all or nothing.
 
-    `what` says in the error what the module is: "sam2 architecture configs/sam2/sam2_hiera_t.yaml". Raises
-    CheckpointError, with the module unchanged, where a name or a shape differs.
+    `what` says in the error what the module is: "sam2 architecture configs/sam2/sam2_hiera_t.yaml"; weights_of: takes
+    the module's tensors out of those of the file. Raises CheckpointError, with the module unchanged, where a name or a
+    shape differs.
     """
-    tensors = load_state_dict(path)
+    tensors = weights_of(load_state_dict(path))
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     if found != wanted:
         lines = [f"{path} does not fit {what}:", *_differences(found, wanted), _hint(found, wanted)]
         raise CheckpointError("\n".join(lines))
-    module.load_state_dict(tensors, strict=True)
+    module.load_state_dict(dict(tensors), strict=True)
 
 
 def _differences(found: Shapes, wanted: Shapes) -> list[str]:

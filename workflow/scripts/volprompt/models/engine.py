@@ -6,6 +6,8 @@ those of several volumes too.
 
 Schemes with corrections go on in rounds: image schemes slice by slice, as long as the slice's features are at hand;
 video schemes once all objects have been tracked, again in lockstep, with features that are kept for that.
+
+Models that take whole volumes have a way of their own, `whole_volumes.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from typing import Literal
 from volprompt.models.base import PromptableModel
 from volprompt.models.clock import Clock
 from volprompt.models.features import SliceFeatures
+from volprompt.models.model import Model
 from volprompt.models.propagation import BoxPropagation
 from volprompt.models.segmented import LoadedVolume, Segmented
+from volprompt.models.volume_model import VolumeModel
 from volprompt.models.volume_work import Pace, VolumeWork
+from volprompt.models.whole_volumes import segment_whole
 from volprompt.settings.schemes import Scheme
 
 # Slices whose features are kept at most, of all volumes that are tracked together, and of each of them at least. A
@@ -29,7 +34,7 @@ Needed = tuple[SliceFeatures, int]
 
 
 def segment_volumes(
-    model: PromptableModel,
+    model: Model,
     volumes: Sequence[LoadedVolume],
     schemes: Mapping[str, Scheme],
     batch_size: int,
@@ -45,6 +50,10 @@ def segment_volumes(
     `holes.fill_holes`; video_resize: `bicubic` encodes slices a second time for video schemes, resized as the package's
     video loader does. Structures without a prompt on any slice are absent from the masks.
     """
+    if isinstance(model, VolumeModel):
+        with model.inference():
+            return [segment_whole(model, volume, schemes, progress) for volume in volumes]
+    assert isinstance(model, PromptableModel)
     with model.inference():
         clock = Clock(model.device)
         kept = max(FEATURES_KEPT // len(volumes), FEATURES_KEPT_EACH)

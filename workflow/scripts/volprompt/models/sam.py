@@ -15,8 +15,9 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torchvision.transforms.functional import resize
 
-from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
+from volprompt.models.model import ArchitectureError
 from volprompt.models.sam_attention import fuse_attention
 from volprompt.models.sam_decoding import decode_each, embed_points
 from volprompt.prompts.schemes import ObjectPrompt

@@ -13,13 +13,13 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Resize
 
-from volprompt.models.base import ArchitectureError, Decoded, PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
 from volprompt.models.kernels import AttentionSettings
-from volprompt.models.sam2_attention import MemoryAttention
+from volprompt.models.memory_tracking import MemoryTracker
+from volprompt.models.model import ArchitectureError
 from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
-from volprompt.models.sam2_plan import head_start_of
-from volprompt.models.sam2_tracking import Sam2Tracker, pixel_positions
+from volprompt.models.sam2_parts import Sam2Parts
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
 
@@ -47,39 +47,24 @@ class Sam2Model(PromptableModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        self._give_memory()
+        self.tracking = Sam2Parts(module, AttentionSettings(self.device, self.precision, self.attends_as_package))
+        self.head_start = self.tracking.rules.head_start
         self.chosen = _ChosenMask()
         self.module.sam_mask_decoder.register_forward_hook(self.chosen)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         # Made once: torchvision's `Normalize` uploads them, and asks the device whether one is 0, at every call.
         self.mean, self.std = (torch.tensor(each, device=self.device).view(-1, 1, 1) for each in (MEAN, STD))
 
-    def _give_memory(self) -> None:
-        """Make what tracking needs beside the package's module: its attention, and positions that are always the same.
-
-        The package computes them again for every slice, where nothing reads them.
-        """
-        module, grid = self.module, tuple(self.module.sam_prompt_encoder.image_embedding_size)
-        encoders = module.image_encoder.neck, module.memory_encoder
-        of_slice, of_memory = (pixel_positions(each.position_encoding, grid, self.device) for each in encoders)
-        self.positions = of_slice, of_memory
-        for each in encoders:
-            each.position_encoding = _NoPositions()
-        settings = AttentionSettings(self.device, self.precision, self.attends_as_package)
-        memories = max(1, module.num_maskmem)
-        self.head_start = head_start_of(module)
-        self.attention = MemoryAttention(module.memory_attention, grid[0] * grid[1], memories, settings)
-
     @property
     def kernels(self) -> dict[str, str]:
         """Of the attention to memory; the encoder and the decoder are the package's."""
-        return self.attention.kernels
+        return self.tracking.attention.kernels
 
     @property
     def parts(self) -> Sequence[torch.nn.Module]:
         """The encoder, the attention to memory, the decoder, and the memory encoder."""
         module = self.module
-        return module.image_encoder, self.attention, module.sam_mask_decoder, module.memory_encoder
+        return module.image_encoder, self.tracking.attention, module.sam_mask_decoder, module.memory_encoder
 
     @staticmethod
     def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
@@ -145,18 +130,11 @@ class Sam2Model(PromptableModel):
         confidence = torch.stack([iou[:, 0].float(), presence[:, 0].float()])
         return Decoded(masks, low_res.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), confidence)
 
-    def tracker(self, hole_area: int = 0) -> Sam2Tracker:
+    def tracker(self, hole_area: int = 0) -> MemoryTracker:
         """A tracker for some volumes."""
         if not self.module.num_maskmem or not self.module.directly_add_no_mem_embed:
             raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
-        return Sam2Tracker(self.module, self.attention, self.positions, hole_area, self.largest_batch)
-
-
-class _NoPositions(torch.nn.Module):
-    """In place of position encodings, which are large and the same for every slice; the tracker has its own."""
-
-    def forward(self, level: torch.Tensor) -> torch.Tensor:
-        return level[:0]
+        return MemoryTracker(self.tracking, hole_area, self.largest_batch)
 
 
 class _ChosenMask:

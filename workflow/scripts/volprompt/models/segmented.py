@@ -19,7 +19,7 @@ class LoadedVolume:
     size: height and width of an original frame.
     prompts: per scheme.
     reference: what correction clicks are made from; needed by schemes with corrections alone.
-    spacing: millimetres between its pixels along y and x; needed by schemes that propagate alone.
+    spacing: millimetres between its voxels along slice, y and x.
     """
 
     name: str
@@ -27,7 +27,7 @@ class LoadedVolume:
     size: tuple[int, int]
     prompts: Mapping[str, Sequence[ObjectPrompt]]
     reference: CorrectionReference | None = None
-    spacing: tuple[float, float] = field(default=(1.0, 1.0), kw_only=True)
+    spacing: tuple[float, float, float] = field(default=(1.0, 1.0, 1.0), kw_only=True)
 
 
 @dataclass(frozen=True)

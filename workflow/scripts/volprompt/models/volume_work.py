@@ -126,7 +126,7 @@ class VolumeWork:
 
     def _in_pixels(self, distance_mm: float) -> tuple[float, float]:
         """A distance as pixels along x and y."""
-        along_y, along_x = self.volume.spacing
+        _, along_y, along_x = self.volume.spacing
         return distance_mm / along_x, distance_mm / along_y
 
     def _clicks(self, scheme: str) -> int:

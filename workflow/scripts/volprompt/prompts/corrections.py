@@ -68,6 +68,13 @@ def click_alone(structure: str, click: Click) -> ObjectPrompt:
     return with_click(nothing, click)
 
 
+def with_correction(prompts: Sequence[ObjectPrompt], click: Click) -> list[ObjectPrompt]:
+    """Return an object's prompts on some slices with a click, which comes last."""
+    there = [prompt for prompt in prompts if prompt.slice == click.slice]
+    others = [prompt for prompt in prompts if prompt.slice != click.slice]
+    return [*others, with_click(there[0], click) if there else click_alone(prompts[0].structure, click)]
+
+
 def _deepest_error(
     mask: np.ndarray, reference: np.ndarray, spacing: Sequence[float]
 ) -> tuple[tuple[int, ...], int] | None:

@@ -16,7 +16,7 @@ from volprompt.files import join_tables, sha256_of, table_metadata, write_table
 from volprompt.identity import NO_SETTINGS, digest_of_intact, signature_of, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
-from volprompt.models.loading import load_model
+from volprompt.models.loading import adapter_of, load_model, predictors_of
 from volprompt.prompts.candidates import read_prompts
 from volprompt.segmentation.runs import (
     CLICK_COLUMNS,
@@ -33,7 +33,7 @@ from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import read_volume_table
 
 if TYPE_CHECKING:
-    from volprompt.models.base import PromptableModel
+    from volprompt.models.model import Model
 
 
 def segment_shard(
@@ -73,12 +73,13 @@ def segment_shard(
     confidence: list[pd.DataFrame] = []
     if len(ready):
         parsed = Inference(**inference)
-        loaded, facts, weights = _prepare(model, checkpoint, parsed, threads)
+        parsed_schemes = {name: Scheme(**scheme) for name, scheme in schemes.items()}
+        loaded, facts, weights = _prepare(model, checkpoint, parsed_schemes, parsed, threads)
         settings = JobSettings(
             volumes_folder=Path(volumes),
             masks_folder=Path(masks),
             model=loaded,
-            schemes={name: Scheme(**scheme) for name, scheme in schemes.items()},
+            schemes=parsed_schemes,
             labels=labels,
             scored=scored,
             inference=parsed,
@@ -100,8 +101,12 @@ def segment_shard(
 
 
 def _prepare(
-    model: Mapping[str, Any], checkpoint: str, inference: Inference, threads: int | None
-) -> tuple[PromptableModel, dict[str, Any], dict[str, str]]:
+    model: Mapping[str, Any],
+    checkpoint: str,
+    schemes: Mapping[str, Scheme],
+    inference: Inference,
+    threads: int | None,
+) -> tuple[Model, dict[str, Any], dict[str, str]]:
     """Choose the device, verify the checkpoint and load the model.
 
     Returns the model, what every row of the run table repeats, and the digests of the weights by their kind.
@@ -114,6 +119,7 @@ def _prepare(
 
         if device.kind == "cpu":
             keep_freed_memory()
+        _require_predictors(model["family"], schemes)
     if threads:
         torch.set_num_threads(threads)
     file = Path(checkpoint)
@@ -146,6 +152,19 @@ def _prepare(
         "versions": json.dumps(package_versions(model["family"])),
     }
     return loaded, facts, {"sha256": found, "content": content}
+
+
+def _require_predictors(family: str, schemes: Mapping[str, Scheme]) -> None:
+    """Raise ArchitectureError if an adapter cannot run a scheme; of one's own models planning does not know that."""
+    from volprompt.models.model import ArchitectureError
+
+    known = predictors_of(adapter_of(family))
+    for name, scheme in schemes.items():
+        if scheme.predictor not in known:
+            raise ArchitectureError(
+                f"scheme '{name}' has predictor {scheme.predictor}, and the adapter of family {family} is for "
+                f"{' and '.join(known)} alone; move one of them to another experiment"
+            )
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -30,7 +30,7 @@ from volprompt.volumes.converted import grid_of_row, read_frames, read_reference
 from volprompt.volumes.references import structure_mask
 
 if TYPE_CHECKING:
-    from volprompt.models.base import PromptableModel
+    from volprompt.models.model import Model
     from volprompt.models.rounds import CorrectionReference
     from volprompt.models.segmented import LoadedVolume, Segmented
 
@@ -52,7 +52,7 @@ class JobSettings:
 
     volumes_folder: Path
     masks_folder: Path
-    model: PromptableModel
+    model: Model
     schemes: Mapping[str, Scheme]
     labels: Mapping[str, Sequence[int]]
     scored: Sequence[str]
@@ -150,7 +150,7 @@ class VolumeJob:
             self.size,
             self.prompts,
             reference=self._correction_reference(reference) if any(one.corrections for one in schemes) else None,
-            spacing=frame_grid(grid_of_row(self.row)).spacing,
+            spacing=grid_of_row(self.row).spacing,
         )
         return volume, time.perf_counter() - started
 

@@ -22,7 +22,7 @@ def _checked_family(value: str) -> str:
 
 
 def _list_families(schema: dict[str, Any]) -> None:
-    schema["enum"] = list(FAMILIES)
+    schema["examples"] = [*FAMILIES, "package.module:Class"]
 
 
 FamilyName = Annotated[str, AfterValidator(_checked_family), Field(json_schema_extra=_list_families)]
@@ -107,7 +107,7 @@ class Model(Section):
     family: FamilyName
     architecture: str = Field(
         description="; ".join(family.architectures_in_words for family in FAMILIES.values())
-        + "; or the path of a YAML file."
+        + "; or the path of a file that describes one."
     )
     checkpoint: PathText | None = Field(
         None, description="File name in the checkpoint folder, or a path with at least one slash."
@@ -127,8 +127,8 @@ class Model(Section):
         family = family_of(self.family)
         if self.image_size and not family.free_image_size:
             raise ValueError(
-                f"image_size belongs to family {_families_of_free_size()}; weights of {family.title} hold its "
-                "positions for one size"
+                f"image_size belongs to family {_families_of_free_size()}; a model of {family.title} has the size of "
+                "its architecture"
             )
         return self
 

@@ -91,14 +91,15 @@ def with_preset(config: Mapping[str, Any]) -> dict[str, Any]:
     schemes = filled.get("schemes")
     if isinstance(schemes, dict):
         for name, scheme in schemes.items():
-            if isinstance(scheme, dict) and scheme.get("predictor") in ("image", "video"):
+            if isinstance(scheme, dict) and scheme.get("predictor") in ("image", "video", "volume"):
                 schemes[name] = {**scheme_defaults(preset, scheme), **scheme}
     return filled
 
 
 def scheme_defaults(preset: Mapping[str, Any], scheme: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a preset's settings that concern a scheme, by the keys that it has."""
-    defaults = dict(preset[scheme["predictor"]])
+    # The paper has no model of whole volumes; such a scheme is prompted where a video scheme is.
+    defaults = dict(preset["image" if scheme["predictor"] == "image" else "video"])
     if scheme.get("propagate"):
         defaults |= {key: preset["video"][key] for key in ("slice", "presence")}
     with_shape = bool(scheme.get("box") or scheme.get("mask"))

@@ -62,7 +62,7 @@ MaskChoice = Annotated[Literal[False, True, "first", "best"], AfterValidator(_be
 class Scheme(Section):
     """Which prompts a model is given, and what carries them through the volume."""
 
-    predictor: Literal["image", "video"]
+    predictor: Literal["image", "video", "volume"]
     point: Origin | list[Origin] | None = Field(
         None, description="Origin of each structure's positive point; of several, the first available one is used."
     )
@@ -71,7 +71,8 @@ class Scheme(Section):
     )
     box: bool = Field(False, description="Whether the structure's tight bounding box is a prompt.")
     mask: bool = Field(
-        False, description="Video schemes: whether the reference mask of the prompted slice is the prompt."
+        False,
+        description="Video and volume schemes: whether the reference mask of the prompted slice is the prompt.",
     )
     negatives: Literal["none", "others"] = Field(
         "none", description="'others' adds the points of all other configured structures as negative points."
@@ -121,28 +122,31 @@ class Scheme(Section):
             raise ValueError("points_mm displaces a single point per structure; leave points or points_mm out")
         if self.prompts_every_slice and self.slice is not None:
             raise ValueError(
-                "slice belongs to video schemes and to image schemes with propagate; another image scheme prompts "
-                "every slice"
+                "slice belongs to video and volume schemes and to image schemes with propagate; another image scheme "
+                "prompts every slice"
             )
         if self.share_slice and not set(self.slices) & {"nearest", "largest"}:
             raise ValueError("share_slice says how nearest and largest choose; set slice to one of them")
         if self.predictor == "image" and self.mask:
-            raise ValueError("mask belongs to video schemes; on every slice it would be the answer itself")
+            raise ValueError("mask belongs to video and volume schemes; on every slice it would be the answer itself")
         if self.prompts_every_slice and self.presence:
             raise ValueError(
-                "presence belongs to video schemes and to image schemes with propagate; another image scheme is "
-                "prompted where a structure is"
+                "presence belongs to video and volume schemes and to image schemes with propagate; another image "
+                "scheme is prompted where a structure is"
             )
-        if self.predictor == "video" and self.propagate:
-            raise ValueError("propagate belongs to image schemes; memory carries a video scheme's prompts")
+        if self.predictor != "image" and self.propagate:
+            raise ValueError(
+                "propagate belongs to image schemes; memory carries a video scheme's prompts, and a volume scheme's "
+                "model sees the whole volume"
+            )
         if self.widen_mm is not None and not self.propagate:
             raise ValueError("widen_mm says how propagated boxes grow; set propagate: box")
         if self.propagate and self.corrections:
             raise ValueError(
                 "propagate has no corrections: a click would have to change every later box; leave one of them out"
             )
-        if self.predictor == "video" and self.multimask:
-            raise ValueError("multimask belongs to image schemes; a video predictor decides by itself")
+        if self.predictor != "image" and self.multimask:
+            raise ValueError(f"multimask belongs to image schemes; a {self.predictor} predictor decides by itself")
         if self.noise and not (self.origins and self.noise.points_mm) and not (self.box and self.noise.boxes_mm):
             raise ValueError("noise moves nothing: give points_mm with point, or boxes_mm with box, above 0")
         return self

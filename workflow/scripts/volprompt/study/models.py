@@ -13,7 +13,8 @@ from typing import Any
 from volprompt.checkpoints.architectures import ArchitectureFileError, vet_architecture
 from volprompt.checkpoints.catalogue import CatalogueEntry
 from volprompt.checkpoints.digests import content_digest, remembered_sha256
-from volprompt.families import family_of
+from volprompt.checkpoints.model_settings import read_model_settings
+from volprompt.families import adapter_file, family_of, is_built_in
 from volprompt.files import sha256_of
 from volprompt.remembered import DigestMemory
 from volprompt.settings.config import Model, Settings
@@ -53,7 +54,11 @@ class Checkpoint:
         """What of the model reaches its masks, beside the weights; of a local file its bytes count, not its name."""
         file = Path(self.architecture)
         architecture = f"sha256:{sha256_of(file)}" if file.is_file() else self.architecture
-        return {"family": self.family, "architecture": architecture, "image_size": self.image_size}
+        settings = {"family": self.family, "architecture": architecture, "image_size": self.image_size}
+        family = family_of(self.family)
+        if not is_built_in(family) and (adapter := adapter_file(family)) is not None:
+            settings["adapter"] = f"sha256:{sha256_of(adapter)}"
+        return settings
 
     def digests(self) -> dict[str, str]:
         """The digest of the weights, by its kind."""
@@ -85,6 +90,7 @@ def resolve_models(
         expanded[name] = []
         if name not in used:
             continue
+        _check_adapter(name, model, faults)
         _check_architecture(name, model, faults)
         for single, file in _checkpoint_files(name, model, settings.checkpoints, faults):
             if fault := name_fault(single):
@@ -156,22 +162,35 @@ def _resolve_checkpoint(
     return Checkpoint(name, model.family, model.architecture, file, digest, False, model.image_size, run)
 
 
+def _check_adapter(name: str, model: Model, faults: list[str]) -> None:
+    """The adapter of one's own model has to be there; what is in it, its jobs tell."""
+    family = family_of(model.family)
+    if not is_built_in(family) and adapter_file(family) is None:
+        module = family.adapter.partition(":")[0]
+        faults.append(
+            f"models.{name}.family: there is no module {module}, neither installed nor in the working directory"
+        )
+
+
 def _check_architecture(name: str, model: Model, faults: list[str]) -> None:
-    """An architecture is a YAML file, or what the family says; whatever else it may be, the job will tell."""
-    if model.architecture.endswith((".yaml", ".yml")) and (fault := path_fault(model.architecture)):
+    """An architecture is a file, or what the family says; whatever else it may be, the job will tell."""
+    family = family_of(model.family)
+    if model.architecture.endswith((".yaml", ".yml", ".json")) and (fault := path_fault(model.architecture)):
         faults.append(f"models.{name}.architecture: '{model.architecture}' {fault}")
         return
     if Path(model.architecture).is_file():
         try:
-            vet_architecture(model.architecture)
+            if family.settings_file == "config.json":
+                read_model_settings(model.architecture)
+            elif is_built_in(family):
+                vet_architecture(model.architecture)
         except ArchitectureFileError as error:
             faults.append(f"models.{name}.architecture: {error}")
         return
-    family = family_of(model.family)
     if family.architectures and model.architecture not in family.architectures:
         faults.append(
             f"models.{name}.architecture: '{model.architecture}' is neither one of {', '.join(family.architectures)} "
-            "nor an existing YAML file"
+            f"nor an existing {family.settings_file}"
         )
     package = find_spec(family.config_package) if family.config_package else None
     if package is None or not package.submodule_search_locations:

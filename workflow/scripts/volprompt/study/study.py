@@ -27,6 +27,12 @@ from volprompt.volumes.images.formats import data_files
 
 # Remembered digests of checkpoints and sources, in the folder of results.
 MEMORY = ".digests.json"
+# What a family lacks that cannot run schemes of a predictor.
+WITHOUT = {
+    "image": "takes no single slices",
+    "video": "has no memory",
+    "volume": "takes slices, not whole volumes",
+}
 
 
 @dataclass(frozen=True)
@@ -261,14 +267,13 @@ def _resolve_experiments(
                 continue
             models += expanded[model]
             family = family_of(settings.models[model].family)
-            if not family.has_memory:
-                faults += [
-                    f"experiments.{name}: '{scheme}' is a video scheme, and '{model}' (family {family.name}) has no "
-                    "memory; "
-                    "move one of them to another experiment"
-                    for scheme in experiment.schemes
-                    if scheme in settings.schemes and settings.schemes[scheme].predictor == "video"
-                ]
+            for scheme in experiment.schemes:
+                predictor = settings.schemes[scheme].predictor if scheme in settings.schemes else None
+                if predictor is not None and predictor not in family.predictors:
+                    faults.append(
+                        f"experiments.{name}: '{scheme}' is a {predictor} scheme, and '{model}' (family {family.name}) "
+                        f"{WITHOUT[predictor]}; move one of them to another experiment"
+                    )
         for pair in [(model, scheme) for model in models for scheme in experiment.schemes]:
             if pair in seen:
                 faults.append(f"experiments.{name}: {pair[0]} with {pair[1]} is already part of '{seen[pair]}'")

@@ -1,4 +1,4 @@
-"""What SAM 2 reads of its memory on each slice of a pass, planned before the pass begins.
+"""What a model reads of its memory on each slice of a pass, planned before the pass begins.
 
 At one distance from their first prompted slices, objects with one prompted slice have the same number of memories,
 wherever those slices are. That is what makes them a batch; near the ends of volumes of different depth, behind further
@@ -17,6 +17,36 @@ from sam2.modeling.sam2_utils import select_closest_cond_frames
 
 from volprompt.models.base import in_batches, to_device
 from volprompt.models.tracked import TrackedObject
+
+
+@dataclass(frozen=True)
+class MemoryRules:
+    """What of its memory a model reads on a slice, as SAM 2 and those that grew from it do.
+
+    slices: spatial memories at most, one of them of a prompted slice; stride: of the slices on the way that are read;
+    prompted: memories of prompted slices at most, -1 for all; pointers: how far back object pointers are read, in
+    slices, 0 for none; signed: whether the distance of a pointer has a sign; past_only: whether pointers of prompted
+    slices ahead are left out; pointers_of_all: whether pointers are read of all prompted slices, and not of the closest
+    `prompted` ones alone.
+    """
+
+    slices: int
+    stride: int = 1
+    prompted: int = -1
+    pointers: int = 16
+    signed: bool = True
+    past_only: bool = True
+    pointers_of_all: bool = False
+
+    @property
+    def reach(self) -> int:
+        """How far away the farthest slice is whose spatial memory a step reads."""
+        return self.slices * self.stride
+
+    @property
+    def head_start(self) -> int:
+        """Steps after which a forward pass reads nothing before its start, and has made what the reverse pass reads."""
+        return max(self.reach, self.pointers)
 
 
 class Row:
@@ -87,47 +117,32 @@ class Step:
         return tuple(position for position, _ in self.spatial), len(self.pointers)
 
 
-def plan_step(module: Any, row: Row, index: int, reverse: bool) -> Step:
-    """What the package's `_prepare_memory_conditioned_features` reads, by its rules and in its order.
-
-    module: a `sam2.modeling.sam2_base.SAM2Base`.
-    """
+def plan_step(rules: MemoryRules, row: Row, index: int, reverse: bool) -> Step:
+    """What `_prepare_memory_conditioned_features` of the packages reads, in its order."""
     sign = -1 if reverse else 1
-    stride = module.memory_temporal_stride_for_eval
     # Prompted slices that are too many for attention count as slices on the way.
-    prompted, others = select_closest_cond_frames(index, row.prompted, module.max_cond_frames_in_attn)
+    prompted, others = select_closest_cond_frames(index, row.prompted, rules.prompted)
     spatial = [(0, place) for place in prompted.values()]
-    for position in range(1, module.num_maskmem):
-        back = module.num_maskmem - position
+    for position in range(1, rules.slices):
+        back = rules.slices - position
         # Counted along the way, earlier slices lie below; all but the last one are multiples of the stride.
-        earlier = sign * index - 1 if back == 1 else ((sign * index - 2) // stride - (back - 2)) * stride
+        earlier = sign * index - 1 if back == 1 else ((sign * index - 2) // rules.stride - (back - 2)) * rules.stride
         place = row.places.get(sign * earlier, others.get(sign * earlier))
         if place is not None:
             spatial.append((position, place))
-    if not module.use_obj_ptrs_in_encoder:
+    if not rules.pointers:
         return Step(row, index, spatial, [])
-    signed, past_only = module.use_signed_tpos_enc_to_obj_ptrs, module.only_obj_ptrs_in_the_past_for_eval
+    pointing = row.prompted if rules.pointers_of_all else prompted
     pointers = [
-        (sign * (index - each) if signed else abs(index - each), each)
-        for each in prompted
-        if not past_only or sign * each <= sign * index
+        (sign * (index - each) if rules.signed else abs(index - each), each)
+        for each in pointing
+        if not rules.past_only or sign * each <= sign * index
     ]
-    for distance in range(1, min(row.tracked.features.depth, module.max_obj_ptrs_in_encoder)):
+    for distance in range(1, min(row.tracked.features.depth, rules.pointers)):
         earlier = index - sign * distance
-        if earlier in row.passed or earlier in others:
+        if earlier in row.passed or (earlier in others and earlier not in pointing):
             pointers.append((distance, earlier))
     return Step(row, index, spatial, pointers)
-
-
-def reach_of(module: Any) -> int:
-    """How far away the farthest slice is whose spatial memory a step reads."""
-    reach: int = module.num_maskmem * module.memory_temporal_stride_for_eval
-    return reach
-
-
-def head_start_of(module: Any) -> int:
-    """Steps after which a forward pass reads nothing before its start, and has made all that the reverse pass reads."""
-    return max(reach_of(module), module.max_obj_ptrs_in_encoder)
 
 
 def batches_of_steps(steps: Iterable[Step], largest: int) -> Iterator[Sequence[Step]]:
@@ -160,18 +175,18 @@ class Writes(NamedTuple):
     pointers: torch.Tensor
 
 
-def reads_of(module: Any, batches: Sequence[Sequence[Step]], depth: int, device: torch.device) -> list[Reads]:
+def reads_of(rules: MemoryRules, batches: Sequence[Sequence[Step]], depth: int, device: torch.device) -> list[Reads]:
     """What batches of steps read; one transfer to the device for all of them. depth: slices of the deepest volume."""
     indices: list[np.ndarray] = []
     shares: list[np.ndarray] = []
     for batch in batches:
         # Where there is one slice alone, the package divides 0 by 0, and its mask is empty.
-        farthest = [max(1, min(step.row.tracked.features.depth, module.max_obj_ptrs_in_encoder) - 1) for step in batch]
+        farthest = [max(1, min(step.row.tracked.features.depth, rules.pointers) - 1) for step in batch]
         distances = np.array([[distance for distance, _ in step.pointers] for step in batch], np.float32)
         shares.append(distances / np.array(farthest, np.float32)[:, None])
         indices += [
             np.array([[place for _, place in step.spatial] for step in batch]),
-            np.array([module.num_maskmem - position - 1 for position, _ in batch[0].spatial]),
+            np.array([rules.slices - position - 1 for position, _ in batch[0].spatial]),
             np.array([[step.row.number * depth + index for _, index in step.pointers] for step in batch]),
         ]
     uploaded = _at_once(indices, np.int64, device)

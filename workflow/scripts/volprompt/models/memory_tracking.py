@@ -1,11 +1,12 @@
-"""SAM 2's memory carries prompts through volumes: objects of any schemes and volumes move in lockstep, as one batch.
+"""Memory carries prompts through volumes: objects of any schemes and volumes move in lockstep, as one batch.
 
-The package's `SAM2VideoPredictor` is what the results equal; it tracks objects one after another. Per object it does
-this: the prompted slices are segmented without memory; their masks enter memory in binary form; every other slice
-attends to the prompted ones, to the slices before it in the direction of travel, and to the objects' pointers. The
-forward pass begins at the first prompted slice, and passes by the others. The reverse pass follows from there in the
-same state, so that its first slices also see memories of the forward pass. They are the only thing that it needs of the
-forward pass: once they are there, both move on side by side, and nothing changes but the size of the batches.
+This is the memory of SAM 2, and of the models that grew from it. The package's `SAM2VideoPredictor`, and the video
+models of transformers, are what the results equal; they track objects one after another. Per object they do this: the
+prompted slices are segmented without memory; their masks enter memory in binary form; every other slice attends to the
+prompted ones, to the slices before it in the direction of travel, and to the objects' pointers. The forward pass begins
+at the first prompted slice, and passes by the others. The reverse pass follows from there in the same state, so that
+its first slices also see memories of the forward pass. They are the only thing that it needs of the forward pass: once
+they are there, both move on side by side, and nothing changes but the size of the batches.
 
 A correction click is added to the prompts of its slice. The slice is segmented again with all of them, with memory as
 in the direction in which it was last tracked, and with the mask logits that it had; its new mask enters memory in
@@ -25,21 +26,10 @@ from torch.nn import functional
 from volprompt.models.base import batches_of_one_form, in_batches, pack_bits
 from volprompt.models.features import SliceFeatures, gather
 from volprompt.models.holes import fill_holes
-from volprompt.models.sam2_attention import MemoryAttention
-from volprompt.models.sam2_bank import MemoryBank
+from volprompt.models.memory_bank import MemoryBank
+from volprompt.models.memory_parts import Heads, MemoryParts
+from volprompt.models.memory_plan import Reads, Row, Step, Writes, batches_of_steps, plan_step, reads_of, writes_of
 from volprompt.models.sam2_inputs import as_mask_input, mask_inputs, point_inputs
-from volprompt.models.sam2_plan import (
-    Reads,
-    Row,
-    Step,
-    Writes,
-    batches_of_steps,
-    head_start_of,
-    plan_step,
-    reach_of,
-    reads_of,
-    writes_of,
-)
 from volprompt.models.tracked import TrackedObject, wait_for_forwards
 from volprompt.prompts.corrections import Click
 from volprompt.prompts.schemes import ObjectPrompt
@@ -52,47 +42,16 @@ class _Rows(NamedTuple):
     reverse: Row
 
 
-class _Decoded(NamedTuple):
-    """What the heads make of some slices.
+class MemoryTracker:
+    """Carries objects through their volumes with a model's memory.
 
-    low_res: mask logits of the decoder's size, float32 (n, 1, y, x); high_res: those of the size of the model's image;
-    iou: predicted IoU (n, 1); pointer: object pointer (n, channel); presence: object score logit (n, 1).
+    hole_area: see `fill_holes`; largest_batch: objects that are one batch at most.
     """
 
-    low_res: torch.Tensor
-    high_res: torch.Tensor
-    iou: torch.Tensor
-    pointer: torch.Tensor
-    presence: torch.Tensor
-
-    @classmethod
-    def of(cls, outputs: Sequence[torch.Tensor]) -> _Decoded:
-        """outputs: of the package's `_forward_sam_heads` or `_use_mask_as_output`."""
-        _, _, iou, low_res, high_res, pointer, presence = outputs
-        return cls(low_res, high_res, iou, pointer, presence)
-
-
-class Sam2Tracker:
-    """Carries objects through their volumes with a `sam2.modeling.sam2_base.SAM2Base`.
-
-    attention: the module's attention to memory; positions: of the pixels of the coarsest level, and of those of a
-    memory, see `pixel_positions`; hole_area: see `fill_holes`; largest_batch: objects that are one batch at most.
-    """
-
-    def __init__(
-        self,
-        module: Any,
-        attention: MemoryAttention,
-        positions: tuple[torch.Tensor, torch.Tensor],
-        hole_area: int,
-        largest_batch: int,
-    ) -> None:
-        self.module = module
-        self.attention = attention
-        self.positions, self.memory_positions = positions
+    def __init__(self, parts: MemoryParts, hole_area: int, largest_batch: int) -> None:
+        self.parts = parts
         self.hole_area = hole_area
         self.largest_batch = largest_batch
-        self.reach = reach_of(module)
         self.head_start = 0
         self.reset_between_directions = False
         self.rows: dict[TrackedObject, _Rows] = {}
@@ -105,7 +64,7 @@ class Sam2Tracker:
         once the forward pass has its head start.
         """
         self.reset_between_directions = reset_between_directions
-        self.head_start = 0 if reset_between_directions else head_start_of(self.module)
+        self.head_start = 0 if reset_between_directions else self.parts.rules.head_start
         self._give_rows(objects)
         yield [(each.features, prompt.slice) for each in objects for prompt in each.prompts]
         self._segment_prompted(objects)
@@ -129,14 +88,14 @@ class Sam2Tracker:
             # When a click comes, the package remembers the reverse pass, and the forward pass unless it is reset.
             lasting = bool(each.clicks) and (passes == 1 or number >= len(objects))
             # Of slices on the way: what the reverse pass still reads, and the last ones and a new one of both passes
-            size = each.features.depth if lasting else len(each.prompts) + each.clicks + 3 * self.reach + 2
+            size = each.features.depth if lasting else len(each.prompts) + each.clicks + 3 * self.parts.rules.reach + 2
             rows.append(Row(number, each, range(places, places + size), lasting))
             places += size
         # With one pass, the last rows are the first ones.
         pairs = zip(objects, rows, rows[-len(objects) :], strict=False)
         self.rows = {each: _Rows(forward, reverse) for each, forward, reverse in pairs}
         depth = max(each.features.depth for each in objects)
-        self.bank = MemoryBank(self.module, self.memory_positions, len(rows), places, depth)
+        self.bank = MemoryBank(self.parts, len(rows), places, depth)
 
     def _propagate(self, objects: Sequence[TrackedObject]) -> Iterator[list[tuple[SliceFeatures, int]]]:
         """Carry objects forwards and in reverse from the slices that they set out from."""
@@ -165,13 +124,13 @@ class Sam2Tracker:
             if not inside:
                 return
             moving = [each for each in inside if each[1] not in each[0].prompted]
-            steps = [plan_step(self.module, row, index, reverse) for row, index, reverse in moving]
+            steps = [plan_step(self.parts.rules, row, index, reverse) for row, index, reverse in moving]
             batches = batches_of_steps(steps, self.largest_batch)
             yield [[(step, step.row.remember(step.index)) for step in batch] for batch in batches]
             for row, index, reverse in inside:
-                passed = index + self.reach if reverse else index - self.reach
+                passed = index + self.parts.rules.reach if reverse else index - self.parts.rules.reach
                 # The reverse pass reads the forward pass's memories of the slices behind the start.
-                if self.reset_between_directions or reverse or passed > row.start + self.reach:
+                if self.reset_between_directions or reverse or passed > row.start + self.parts.rules.reach:
                     row.forget(passed)
 
     def _slice_at(self, turn: int, row: Row, reverse: bool) -> int | None:
@@ -183,10 +142,10 @@ class Sam2Tracker:
         return row.start - distance if 0 < distance <= row.start else None
 
     def _reads_of(self, batches: Sequence[Sequence[Step]]) -> list[Reads]:
-        return reads_of(self.module, batches, self.bank.depth, self.positions.device)
+        return reads_of(self.parts.rules, batches, self.bank.depth, self.parts.positions.device)
 
     def _writes_of(self, batches: Sequence[Sequence[tuple[Row, int, int]]]) -> list[Writes]:
-        return writes_of(batches, self.bank.depth, self.positions.device)
+        return writes_of(batches, self.bank.depth, self.parts.positions.device)
 
     def _segment_prompted(self, objects: Sequence[TrackedObject]) -> None:
         """Segment the prompted slices without memory, and remember them."""
@@ -200,26 +159,12 @@ class Sam2Tracker:
 
     def _decode_prompts(
         self, prompts: Sequence[ObjectPrompt], size: tuple[int, int], coarse: torch.Tensor, fine: list[torch.Tensor]
-    ) -> _Decoded:
-        """Decode prompts of one form without memory.
-
-        A mask that is a prompt is also the answer, in models that are set so (the published ones are).
-        """
-        module, points, masks = self.module, None, None
-        if prompts[0].mask is None:
-            points = point_inputs(prompts, size, module.image_size, coarse.device)
-        else:
-            masks = mask_inputs(prompts, module.image_size, coarse.device)
-        if masks is not None and module.use_mask_input_as_output_without_sam:
-            return _Decoded.of(module._use_mask_as_output(coarse, fine or None, masks))
-        outputs = module._forward_sam_heads(
-            backbone_features=coarse + module.no_mem_embed.reshape(1, -1, 1, 1),
-            point_inputs=points,
-            mask_inputs=masks,
-            high_res_features=fine or None,
-            multimask_output=module._use_multimask(True, points),
-        )
-        return _Decoded.of(outputs)
+    ) -> Heads:
+        """Decode prompts of one form without memory; a mask that is a prompt is also the answer."""
+        if prompts[0].mask is not None:
+            return self.parts.take_mask(coarse, fine, mask_inputs(prompts, self.parts.image_size, coarse.device))
+        points = point_inputs(prompts, size, self.parts.image_size, coarse.device)
+        return self.parts.decode(coarse + self.parts.no_memory, fine, points, None, first=True)
 
     def _plan_click(self, tracked: TrackedObject, click: Click) -> tuple[Step, ObjectPrompt]:
         """Add a click to its object's prompts; what is recalled on its slice, and all prompts of that slice."""
@@ -227,32 +172,28 @@ class Sam2Tracker:
         # The reverse pass was the last to see the slices before its start, and the start itself; it is left out
         # where it has nowhere to go.
         in_reverse = 0 < row.start >= click.slice
-        return plan_step(self.module, row, click.slice, in_reverse), tracked.add_click(click)
+        return plan_step(self.parts.rules, row, click.slice, in_reverse), tracked.add_click(click)
 
     def _segment_clicked(self, batch: Sequence[tuple[Step, ObjectPrompt]]) -> None:
         """Segment slices, each of another object, with the prompts that they have now, and remember them."""
         steps, prompts = [step for step, _ in batch], [prompt for _, prompt in batch]
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
-        points = point_inputs(prompts, steps[0].row.tracked.size, self.module.image_size, coarse.device)
-        before = [step.row.logits.get(step.index) for step in steps]
+        points = point_inputs(prompts, steps[0].row.tracked.size, self.parts.image_size, coarse.device)
+        before = as_mask_input([step.row.logits.get(step.index) for step in steps])
         (reads,) = self._reads_of([steps])
-        outputs = self.module._forward_sam_heads(
-            backbone_features=self._attend(coarse, reads),
-            point_inputs=points,
-            mask_inputs=as_mask_input(before),
-            high_res_features=fine or None,
-            multimask_output=self.module._use_multimask(False, points),
-        )
-        self._remember_prompted([(step.row.tracked, step.index) for step in steps], coarse, _Decoded.of(outputs))
+        decoded = self.parts.decode(self._attend(coarse, reads), fine, points, before, first=False)
+        self._remember_prompted([(step.row.tracked, step.index) for step in steps], coarse, decoded)
 
     def _remember_prompted(
-        self, slices: Sequence[tuple[TrackedObject, int]], coarse: torch.Tensor, decoded: _Decoded
+        self, slices: Sequence[tuple[TrackedObject, int]], coarse: torch.Tensor, decoded: Heads
     ) -> None:
         """Remember slices with prompts, of objects with frames of one size, in all rows of their objects."""
         decoded = decoded._replace(low_res=fill_holes(decoded.low_res, self.hole_area))
-        size = (self.module.image_size, self.module.image_size)
-        enlarged = functional.interpolate(decoded.low_res.float(), size, mode="bilinear", align_corners=False)
-        memory = self._encode_memory(coarse, enlarged, decoded.presence, prompted=True)
+        if self.parts.remembers_shown or self.hole_area:
+            size = (self.parts.image_size, self.parts.image_size)
+            shown = functional.interpolate(decoded.low_res.float(), size, mode="bilinear", align_corners=False)
+            decoded = decoded._replace(high_res=shown)
+        memory = self.parts.encode_memory(coarse, decoded.high_res, decoded.presence, prompted=True)
         # The n-th of the rows of each object: one memory for all of its rows
         for rows in zip(*(self.rows[tracked] for tracked, _ in slices), strict=True):
             kept = [(row, index, row.remember_prompted(index)) for row, (_, index) in zip(rows, slices, strict=True)]
@@ -263,19 +204,14 @@ class Sam2Tracker:
     def _advance(self, steps: Sequence[Step], reads: Reads, writes: Writes) -> None:
         """Segment the next slice of each row, and remember it."""
         *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
-        outputs = self.module._forward_sam_heads(
-            backbone_features=self._attend(coarse, reads),
-            high_res_features=fine or None,
-            multimask_output=self.module._use_multimask(False, None),
-        )
-        decoded = _Decoded.of(outputs)
+        decoded = self.parts.decode(self._attend(coarse, reads), fine, None, None, first=False)
         # As in the package: of a slice on the way the mask is remembered with its holes.
-        memory = self._encode_memory(coarse, decoded.high_res, decoded.presence, prompted=False)
+        memory = self.parts.encode_memory(coarse, decoded.high_res, decoded.presence, prompted=False)
         self.bank.store(writes, memory, decoded.pointer)
         decoded = decoded._replace(low_res=fill_holes(decoded.low_res, self.hole_area))
         self._show([step.row for step in steps], [step.index for step in steps], decoded)
 
-    def _show(self, rows: Sequence[Row], slices: Sequence[int], decoded: _Decoded) -> None:
+    def _show(self, rows: Sequence[Row], slices: Sequence[int], decoded: Heads) -> None:
         """Write masks and confidence into the rows' objects, and keep the logits of lasting rows."""
         confidence = torch.cat([decoded.iou.float(), decoded.presence.float()], dim=1)
         first = 0
@@ -292,28 +228,7 @@ class Sam2Tracker:
 
     def _attend(self, coarse: torch.Tensor, reads: Reads) -> torch.Tensor:
         """The coarsest level with memory in it."""
-        return self.attention(coarse, self.positions, *self.bank.recall(reads))
-
-    def _encode_memory(
-        self, coarse: torch.Tensor, high_res: torch.Tensor, presence: torch.Tensor, prompted: bool
-    ) -> torch.Tensor:
-        """Memories (n, pixel, channel) of mask logits (n, 1, y, x) at the size of the model's image."""
-        memory, _ = self.module._encode_new_memory(
-            current_vision_feats=[_flatten_pixels(coarse)],
-            feat_sizes=[coarse.shape[-2:]],
-            pred_masks_high_res=high_res,
-            object_score_logits=presence,
-            is_mask_from_pts=prompted,
-        )
-        return memory.flatten(2).transpose(1, 2)
-
-
-def pixel_positions(encoding: torch.nn.Module, size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """The encoding of pixels, (1, pixel, channel), that a part of the package gives with what it makes of an image.
-
-    It depends on the size alone: height and width.
-    """
-    return encoding(torch.empty(1, 1, *size, device=device)).flatten(2).transpose(1, 2)
+        return self.parts.attention(coarse, self.parts.positions, *self.bank.recall(reads))
 
 
 def _batches_of_clicks(
@@ -326,11 +241,6 @@ def _batches_of_clicks(
         groups.setdefault(form, []).append((step, prompt))
     for group in groups.values():
         yield from in_batches(group, largest)
-
-
-def _flatten_pixels(level: torch.Tensor) -> torch.Tensor:
-    """(n, channel, y, x) as the package's attention takes it, (pixel, n, channel)."""
-    return level.flatten(2).permute(2, 0, 1)
 
 
 def _pack_resized(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
