@@ -226,6 +226,42 @@ def phantom(folder: Path, count: int, first_seed: int, shape: Any, spacing: Any,
     write_study(folder, range(first_seed, first_seed + count), shape, spacing, contrast, verbose=True)
 
 
+@command.group(invoke_without_command=True, epilog=example("volprompt families", "volprompt families check --help"))
+@click.pass_context
+def families(ctx: click.Context) -> None:
+    """List the families of models that can be run, or check an adapter of your own."""
+    if ctx.invoked_subcommand is None:
+        from volprompt.command.families import family_lines
+
+        click.echo("\n".join(family_lines()))
+
+
+@families.command("check", epilog=example("volprompt families check my_package.adapter:MyModel --architecture small"))
+@click.argument("family")
+@click.option("--architecture", default="", help="What the adapter is to build, as in the configuration.")
+@click.option("--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Weights (default: random ones).")
+@click.pass_context
+def check_family(ctx: click.Context, family: str, architecture: str, checkpoint: str | None) -> None:
+    """Check what an adapter does against its contract (docs/families.md).
+
+    FAMILY is a name, or package.module:Class. Prompts of all forms, volumes of different depth, empty masks, other
+    orders, the same twice: on small random frames, on the CPU. Ends with exit code 1 if something does not hold.
+    """
+    from volprompt.models.devices import hide_gpus
+
+    hide_gpus()
+    from volprompt.models.conformance import conformance  # and with it torch
+
+    faults = 0
+    for result in conformance(family, architecture, checkpoint):
+        faults += bool(result.fault)
+        click.echo(f"{'FAULT' if result.fault else 'ok   '} {result.what}")
+        if result.fault:
+            click.echo(f"      {result.fault}")
+    click.echo(f"{family}: {faults} of the checks found a fault" if faults else f"{family}: all checks passed")
+    ctx.exit(int(faults > 0))
+
+
 @command.command(epilog=example("volprompt schema > config.schema.json"))
 def schema() -> None:
     """Print the configuration's JSON schema, for editors."""
