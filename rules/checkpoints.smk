@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 MISSING = [
-    file for file in CATALOGUE if not Path(STUDY.settings.checkpoints, file).exists()
+    file
+    for file, entry in CATALOGUE.items()
+    if entry.sha256 and not Path(STUDY.settings.checkpoints, file).exists()
 ]
 NOTHING = "(?!)"  # matches no name
 

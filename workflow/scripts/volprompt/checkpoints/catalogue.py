@@ -6,7 +6,7 @@ import codecs
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from volprompt.errors import VolpromptError
 from volprompt.settings.config import FamilyName
@@ -24,16 +24,26 @@ class CheckpointError(VolpromptError):
 
 
 class CatalogueEntry(BaseModel):
-    """What is known of one checkpoint file; without `url` it comes with this repository. `bytes` is its size."""
+    """What is known of one checkpoint file; without `url` it comes with this repository. `bytes` is its size.
+
+    A file that its authors hand out themselves has a `page` that says how, and no `url`; its `sha256` may be unknown.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str | None = Field(default=None, pattern=r"^https?://")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    page: str | None = Field(default=None, pattern=r"^https?://")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
     licence: str
     family: FamilyName
     architecture: str
+
+    @model_validator(mode="after")
+    def _known(self) -> CatalogueEntry:
+        if self.sha256 is None and (self.url is not None or self.page is None):
+            raise ValueError("sha256 is missing; only a file with a page, and no url, can be without it")
+        return self
 
 
 def read_catalogue(path: str | Path) -> dict[str, CatalogueEntry]:

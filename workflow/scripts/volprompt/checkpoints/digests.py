@@ -6,9 +6,10 @@ import hashlib
 import json
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from volprompt.checkpoints.catalogue import require_file
+from volprompt.checkpoints.shards import weight_files
 from volprompt.files import sha256_of
 from volprompt.identity import signature_of
 from volprompt.remembered import DigestMemory
@@ -21,8 +22,20 @@ def content_digest(path: str | Path, memory: DigestMemory) -> str:
     directory is read: a touch or a new name changes nothing. For any other format it is the SHA-256, which is
     remembered. Raises CheckpointError if there is no file.
     """
-    path = require_file(path)
-    return archive_digest(path) or remembered_sha256(path, memory)
+    first, *shards = weight_files(path)
+    if shards:
+        return _digest_of_all(remembered_sha256(file, memory) for file in [first, *shards])
+    return archive_digest(first) or remembered_sha256(first, memory)
+
+
+def sha256_of_weights(path: str | Path) -> str:
+    """SHA-256 of a checkpoint's file; of several files that of their sums."""
+    first, *shards = weight_files(path)
+    return _digest_of_all(map(sha256_of, [first, *shards])) if shards else sha256_of(first)
+
+
+def _digest_of_all(digests: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def archive_digest(path: Path) -> str | None:

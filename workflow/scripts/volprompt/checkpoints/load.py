@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volprompt.checkpoints.catalogue import CheckpointError, disguise_of, require_file, size_of
+from volprompt.checkpoints.catalogue import CheckpointError, disguise_of, size_of
+from volprompt.checkpoints.shards import weight_files
 from volprompt.checkpoints.unpacked import require_names_of_tensors, require_real_tensors, require_unpacked_archive
 from volprompt.families import FAMILIES, CheckpointKind, Family
 
@@ -30,11 +31,13 @@ Tensors = Mapping[str, "torch.Tensor"]
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a checkpoint's weights onto the CPU: tensor name -> tensor. Nothing in the file is executed.
 
-    Reads .safetensors and both PyTorch formats; takes the weights out of "model" or "state_dict" and drops a
-    "module." that all names begin with. Raises CheckpointError for a file that is missing, incomplete, no
-    checkpoint, or holds more than tensors.
+    Reads .safetensors, an index of several of them, and both PyTorch formats; takes the weights out of "model" or
+    "state_dict" and drops a "module." that all names begin with. Raises CheckpointError for a file that is missing,
+    incomplete, no checkpoint, or holds more than tensors.
     """
-    path = require_file(path)
+    path, *shards = weight_files(path)
+    if shards:
+        return {name: tensor for shard in shards for name, tensor in load_state_dict(shard).items()}
     if disguise := disguise_of(path):
         raise CheckpointError(f"{path} is {disguise}, not a checkpoint: delete it and fetch the file itself.")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from volprompt.checkpoints.catalogue import CheckpointError
-from volprompt.checkpoints.digests import archive_digest
-from volprompt.files import join_tables, sha256_of, table_metadata, write_table
+from volprompt.checkpoints.digests import archive_digest, sha256_of_weights
+from volprompt.checkpoints.shards import weight_files
+from volprompt.files import join_tables, table_metadata, write_table
 from volprompt.identity import NO_SETTINGS, digest_of_intact, signature_of, write_identity
 from volprompt.logs import Progress, logger
 from volprompt.models.devices import choose_device, keep_freed_memory
@@ -123,9 +124,10 @@ def _prepare(
     if threads:
         torch.set_num_threads(threads)
     file = Path(checkpoint)
-    before = signature_of([file], file.parent)
+    files = weight_files(file)
+    before = signature_of(files, file.parent)
     with watch.phase("verify"):
-        found = sha256_of(file)
+        found = sha256_of_weights(file)
         content = archive_digest(file) or found
     kind, _, expected = model["digest"].partition(":")
     if kind == "sha256" and found != expected:
@@ -134,7 +136,7 @@ def _prepare(
             "fetched again, or give your own checkpoint another name."
         )
     loaded = load_model(model, checkpoint, device, watch.phase)
-    if signature_of([file], file.parent) != before:
+    if signature_of(files, file.parent) != before:
         raise CheckpointError(f"{checkpoint} was written to while it was loaded. Run again once it is complete.")
     for place, kernel in loaded.kernels.items():
         logger.info("attention to %s: %s", place, kernel)

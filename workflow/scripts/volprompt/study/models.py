@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from volprompt.checkpoints.architectures import ArchitectureFileError, vet_architecture
-from volprompt.checkpoints.catalogue import CatalogueEntry
+from volprompt.checkpoints.catalogue import CatalogueEntry, CheckpointError
 from volprompt.checkpoints.digests import content_digest, remembered_sha256
 from volprompt.checkpoints.model_settings import read_model_settings
+from volprompt.checkpoints.shards import file_of
 from volprompt.families import adapter_file, family_of, is_built_in
 from volprompt.files import sha256_of
 from volprompt.remembered import DigestMemory
@@ -120,7 +121,7 @@ def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str]) -
     """Names of single models, with their files."""
     if model.checkpoint is not None:
         in_folder = "/" not in model.checkpoint
-        return [(name, f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint)]
+        return [(name, file_of(f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint))]
     files = sorted(glob(str(model.checkpoints)))
     if not files:
         faults.append(f"models.{name}.checkpoints: no file matches '{model.checkpoints}'")
@@ -144,6 +145,13 @@ def _resolve_checkpoint(
                 f"models.{name}: {Path(file).name} holds family {entry.family}, architecture {entry.architecture}; "
                 f"found {model.family}, {model.architecture}"
             )
+        if not Path(file).is_file() and entry.page is not None:
+            faults.append(
+                f"models.{name}: there is no checkpoint {file}; its authors hand it out themselves: get it at "
+                f"{entry.page} and place it there"
+            )
+            return None
+    if entry is not None and entry.sha256 is not None:
         if Path(file).is_file() and (actual := remembered_sha256(Path(file), memory)) != entry.sha256:
             faults.append(
                 f"models.{name}: {file} is not the file of the catalogue: its SHA-256 is {actual}, expected "
@@ -158,7 +166,11 @@ def _resolve_checkpoint(
             f"{hint(Path(file).name, catalogue)}"
         )
         return None
-    digest = f"content:{content_digest(file, memory)}"
+    try:
+        digest = f"content:{content_digest(file, memory)}"
+    except CheckpointError as error:
+        faults.append(f"models.{name}: {error}")
+        return None
     return Checkpoint(name, model.family, model.architecture, file, digest, False, model.image_size, run)
 
 
