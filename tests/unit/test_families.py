@@ -290,7 +290,6 @@ def test_a_family_says_what_its_adapter_does(name: str) -> None:
     assert issubclass(adapter, PromptableModel)
     assert issubclass(adapter, PromptableModel)
     assert family.predictors == predictors_of(adapter)
-    assert ("video" in family.predictors) == (adapter.encode_for_video is not PromptableModel.encode_for_video)
     assert all(version(package) for package in family.packages)
 
 

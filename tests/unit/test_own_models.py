@@ -191,7 +191,7 @@ def test_the_file_of_an_adapter_in_a_package(here: Path) -> None:
 # What the check finds
 
 WRONG = {
-    "masks of another size": ("Decoded(found > 0", "Decoded(found[:, 1:] > 0", "masks is torch.bool (2, 43, 60)"),
+    "masks of another size": ("Decoded(found > 0", "Decoded(found[:, 1:] > 0", "masks is torch.bool (3, 43, 60)"),
     "masks of another type": ("Decoded(found > 0", "Decoded((found > 0).float()", "masks is torch.float32"),
     "logits without an axis": ("found[:, None], torch", "found, torch", "logits have 3 axes"),
     "no confidence": ("torch.full((2, len(prompts)), torch.nan, device=self.device)", "None", "confidence is NoneType"),
@@ -220,15 +220,24 @@ def test_the_check_finds_what_is_wrong_with_slices(here: Path, kind: str) -> Non
     assert any(message in fault for fault in found), found
 
 
+PROPAGATE = "            yield from self.propagate(each)\n\n    def remember"
+WITHOUT_MASKS = """            before = each.masks.clone()
+            yield from self.propagate(each)
+            each.masks.copy_(before)
+
+    def remember"""
 WRONG_VIDEO = {
-    "a slice is left out": ("each.start - 1, -1, -1)", "each.start - 1, 0, -1)", "no mask was written on slices [0]"),
+    "a slice is left out": ("each.start - 1, -1, -1)", "each.start - 1, 0, -1)", "slices [0] have to be yielded"),
     "bits beyond the frame": (
         "each.masks[index] = pack_bits((far < self.tolerance)[None])[0]",
-        "each.masks[index] = 255",
+        "each.masks[index] = 254; each.masks[index, 0] = 1",
         "bits beyond the frame's width are set",
     ),
-    "a slice that was not asked for": ("yield [(each.features, index)]", "yield []", "KeyError"),
+    "a slice that was not asked for": ("yield [(each.features, index)]", "yield []", "without having been announced"),
     "objects are mixed": ("self.memory.get(each, torch.inf)", "[*self.memory.values(), torch.inf][0]", "Dice"),
+    "a slice without a mask": ("each.masks[index] =", "each.masks[max(index, 1)] =", "written on slices [0]"),
+    "no correction": ("for each in clicks:", "for each in []:", "have to be yielded"),
+    "no mask of a correction": (PROPAGATE, WITHOUT_MASKS, "no mask was written"),
     "an empty mask": ("self.memory.get(each, torch.inf)", "self.memory[each]", "KeyError"),
 }  # fmt: skip
 

@@ -226,7 +226,7 @@ def phantom(folder: Path, count: int, first_seed: int, shape: Any, spacing: Any,
     write_study(folder, range(first_seed, first_seed + count), shape, spacing, contrast, verbose=True)
 
 
-@command.group(invoke_without_command=True, epilog=example("volprompt families", "volprompt families check --help"))
+@command.group(invoke_without_command=True, epilog=example("volprompt families"))
 @click.pass_context
 def families(ctx: click.Context) -> None:
     """List the families of models that can be run, or check an adapter of your own."""
@@ -238,8 +238,8 @@ def families(ctx: click.Context) -> None:
 
 @families.command("check", epilog=example("volprompt families check my_package.adapter:MyModel --architecture small"))
 @click.argument("family")
-@click.option("--architecture", default="", help="What the adapter is to build, as in the configuration.")
-@click.option("--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Weights (default: random ones).")
+@click.option("--architecture", default="", help="What the adapter builds, as in the configuration (default: no text).")
+@click.option("--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Weights (default: as it is built).")
 @click.pass_context
 def check_family(ctx: click.Context, family: str, architecture: str, checkpoint: str | None) -> None:
     """Check what an adapter does against its contract (docs/families.md).
@@ -252,14 +252,14 @@ def check_family(ctx: click.Context, family: str, architecture: str, checkpoint:
     hide_gpus()
     from volprompt.models.conformance import conformance  # and with it torch
 
-    faults = 0
+    faults: list[str] = []
     for result in conformance(family, architecture, checkpoint):
-        faults += bool(result.fault)
         click.echo(f"{'FAULT' if result.fault else 'ok   '} {result.what}")
         if result.fault:
-            click.echo(f"      {result.fault}")
-    click.echo(f"{family}: {faults} of the checks found a fault" if faults else f"{family}: all checks passed")
-    ctx.exit(int(faults > 0))
+            click.echo("      the same as above" if result.fault in faults else f"      {result.fault}")
+            faults.append(result.fault)
+    click.echo(f"{family}: {len(faults)} of the checks found a fault" if faults else f"{family}: all checks passed")
+    ctx.exit(int(bool(faults)))
 
 
 @command.command(epilog=example("volprompt schema > config.schema.json"))

@@ -96,8 +96,8 @@ class PromptableModel(Model):
         """
 
     def encode_for_video(self, frames: np.ndarray) -> list[torch.Tensor]:
-        """Like `encode`, with frames resized as the package's video loader does; where there is one."""
-        raise ArchitectureError("this family of models has no video predictor; use an image scheme")
+        """Like `encode`, with frames resized as the package's video loader does, where that is another way."""
+        return self.encode(frames)
 
     def tracker(self, hole_area: int = 0) -> Tracker:
         """A tracker for some volumes; hole_area: see `fill_holes`. Raises ArchitectureError without memory."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +72,8 @@ def _fault_of(check: Check) -> str:
     except Violation as violation:
         return str(violation)
     except Exception as error:  # whatever an adapter does
-        return f"{type(error).__name__}: {error}"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
     return ""
 
 
@@ -119,13 +122,13 @@ class ImageChecks:
         """decode: points, boxes and both; one mask, the first, and the best of several; of the right types"""
         for form in FORMS:
             for multimask in (False, "first", "best"):
-                prompts = [prompt_of(index, form) for index in (0, 2)]
+                prompts = [prompt_of(index, form) for index in (0, 1, 2)]
                 found = self.decoded(prompts, multimask)
                 where = f"{form}, multimask {multimask}: "
-                require_like(found.masks, torch.bool, (2, *SIZE), f"{where}masks")
-                require_like(found.confidence, torch.float32, (2, 2), f"{where}confidence")
-                require(found.logits.dim() == 4, f"{where}logits have {found.logits.dim()} axes; expected (2, 1, y, x)")
-                require_like(found.logits, torch.float32, (2, 1, *found.logits.shape[2:]), f"{where}logits")
+                require_like(found.masks, torch.bool, (3, *SIZE), f"{where}masks")
+                require_like(found.confidence, torch.float32, (2, 3), f"{where}confidence")
+                require(found.logits.dim() == 4, f"{where}logits have {found.logits.dim()} axes; expected (3, 1, y, x)")
+                require_like(found.logits, torch.float32, (3, 1, *found.logits.shape[2:]), f"{where}logits")
 
     def decodes_in_any_order(self) -> None:
         """decode: a prompt has the same mask whatever is decoded with it, and every time"""

@@ -62,9 +62,14 @@ class VideoChecks:
             self._require(needed)
         if click is not None:
             first = objects[0]
+            kept = {index for index in first.prompted if index != click.slice}
+            first.masks[[index for index in range(len(first.masks)) if index not in kept]] = 255
             first.features.expect(order_of_round([(first, click)], first.features.depth, self.model.head_start))
             for needed in tracker.correct({first: click}):
                 self._require(needed)
+        for each in objects:
+            unused = each.features.unused
+            require(not unused, f"slices {unused} have to be yielded and used once for each prompt and on each way")
 
     def _require(self, needed: Sequence[tuple[SliceFeatures, int]]) -> None:
         for features, index in needed:
@@ -76,9 +81,9 @@ class VideoChecks:
         require_like(
             tracked.masks, torch.uint8, (tracked.features.depth, SIZE[0], -(-SIZE[1] // 8)), "masks of an object"
         )
-        beyond = np.unpackbits(bits, axis=-1)[:, :, SIZE[1] :]
-        left = [index for index in range(len(bits)) if beyond[index].any()]
-        require(not left, f"no mask was written on slices {left}, or bits beyond the frame's width are set")
+        left = [index for index in range(len(bits)) if (bits[index] == 255).all()]
+        require(not left, f"no mask was written on slices {left}")
+        require(not np.unpackbits(bits, axis=-1)[:, :, SIZE[1] :].any(), "bits beyond the frame's width are set")
         return np.unpackbits(bits, axis=-1, count=SIZE[1]).astype(bool)
 
     def fills_every_slice(self) -> None:

@@ -90,11 +90,18 @@ class SliceFeatures:
         return self._take(index, slice(-1, None))
 
     def _take(self, index: int, turns: slice) -> list[torch.Tensor]:
+        if index not in self._kept or not self._turns[index]:
+            raise KeyError(f"slice {index} is used without having been announced, or more often than it was")
         levels = self._kept[index]
         del self._turns[index][turns]
         if not self._turns[index] and not self._lasting:
             del self._kept[index]
         return levels
+
+    @property
+    def unused(self) -> list[int]:
+        """Slices with announced uses that have not been made."""
+        return [index for index, turns in self._turns.items() if turns]
 
     @property
     def crowded(self) -> bool:

@@ -31,7 +31,7 @@ class Model(ABC):
 
     def __init__(self, module: Any, device: Device) -> None:
         self.device = device.torch()
-        self.module = module.to(self.device)
+        self.module = module.to(self.device).eval()
         # Counted before an adapter gives the module parts of its own.
         self.parameters = sum(parameter.numel() for parameter in self.module.parameters())
         self.precision = device.precision

@@ -108,10 +108,6 @@ class TransformersModel(PromptableModel):
         sizes = self.module.backbone_feature_sizes
         return [level.permute(1, 2, 0).unflatten(2, size).to(kind) for level, size in zip(levels, sizes, strict=True)]
 
-    def encode_for_video(self, frames: np.ndarray) -> list[torch.Tensor]:
-        """The same: the package resizes images and videos in one way."""
-        return self.encode(frames)
-
     def decode(
         self,
         levels: Sequence[torch.Tensor],
