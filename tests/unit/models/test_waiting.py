@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from tests.unit.models.in_transformers import small_settings
 from tests.unit.models.official import SAM, SAM2
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from volprompt.models import memory_plan, sam, sam2, sam2_inputs
+from volprompt.models import memory_plan, sam, sam2, sam2_inputs, transformers_model
 from volprompt.models.base import PromptableModel, pack_bits
 from volprompt.models.devices import Device
+from volprompt.models.edgetam import EdgeTamModel
 from volprompt.models.features import SliceFeatures
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
+from volprompt.models.sam3 import Sam3Model
 from volprompt.models.tracked import TrackedObject
 from volprompt.prompts.schemes import ObjectPrompt
 
@@ -67,7 +72,7 @@ def fake_cuda() -> Iterator[Waits]:
 
     with FakeTensorMode(allow_non_fake_inputs=True), waits, torch.no_grad(), ExitStack() as patches:
         patches.enter_context(mock.patch.object(torch.nn.Module, "to", lambda module, device: module))
-        for module in (sam, sam2, sam2_inputs, memory_plan):
+        for module in (sam, sam2, sam2_inputs, memory_plan, transformers_model):
             patches.enter_context(mock.patch.object(module, "to_device", upload))
         yield waits
 
@@ -87,13 +92,29 @@ def prompt(structure: str, index: int, points: Sequence[tuple[float, float]]) ->
     return ObjectPrompt(structure, index, np.array(points, np.float32).reshape(-1, 2), labels, None)
 
 
-@pytest.mark.parametrize("reset", [False, True])
-def test_tracking_neither_copies_nor_waits(reset: bool) -> None:
+ADAPTERS: dict[str, type[PromptableModel]] = {
+    "sam": SamModel,
+    "sam2": Sam2Model,
+    "sam3": Sam3Model,
+    "edgetam": EdgeTamModel,
+}
+
+
+def built(family: str, folder: Path) -> torch.nn.Module:
+    """A small module of a family."""
+    path = {"sam": SAM, "sam2": SAM2}.get(family, folder / "config.json")
+    if path.parent == folder:
+        path.write_text(json.dumps(small_settings(family)))
+    return ADAPTERS[family].build(str(path))
+
+
+@pytest.mark.parametrize(("family", "reset"), [("sam2", False), ("sam2", True), ("sam3", False), ("edgetam", False)])
+def test_tracking_neither_copies_nor_waits(tmp_path: Path, family: str, reset: bool) -> None:
     """Two volumes, four objects, from their prompts to the ends and back."""
-    module = Sam2Model.build(str(SAM2))
+    module = built(family, tmp_path)
     with fake_cuda() as waits:
-        model = Sam2Model(on_cuda(module), CUDA)
-        frames = np.zeros((DEPTH, *SIZE), np.uint8)
+        model = ADAPTERS[family](on_cuda(module), CUDA)
+        frames = model.prepare(np.zeros((DEPTH, *SIZE), np.uint8))
         tracked = []
         for start in (3, 5):
             features = SliceFeatures(
@@ -112,22 +133,21 @@ def test_tracking_neither_copies_nor_waits(reset: bool) -> None:
                 features.require([index for each, index in needed if each is features])
             waits.found.clear()
         counted.append(list(waits.found))
-    built, *steps = counted
-    assert built, "what is made with the model is copied"
+    made, *steps = counted
+    assert made, "what is made with the model is copied"
     assert len(steps) >= DEPTH - 2
     assert not any(steps)
 
 
-@pytest.mark.parametrize("family", ["sam", "sam2"])
+@pytest.mark.parametrize("family", ADAPTERS)
 @pytest.mark.parametrize("kind", ["points", "box", "logits"])
-def test_encoding_and_decoding_neither_copy_nor_wait(family: str, kind: str) -> None:
-    adapter, architecture = {"sam": (SamModel, SAM), "sam2": (Sam2Model, SAM2)}[family]
-    module = adapter.build(str(architecture))
+def test_encoding_and_decoding_neither_copy_nor_wait(tmp_path: Path, family: str, kind: str) -> None:
+    module = built(family, tmp_path)
     given = [prompt("femur", 0, [(20.0, 20.0), (3.0, 3.0)]), prompt("tibia", 1, [(9.0, 9.0), (30.0, 30.0)])]
     if kind == "box":
         given = [replace(each, box=np.array([2.0, 3.0, 30.0, 31.0])) for each in given]
     with fake_cuda() as waits:
-        model: PromptableModel = adapter(on_cuda(module), CUDA)
+        model = ADAPTERS[family](on_cuda(module), CUDA)
         frames = model.prepare(np.zeros((2, *SIZE), np.uint8))
         waits.found.clear()
         levels = model.encode(frames)

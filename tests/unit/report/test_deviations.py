@@ -85,6 +85,9 @@ def test_schemes_in_words() -> None:
         "Per structure one positive point (click, else centroid), the other structures' points as negatives, "
         "on index 80; memory carries it both ways."
     )
+    assert prompts_in_words(Scheme(predictor="volume", box=True)) == (
+        "Per structure a tight box of the reference, on the middle slice; the model takes the whole volume."
+    )
 
 
 def test_a_scheme_that_propagates_boxes() -> None:
@@ -101,3 +104,9 @@ def test_a_scheme_that_propagates_boxes() -> None:
         "Per structure a tight box of the reference, on the middle slice; from there both ways by the box of the last "
         "slice's mask, widened by 0.5 mm."
     )
+
+
+def test_a_scheme_of_whole_volumes() -> None:
+    rows = found({"whole": Scheme(predictor="volume", slice="largest", box=True)})
+    assert list(rows) == ["Volumes", "Propagation of whole", "Prompted slice of whole"]
+    assert rows["Propagation of whole"] == ("by memory, or a prompt on every slice", "the model takes the whole volume")

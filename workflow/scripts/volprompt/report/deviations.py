@@ -70,6 +70,8 @@ def _frame_deviations(frames: Frames) -> Iterator[Deviation]:
         yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
 
 
+BY_MEMORY = "by memory, or a prompt on every slice"
+WHOLE_VOLUME = "the model takes the whole volume"
 MASKS_OF_THREE = {"first": "the first of three", "best": "the best of three by predicted IoU"}
 
 
@@ -81,7 +83,9 @@ def _scheme_deviations(name: str, scheme: Scheme, design: StudyDesign) -> Iterat
             yield Deviation(f"Point of {name}", "centroid of the reference", ", else ".join(scheme.origins))
         return
     if scheme.propagate:
-        yield Deviation(f"Propagation of {name}", "by memory, or a prompt on every slice", propagation_in_words(scheme))
+        yield Deviation(f"Propagation of {name}", BY_MEMORY, propagation_in_words(scheme))
+    elif scheme.predictor == "volume":
+        yield Deviation(f"Propagation of {name}", BY_MEMORY, WHOLE_VOLUME)
     elif scheme.origins and scheme.origins != ("click",):
         here = ", else ".join(scheme.origins)
         yield Deviation(f"Points of {name}", "human clicks (the paper's text says centroids)", here)
@@ -167,6 +171,8 @@ def prompts_in_words(scheme: Scheme) -> str:
         where = "on every slice that shows the structure in the reference; each slice by itself"
     elif scheme.propagate:
         where = f"on {prompted_slice(scheme)}; from there both ways {propagation_in_words(scheme)}"
+    elif scheme.predictor == "volume":
+        where = f"on {prompted_slice(scheme)}; {WHOLE_VOLUME}"
     else:
         where = f"on {prompted_slice(scheme)}; memory carries it both ways"
     displaced = f" Displaced at random: {noise_in_words(scheme.noise)}." if scheme.noise else ""

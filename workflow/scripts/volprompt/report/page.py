@@ -12,6 +12,7 @@ import pandas as pd
 from volprompt.columns import CONFIGURATION_COLUMNS, STRUCTURE_COLUMNS, SURFACE_COLUMNS, shown_together
 from volprompt.files import write_text
 from volprompt.logs import logger
+from volprompt.report.answer import answer
 from volprompt.report.deviations import deviations
 from volprompt.report.facts import (
     grouped_failures,
@@ -23,6 +24,7 @@ from volprompt.report.facts import (
     volume_warnings,
 )
 from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
+from volprompt.report.methods_text import bibliography, methods_text
 from volprompt.report.overlays import median_volume
 from volprompt.report.rendering import page_environment, records
 from volprompt.report.shards import ShardFiles, StudyDesign
@@ -94,6 +96,7 @@ def write_report(
     draw_overlays(gallery, example_volume, shards, design)
     failures, warnings = grouped_failures(tables["failures"]), volume_warnings(volumes)
     views = volume_views(tables.scores, shards, design) if show_volumes else None
+    departures = deviations(design, len(volumes), sorted(runs["precision"].dropna().unique()))
     html = (
         page_environment()
         .get_template("page.html.j2")
@@ -110,8 +113,19 @@ def write_report(
             facts=study_facts(tables.scores, volumes, runs, design),
             models=model_rows(runs, design),
             schemes=scheme_rows(design),
-            deviations=deviations(design, len(volumes), sorted(runs["precision"].dropna().unique())),
+            deviations=departures,
+            answer=answer(
+                scores=tables.scores,
+                medians=tables.medians,
+                ranks=tables["ranks"],
+                volumes=volumes,
+                design=design,
+                warnings=len(warnings),
+                departures=len(departures),
+            ),
             preset=design.preset,
+            methods=methods_text(tables.scores, volumes, runs, design),
+            bibliography=bibliography(design),
             software=software(runs),
             medians=records(tables.medians),
             medians_notes=medians_notes(tables.medians, design.scored),

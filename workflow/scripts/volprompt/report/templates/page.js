@@ -128,6 +128,15 @@
   filters.text.addEventListener("input", select);
   for (const name of ["model", "scheme", "structure", "status"]) filters[name].addEventListener("change", select);
   element("filter-reset").addEventListener("click", () => { reset(); select(); });
+  // A volume that the address names (#volume=knee_7): its scores, and the viewer if it has it.
+  const showNamed = () => {
+    const name = new URLSearchParams(location.hash.slice(1)).get("volume");
+    if (!name) return;
+    reset();
+    filters.text.value = name;
+    select();
+    if (!document.querySelector("#viewer [data-volume]")) element("single").scrollIntoView();
+  };
   const turn = (id, page) => element(id).addEventListener("click", () => { state.page = page(); show(); });
   turn("page-first", () => 0);
   turn("page-previous", () => state.page - 1);
@@ -135,6 +144,118 @@
   turn("page-last", () => Infinity);
   reset();
   select();
+  addEventListener("hashchange", showNamed);
+  showNamed();
+})();
+
+// Every other table: a heading sorts, and below it stand buttons that copy it.
+(() => {
+  const MISSING = "–";
+  const textOf = (cell) => {
+    const copy = cell.cloneNode(true);
+    for (const part of copy.querySelectorAll(".unseen")) part.remove();
+    for (const part of copy.querySelectorAll(".interval")) part.prepend(" ");
+    return copy.textContent.replace(/\s+/g, " ").trim();
+  };
+  // What a cell is sorted by: a number at its beginning, or its words.
+  const valueOf = (cell) => {
+    const text = textOf(cell);
+    if (!text || text === MISSING) return null;
+    const found = text.replace(/−/g, "-").replace("∞", "Infinity").replace(/^[<>≈]\s*/, "");
+    const number = Number.parseFloat(found);
+    return Number.isNaN(number) || cell.classList.contains("text") || cell.tagName === "TH" ? text : number;
+  };
+  const compare = (one, other) => (typeof one === "number" && typeof other === "number"
+    ? one - other : String(one).localeCompare(String(other), "en", { numeric: true }));
+
+  function sortBy(table, column, ascending) {
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row, place) => ({ row, place, value: valueOf(row.cells[column]) }));
+    rows.sort((one, other) => {
+      if (one.value === null || other.value === null) return (one.value === null) - (other.value === null) || one.place - other.place;
+      return (ascending ? 1 : -1) * compare(one.value, other.value) || one.place - other.place;
+    });
+    for (const { row } of rows) row.classList.remove("start");
+    body.append(...rows.map(({ row }) => row));
+    [...table.tHead.rows[0].cells].forEach((cell, index) => {
+      cell.setAttribute("aria-sort", index === column ? (ascending ? "ascending" : "descending") : "none");
+    });
+  }
+
+  function makeSortable(table) {
+    [...table.tHead.rows[0].cells].forEach((cell, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...cell.childNodes);
+      button.addEventListener("click", () => sortBy(table, column, cell.getAttribute("aria-sort") !== "ascending"));
+      cell.dataset.heading = button.textContent;
+      cell.append(button);
+    });
+    table.classList.add("sortable");
+  }
+
+  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const LATEX = { "\\": "\\textbackslash{}", "≈": "$\\approx$", "†": "\\textdagger{}", "−": "$-$", "–": "--", "∞": "$\\infty$" };
+  const escaped = (text) => text.replace(/[\\≈†−–∞]|[&%$#_{}]/g, (found) => LATEX[found] ?? `\\${found}`);
+  const isText = (cell) => cell.tagName === "TH" && cell.scope === "row" || cell.classList.contains("text") || cell.classList.contains("prose");
+
+  const FORMATS = {
+    Markdown: (rows, texts) => rows.map((row) => `| ${row.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`)
+      .toSpliced(1, 0, `| ${texts.map((text) => (text ? "---" : "---:")).join(" | ")} |`).join("\n"),
+    LaTeX: ([head, ...body], texts) => [
+      `\\begin{tabular}{${texts.map((text) => (text ? "l" : "r")).join("")}}`, "\\toprule",
+      `${head.map(escaped).join(" & ")} \\\\`, "\\midrule",
+      ...body.map((row) => `${row.map(escaped).join(" & ")} \\\\`), "\\bottomrule", "\\end{tabular}",
+    ].join("\n"),
+    CSV: (rows) => rows.map((row) => row.map(quoted).join(",")).join("\n"),
+  };
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // a page from a file, in some browsers
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  }
+
+  function addCopies(table) {
+    const bar = document.createElement("p");
+    bar.className = "copies screen";
+    const said = document.createElement("span");
+    said.setAttribute("role", "status");
+    bar.append("Copy as");
+    for (const [name, format] of Object.entries(FORMATS)) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.addEventListener("click", async () => {
+        const body = [...table.tBodies[0].rows];
+        const rows = [table.tHead.rows[0], ...body].map((row) => [...row.cells].map((cell) => (cell.dataset.heading ?? textOf(cell))));
+        await copy(`${format(rows, body.length ? [...body[0].cells].map(isText) : rows[0].map(() => true))}\n`);
+        said.textContent = `${name} copied`;
+      });
+      bar.append(button);
+    }
+    bar.append(said);
+    table.closest(".scroll").after(bar);
+  }
+
+  for (const button of document.querySelectorAll("[data-copies]")) {
+    button.addEventListener("click", async () => {
+      await copy(`${document.getElementById(button.dataset.copies).textContent}\n`);
+      button.parentElement.querySelector("[role=status]").textContent = "copied";
+    });
+  }
+  for (const table of document.querySelectorAll("main .scroll > table")) {
+    if (table.id === "scores-table" || !table.tHead || !table.tBodies[0]?.rows.length) continue;
+    makeSortable(table);
+    addCopies(table);
+  }
 })();
 
 // A print shows what the screen folds away; newer browsers need only the style sheet for it.

@@ -1039,7 +1039,21 @@
 
   // ---------------------------------------------------------------- start
 
+  // A volume that the address names (#volume=knee_7) is shown in the first configuration that has it.
+  function chooseByAddress() {
+    const name = new URLSearchParams(location.hash.slice(1)).get("volume");
+    for (const [index, configuration] of data.configurations.entries()) {
+      for (const [role, place] of Object.entries(configuration.roles)) {
+        if (data.volumes[configuration.views[place].volume].name !== name) continue;
+        mount.scrollIntoView();
+        return choose(index, role);
+      }
+    }
+    return null;
+  }
+
   new ResizeObserver(draw).observe(root);
   window.addEventListener("beforeprint", draw);
-  choose(0, "worst");
+  window.addEventListener("hashchange", chooseByAddress);
+  chooseByAddress() ?? choose(0, "worst");
 })();

@@ -1,0 +1,154 @@
+"""The answer of the study, for the first screen: which configuration is best, how sure that is, what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from volprompt.report.shards import StudyDesign
+from volprompt.tables.bootstrap import FEWEST, subjects_of
+
+# Volumes named as the hardest ones.
+HARDEST = 5
+# Configurations named as tied with the best one; of more the number is given.
+NAMED = 3
+
+
+class Tile(NamedTuple):
+    """A number with what it counts; place: the id of the section that tells more; alarming: whether to look there."""
+
+    value: str
+    what: str
+    place: str
+    alarming: bool = False
+
+
+class HardVolume(NamedTuple):
+    """A volume by its combined Dice over the configurations that have it; failed: those that failed on it."""
+
+    volume: str
+    mean: float
+    lowest: float
+    highest: float
+    failed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """sentence: its parts, those at odd places to be stressed."""
+
+    sentence: Sequence[str]
+    tiles: Sequence[Tile]
+    hardest: Sequence[HardVolume]
+
+
+def answer(
+    *,
+    scores: pd.DataFrame,
+    medians: pd.DataFrame,
+    ranks: pd.DataFrame,
+    volumes: pd.DataFrame,
+    design: StudyDesign,
+    warnings: int,
+    departures: int,
+) -> Answer:
+    """Say what came out.
+
+    scores, medians, ranks: the study's tables; volumes: the volume tables of all shards; warnings, departures: how many
+    remarks on volumes and departures from the paper there are.
+    """
+    return Answer(
+        best_in_words(medians, ranks),
+        tiles(scores, volumes, design, warnings, departures),
+        hardest_volumes(scores),
+    )
+
+
+def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
+    """Return the sentence on the best configuration, in parts; those at odd places are to be stressed."""
+    ranked = medians[medians["combined"].notna()]
+    if ranked.empty:
+        return ["No volume could be scored, so that there is no best configuration."]
+    standing = ranked["combined_standing"].fillna("")
+    chosen = ranked[standing == "best"]
+    best = (chosen if len(chosen) else ranked).sort_values("combined", ascending=False, kind="stable").iloc[0]
+    if len(ranked) == 1:
+        parts = ["The one configuration, ", f"{best['model']} with {best['scheme']}", ", has a median Dice of "]
+    else:
+        parts = ["The highest median Dice is that of ", f"{best['model']} with {best['scheme']}", ": "]
+    parts += [f"{best['combined']:.3f}", f"{_interval(best)} over {_counted(int(best['n']), 'volume')}"]
+    share = _first_share(ranks, best)
+    if share is not None:
+        parts[-1] += f", first in {100 * share:.0f} % of the resamples"
+    if len(ranked) == 1:
+        parts[-1] += "."
+    elif int(best["groups"]) < FEWEST:
+        parts[-1] += f". With {_counted(int(best['groups']), 'subject')} no test can tell the configurations apart."
+    else:
+        parts[-1] += f". {_ties(ranked[standing == 'tied'])}"
+    return parts
+
+
+def _interval(best: pd.Series) -> str:
+    low, high = best["combined_low"], best["combined_high"]
+    return "" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]"
+
+
+def _first_share(ranks: pd.DataFrame, best: pd.Series) -> float | None:
+    """How often a configuration came first when the volumes were drawn again."""
+    if ranks.empty:
+        return None
+    own = ranks[(ranks["model"] == best["model"]) & (ranks["scheme"] == best["scheme"])]["first_share"].dropna()
+    return float(own.iloc[0]) if len(own) else None
+
+
+def _ties(tied: pd.DataFrame) -> str:
+    if tied.empty:
+        return "Every other configuration that was compared with it is worse by a signed-rank test."
+    names = [f"{row.model} with {row.scheme}" for row in tied.itertuples()]
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return f"A signed-rank test cannot tell it from {shown}."
+
+
+def tiles(
+    scores: pd.DataFrame, volumes: pd.DataFrame, design: StudyDesign, warnings: int, departures: int
+) -> list[Tile]:
+    """Return the numbers of the first screen."""
+    ok = set(scores.loc[scores["status"] == "ok", "volume"])
+    failed = set(scores.loc[scores["status"] == "failed", "volume"]) | set(
+        volumes.loc[volumes["status"] != "ok", "volume"]
+    )
+    unscored = set(scores.loc[scores["status"] == "no_reference", "volume"])
+    subjects = len(set(subjects_of(sorted(ok), design.groups)))
+    return [
+        Tile(str(len(ok)), "volumes scored", "single"),
+        Tile(str(subjects), "subjects", "single"),
+        Tile(str(len(scores[["model", "scheme"]].drop_duplicates())), "configurations", "medians"),
+        Tile(str(len(failed)), "volumes with a failure", "failed", bool(failed)),
+        Tile(str(len(unscored)), "without reference", "failed"),
+        Tile(str(warnings), "remarks on volumes", "failed", warnings > 0),
+        Tile(str(departures), "departures from the paper", "run"),
+    ]
+
+
+def hardest_volumes(scores: pd.DataFrame) -> list[HardVolume]:
+    """Return the volumes with the lowest mean combined Dice over the configurations, the lowest first."""
+    combined = scores[scores["structure"] == "combined"]
+    dice = combined.pivot_table(index="volume", columns=["model", "scheme"], values="dice", aggfunc="first")
+    failed = combined[combined["status"] == "failed"].groupby("volume").size()
+    means = dice.mean(axis=1).sort_values(kind="stable").head(HARDEST)
+    rows = []
+    for volume, mean in means.items():
+        own = dice.loc[volume].dropna().to_numpy()
+        rows.append(
+            HardVolume(str(volume), float(mean), float(np.min(own)), float(np.max(own)), int(failed.get(volume, 0)))
+        )
+    return rows
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,136 @@
+"""A paragraph on the study's methods, with citations, for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from volprompt import __version__
+from volprompt.report.deviations import prompts_in_words
+from volprompt.report.facts import grids, labels_in_words
+from volprompt.report.shards import StudyDesign
+from volprompt.scores.tolerance import tolerance_text
+from volprompt.tables.bootstrap import FEWEST, subjects_of
+
+# BibTeX by key. The models that a study has, by their family; everything else is cited in every text.
+CITATIONS = {
+    "yu2024": ("Yu, Andrew Seohwan and others", "Novel adaptation of video segmentation to 3D MRI: efficient zero-shot "
+               "knee segmentation with SAM2", "2024", "arXiv:2408.04762"),
+    "molder2021": ("Mölder, Felix and others", "Sustainable data analysis with Snakemake", "2021",
+                   "doi:10.12688/f1000research.29032.2"),
+    "maierhein2024": ("Maier-Hein, Lena and others", "Metrics reloaded: recommendations for image analysis validation",
+                      "2024", "doi:10.1038/s41592-023-02151-z"),
+    "kirillov2023": ("Kirillov, Alexander and others", "Segment Anything", "2023", "arXiv:2304.02643"),
+    "ravi2024": ("Ravi, Nikhila and others", "SAM 2: Segment Anything in Images and Videos", "2024",
+                 "arXiv:2408.00714"),
+    "carion2025": ("Carion, Nicolas and others", "SAM 3: Segment Anything with Concepts", "2025", "arXiv:2511.16719"),
+    "zhou2025": ("Zhou, Chong and others", "EdgeTAM: On-Device Track Anything Model", "2025", "arXiv:2501.07256"),
+}  # fmt: skip
+OF_FAMILY = {"sam": "kirillov2023", "sam2": "ravi2024", "sam3": "carion2025", "edgetam": "zhou2025"}
+ALWAYS = ("yu2024", "molder2021", "maierhein2024")
+
+
+def methods_text(scores: pd.DataFrame, volumes: pd.DataFrame, runs: pd.DataFrame, design: StudyDesign) -> str:
+    """Return the study's methods in a paragraph, with keys of `bibliography` in brackets.
+
+    scores: the study's score table; volumes: the volume tables of all shards; runs: the run tables of all jobs.
+    """
+    return " ".join([
+        _data(volumes, design), *_models(runs, design), *_schemes(design), _scores(scores), _statistics(scores, design),
+        f"The study was run with volprompt {__version__}, a Snakemake workflow [molder2021].",
+    ])  # fmt: skip
+
+
+def bibliography(design: StudyDesign) -> str:
+    """Return the works that the text cites, as BibTeX."""
+    keys = [*ALWAYS, *_cited_models(design)]
+    return "\n".join(_entry(key, *CITATIONS[key]) for key in dict.fromkeys(keys))
+
+
+def _entry(key: str, authors: str, title: str, year: str, where: str) -> str:
+    kind, _, place = where.partition(":")
+    last = f"  doi = {{{place}}}," if kind == "doi" else f"  eprint = {{{place}}},\n  archivePrefix = {{arXiv}},"
+    return f"@article{{{key},\n  author = {{{authors}}},\n  title = {{{{{title}}}}},\n  year = {{{year}}},\n{last}\n}}"
+
+
+def _cited_models(design: StudyDesign) -> list[str]:
+    families = [str(design.models.get(name, {}).get("family", "")) for name in _names_of_models(design)]
+    return [OF_FAMILY[family] for family in dict.fromkeys(families) if family in OF_FAMILY]
+
+
+def _names_of_models(design: StudyDesign) -> list[str]:
+    return list(dict.fromkeys(model for models, _ in design.experiments.values() for model in models))
+
+
+def _data(volumes: pd.DataFrame, design: StudyDesign) -> str:
+    converted = volumes[volumes["status"] == "ok"]
+    subjects = len(set(subjects_of(list(converted["volume"]), design.groups)))
+    of_subjects = f" of {subjects} subjects" if subjects < len(converted) else ""
+    frames = design.frames
+    if frames.window:
+        grey = f"a grey-value window from {frames.window[0]:g} to {frames.window[1]:g}"
+    else:
+        grey = "the {:g}th to {:g}th percentile of its grey values".format(*frames.intensity_percentiles)
+    structures = ", ".join(
+        f"{name} ({labels_in_words(design.labels[name])})" for name in design.scored if name in design.labels
+    )
+    return (
+        f"We segmented {len(converted)} volumes{of_subjects} ({'; '.join(grids(converted)) or 'none converted'}) "
+        f"without training. Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
+        f"{structures}."
+    )
+
+
+def _models(runs: pd.DataFrame, design: StudyDesign) -> list[str]:
+    words = []
+    for name in _names_of_models(design):
+        identity: Mapping[str, Any] = design.models.get(name, {})
+        digests = runs.loc[runs["model"] == name, "checkpoint_sha256"].dropna().unique()
+        digest = f", checkpoint SHA-256 {digests[0][:12]}" if len(digests) else ""
+        key = OF_FAMILY.get(str(identity.get("family", "")))
+        words.append(f"{name} ({identity.get('architecture', '')}{digest}){f' [{key}]' if key else ''}")
+    ran = [f"{device} in {precision}" for device, precision in _machines(runs)]
+    return [f"Models: {'; '.join(words)}."] + ([f"They ran on {', '.join(ran)}."] if ran else [])
+
+
+def _machines(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(runs[["device", "precision"]].dropna().drop_duplicates().itertuples(index=False, name=None))
+
+
+def _schemes(design: StudyDesign) -> list[str]:
+    used = dict.fromkeys(name for _, schemes in design.experiments.values() for name in schemes)
+    named = [(name, design.schemes[name]) for name in used]
+    words = [f"{name}: {prompts_in_words(scheme)}{_corrected(scheme)}" for name, scheme in named]
+    return ["Prompts were derived from the reference, after [yu2024].", *words]
+
+
+def _corrected(scheme: Any) -> str:
+    if not scheme.corrections:
+        return ""
+    return (
+        f" Up to {scheme.corrections.clicks} rounds of correction followed, each with a click at the deepest point of "
+        "the largest error."
+    )
+
+
+def _scores(scores: pd.DataFrame) -> str:
+    tolerance = tolerance_text(scores)
+    surface = f", the normalized surface Dice ({tolerance})" if tolerance else ""
+    return (
+        f"Masks were scored against the references by Dice{surface}, the 95 % Hausdorff and the average symmetric "
+        "surface distance [maierhein2024]; the combined Dice is over the voxels of all structures."
+    )
+
+
+def _statistics(scores: pd.DataFrame, design: StudyDesign) -> str:
+    ok: Sequence[str] = sorted(scores.loc[scores["status"] == "ok", "volume"].unique())
+    subjects = len(set(subjects_of(list(ok), design.groups)))
+    if subjects < FEWEST:
+        return f"Values are medians over volumes; with fewer than {FEWEST} subjects no interval or test is given."
+    interval = "bootstrap over subjects" if subjects < len(ok) else "order statistics"
+    return (
+        f"Values are medians over volumes with 95 % intervals ({interval}); configurations were compared by two-sided "
+        "Wilcoxon signed-rank tests on subjects, with Holm's correction."
+    )
