@@ -29,6 +29,7 @@ from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 from volprompt.models.sam3 import Sam3Model
 from volprompt.models.tracked import TrackedObject
+from volprompt.models.transformers_model import TransformersModel
 from volprompt.prompts.schemes import ObjectPrompt
 
 # Without a GPU torch switches its autocast to bfloat16 off.
@@ -87,6 +88,13 @@ def on_cuda(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
+def prepared(model: PromptableModel, depth: int) -> np.ndarray:
+    """Frames as `prepare` returns them; what resizes tensors cannot be called on those that have shapes only."""
+    if isinstance(model, TransformersModel):
+        return np.zeros((depth, model.image_size, model.image_size), np.uint8)
+    return model.prepare(np.zeros((depth, *SIZE), np.uint8))
+
+
 def prompt(structure: str, index: int, points: Sequence[tuple[float, float]]) -> ObjectPrompt:
     labels = np.array([1] + [0] * (len(points) - 1))
     return ObjectPrompt(structure, index, np.array(points, np.float32).reshape(-1, 2), labels, None)
@@ -114,7 +122,7 @@ def test_tracking_neither_copies_nor_waits(tmp_path: Path, family: str, reset: b
     module = built(family, tmp_path)
     with fake_cuda() as waits:
         model = ADAPTERS[family](on_cuda(module), CUDA)
-        frames = model.prepare(np.zeros((DEPTH, *SIZE), np.uint8))
+        frames = prepared(model, DEPTH)
         tracked = []
         for start in (3, 5):
             features = SliceFeatures(
@@ -148,7 +156,7 @@ def test_encoding_and_decoding_neither_copy_nor_wait(tmp_path: Path, family: str
         given = [replace(each, box=np.array([2.0, 3.0, 30.0, 31.0])) for each in given]
     with fake_cuda() as waits:
         model = ADAPTERS[family](on_cuda(module), CUDA)
-        frames = model.prepare(np.zeros((2, *SIZE), np.uint8))
+        frames = prepared(model, 2)
         waits.found.clear()
         levels = model.encode(frames)
         logits = model.decode(levels, given, SIZE, "best").logits if kind == "logits" else None

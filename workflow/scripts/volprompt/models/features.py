@@ -90,7 +90,7 @@ class SliceFeatures:
         return self._take(index, slice(-1, None))
 
     def _take(self, index: int, turns: slice) -> list[torch.Tensor]:
-        if index not in self._kept or not self._turns[index]:
+        if index not in self._kept:
             raise KeyError(f"slice {index} is used without having been announced, or more often than it was")
         levels = self._kept[index]
         del self._turns[index][turns]
