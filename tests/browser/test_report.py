@@ -159,9 +159,9 @@ def test_the_keyboard_reaches_the_content(report: Path, visit: Open) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('href')") == "#run"
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#answer"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#run")
+    assert page.url.endswith("#answer")
 
 
 def test_print(report: Path, visit: Open, tmp_path: Path) -> None:
@@ -257,3 +257,146 @@ def test_published_figures_are_marked(report: Path, visit: Open) -> None:
     assert all("not measured here" in row for row in rows)
     assert "0.9196" in rows[0]
     assert "0.9643" in rows[1]
+
+
+# The first screen
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_answer_is_on_the_first_screen(report: Path, study: Simulated, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    sentence = page.locator("p.answer")
+    medians = pd.read_csv(study.folder / "tables" / "medians.csv")
+    best = medians.loc[medians["combined"].idxmax()]
+    assert f"{best['model']} with {best['scheme']}" in sentence.inner_text()
+    assert f"{best['combined']:.3f}" in sentence.inner_text()
+    place = sentence.bounding_box()
+    assert place is not None
+    assert place["y"] + place["height"] < 700
+    tiles = [text.replace("\n", " ") for text in page.locator(".tiles li").all_inner_texts()]
+    assert f"{VOLUMES} volumes scored" in tiles
+    assert "18 configurations" in tiles
+
+
+def test_a_value_is_seen_on_the_first_screen_of_a_small_table(report: Path, visit: Open) -> None:
+    page = visit(report, 390).page
+    value = page.locator("#medians table").first.locator("tbody tr").first.locator("td:not(.text):not(.minor)").first
+    box = value.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 390
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_hard_volume_opens_its_scores(report: Path, visit: Open, combined: pd.DataFrame, width: int) -> None:
+    page = visit(report, width).page
+    hardest = combined.groupby("volume")["dice"].mean().sort_values(kind="stable").index[0]
+    link = page.locator("#answer table tbody th a").first
+    assert link.inner_text() == hardest
+    link.click()
+    assert page.url.endswith(f"#volume={hardest}")
+    expect(page.locator("#scores-count")).to_have_text("Rows 1 to 18 of 18")
+    assert set(column(page, 1)) == {hardest}
+    expect(page.locator("#single-head")).to_be_in_viewport()
+
+
+def test_an_address_opens_a_volume(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    page.evaluate("location.hash = '#volume=knee_0003'")
+    expect(page.locator("#scores-count")).to_have_text("Rows 1 to 18 of 18")
+
+
+# Tables
+
+
+def medians_column(page: Page, number: int) -> list[str]:
+    return page.locator(f"#medians table >> nth=0 >> tbody tr > :nth-child({number})").all_inner_texts()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_table_sorts(report: Path, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    head = page.locator("#medians table").first.get_by_role("button", name="Combined", exact=True)
+    place = 1 + page.locator("#medians table >> nth=0 >> thead th").all_inner_texts().index("Combined")
+    head.click()
+    values = [float(text.split()[0]) for text in medians_column(page, place)]
+    assert values == sorted(values)
+    head.focus()
+    page.keyboard.press("Enter")
+    values = [float(text.split()[0]) for text in medians_column(page, place)]
+    assert values == sorted(values, reverse=True)
+    page.locator("#medians table").first.get_by_role("button", name="Model", exact=True).click()
+    models = medians_column(page, 1)
+    assert models == sorted(models, key=lambda name: name.replace("_", " "))  # as a reader of English sorts
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a page writes into the clipboard, kept in the page itself."""
+    return "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
+
+
+def test_tables_are_copied(report: Path, visit: Open, copied: str) -> None:
+    page = visit(report).page
+    page.evaluate(copied)
+    bar = page.locator("#medians .copies").first
+    rows = {}
+    for name in ("Markdown", "LaTeX", "CSV"):
+        bar.get_by_role("button", name=name).click()
+        expect(bar.get_by_role("status")).to_have_text(f"{name} copied")
+        rows[name] = page.evaluate("window.copied").splitlines()
+    shown = medians_column(page, 1)
+    assert [row.split(" | ")[0] for row in rows["Markdown"][2:]] == [f"| {name}" for name in shown]
+    assert rows["Markdown"][1].startswith("| --- | --- | ---: |")
+    assert rows["LaTeX"][0] == r"\begin{tabular}{llrrrrrrr}"
+    assert rows["LaTeX"][3:4] == [r"\midrule"]
+    assert rows["LaTeX"][4].startswith(shown[0].replace("_", r"\_"))
+    assert len(rows["CSV"]) == len(shown) + 1
+    assert rows["CSV"][0].startswith("Model,Prompts,")
+    assert '"' in rows["CSV"][1]  # an interval has a comma
+
+
+def test_the_methods_text_is_copied(report: Path, visit: Open, copied: str) -> None:
+    page = visit(report).page
+    page.evaluate(copied)
+    page.get_by_role("button", name="Copy text").click()
+    assert page.evaluate("window.copied").startswith(f"We segmented {VOLUMES} volumes")
+    page.get_by_role("button", name="Copy BibTeX").click()
+    assert page.evaluate("window.copied").startswith("@article{yu2024,")
+
+
+# Dark
+
+
+def test_a_dark_screen(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    page.emulate_media(color_scheme="dark")
+    colours = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    assert colours == ["rgb(20, 25, 30)", "rgb(230, 235, 240)"]
+    figure = page.locator("figure .scroll svg").first.evaluate("e => getComputedStyle(e).backgroundColor")
+    assert figure == "rgb(255, 255, 255)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 37, 48)"
+
+
+# Paths
+
+
+@pytest.mark.parametrize("paths", ["show", "hide"])
+def test_paths_are_left_out_on_request(
+    tmp_path: Path, visit: Open, monkeypatch: pytest.MonkeyPatch, paths: str
+) -> None:
+    monkeypatch.setattr(page_module, "draw_plots", lambda *arguments: None)
+    simulated = simulate(tmp_path, volumes=2, shards=1)
+    for path in [*tmp_path.rglob("*.parquet")]:
+        table = pd.read_parquet(path)
+        if "source" in table:
+            table["source"] = "/private/knees/" + table["volume"] + ".nii.gz"
+            table["warnings"] = [["the header of /private/knees/a.nii.gz is odd"]] * len(table)
+        if "reason" in table:
+            fails = (table["volume"] == "knee_0001") & (table.get("scheme", "point") == "point")
+            table.loc[fails, ["status", "reason"]] = "failed", "cannot read /private/knees/b.nii.gz"
+        write_table(table, path)
+    simulated.aggregate()
+    page = visit(simulated.report(stamp="", paths=paths)).page
+    assert ("/private" in page.content()) == (paths == "show")
+    assert "b.nii.gz" in page.locator("#failed").inner_text()

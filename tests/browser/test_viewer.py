@@ -97,6 +97,18 @@ def test_the_first_configurations_worst_volume_is_shown(page: Page) -> None:
     assert orange(pixels(page)).sum() > 1000
 
 
+def test_an_address_names_the_volume(page: Page, page_file: Path) -> None:
+    page.evaluate("location.hash = '#volume=a'")
+    page.wait_for_function("document.querySelector('.viewer-root').dataset.volume === 'a'")
+    ready(page)
+    page.evaluate("location.hash = '#volume=nowhere'")
+    drawn(page)
+    assert state(page, "volume") == "a"
+    page.goto(f"{page_file.resolve().as_uri()}#volume=b")
+    page.reload()
+    page.wait_for_function("document.querySelector('.viewer-root')?.dataset.volume === 'b'")
+
+
 def test_volumes_and_configurations_are_chosen(page: Page) -> None:
     page.get_by_role("button", name="Best").click()
     page.wait_for_function("document.querySelector('.viewer-root').dataset.volume === 'a'")

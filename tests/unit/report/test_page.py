@@ -142,3 +142,17 @@ def test_grids_are_counted() -> None:
         f"{text} (2 volumes)",
         "2 × 3 × 4 voxels of 1 × 1 × 1 mm (1 volume)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/data/knees", "…/knees"),
+        ("cannot read /data/knees/7/image.nii.gz: empty", "cannot read …/image.nii.gz: empty"),
+        ("'/a/b/c' and (/d/e/)", "'…/c' and (…/e)"),
+        ("results/masks/a.nii is relative", "results/masks/a.nii is relative"),
+        ("3/4 of /tmp, 1/2/3, https://a.b/c/d", "3/4 of /tmp, 1/2/3, https://a.b/c/d"),
+    ],
+)
+def test_paths_without_their_folders(text: str, shown: str) -> None:
+    assert facts.without_folders(text) == shown

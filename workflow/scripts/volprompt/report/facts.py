@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -60,6 +61,15 @@ def study_facts(
         ),
         ("volprompt", f"{__version__}; methods " + ", ".join(f"{key} {n}" for key, n in METHOD_VERSION.items())),
     ]
+
+
+# An absolute path of at least two parts.
+ABSOLUTE = re.compile(r"(?<![\w.~/-])(?:/[^\s/:;,()'\"]+){2,}/?")
+
+
+def without_folders(text: str) -> str:
+    """Return a text with the last part alone of each absolute path: `…/knee_7.nii.gz`."""
+    return ABSOLUTE.sub(lambda found: f"…/{found[0].rstrip('/').rpartition('/')[2]}", text)
 
 
 def surface_scores_in_words(scores: pd.DataFrame, design: StudyDesign) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -22,6 +24,7 @@ from volprompt.report.facts import (
     study_facts,
     undefined_scores,
     volume_warnings,
+    without_folders,
 )
 from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
 from volprompt.report.methods_text import bibliography, methods_text
@@ -60,6 +63,7 @@ def write_report(
     figures_folder: str | Path | None = None,
     print_formats: Sequence[str] = ("pdf",),
     compare_with: str | None = None,
+    paths: Literal["show", "hide"] = "show",
     show_volumes: bool = True,
     stamp: str = "",
     today: datetime.date | None = None,
@@ -75,6 +79,7 @@ def write_report(
     page: the file to write.
     description: a paragraph below the title.
     compare_with: whose published figures stand below the medians.
+    paths: `hide` shows of absolute paths the last part alone.
     figures_folder: where the figures go; by default `figures` beside the page.
     print_formats: of the figures, beside SVG.
     show_volumes: whether there are frames and masks to show.
@@ -94,9 +99,15 @@ def write_report(
     gallery = Gallery(folder, page.parent, stamp, print_formats)
     draw_plots(gallery, tables, design)
     draw_overlays(gallery, example_volume, shards, design)
-    failures, warnings = grouped_failures(tables["failures"]), volume_warnings(volumes)
+    shortened = without_folders if paths == "hide" else str
+    failures = [{**row, "reason": shortened(row["reason"])} for row in grouped_failures(tables["failures"])]
+    warnings = [(volume, shortened(text)) for volume, text in volume_warnings(volumes)]
+    models = [{**row, "architecture": shortened(row["architecture"])} for row in model_rows(runs, design)]
     views = volume_views(tables.scores, shards, design) if show_volumes else None
-    departures = deviations(design, len(volumes), sorted(runs["precision"].dropna().unique()))
+    departures = [
+        replace(row, here=shortened(row.here))
+        for row in deviations(design, len(volumes), sorted(runs["precision"].dropna().unique()))
+    ]
     html = (
         page_environment()
         .get_template("page.html.j2")
@@ -110,8 +121,8 @@ def write_report(
             headings={column.name: column.heading for column in CONFIGURATION_COLUMNS},
             spread_columns=shown_together(STRUCTURE_COLUMNS),
             surface_columns=shown_together(SURFACE_COLUMNS),
-            facts=study_facts(tables.scores, volumes, runs, design),
-            models=model_rows(runs, design),
+            facts=[(name, shortened(text)) for name, text in study_facts(tables.scores, volumes, runs, design)],
+            models=models,
             schemes=scheme_rows(design),
             deviations=departures,
             answer=answer(
@@ -124,7 +135,7 @@ def write_report(
                 departures=len(departures),
             ),
             preset=design.preset,
-            methods=methods_text(tables.scores, volumes, runs, design),
+            methods=shortened(methods_text(tables.scores, volumes, runs, design)),
             bibliography=bibliography(design),
             software=software(runs),
             medians=records(tables.medians),
