@@ -400,3 +400,41 @@ def test_paths_are_left_out_on_request(
     page = visit(simulated.report(stamp="", paths=paths)).page
     assert ("/private" in page.content()) == (paths == "show")
     assert "b.nii.gz" in page.locator("#failed").inner_text()
+
+
+# Points
+
+
+@pytest.mark.parametrize("width", [1280, 700])
+def test_a_point_names_and_opens_its_volume(report: Path, visit: Open, combined: pd.DataFrame, width: int) -> None:
+    """The worst volume of the first configuration, found where the figure's axes put it."""
+    page = visit(report, width).page
+    first = combined[(combined["model"] == "sam_vit_b") & (combined["scheme"] == "point")].iloc[0]
+    holder = page.locator("[data-points]").first
+    holder.scroll_into_view_if_needed()
+    place = page.evaluate(
+        """([holder, value]) => {
+          const points = JSON.parse(holder.dataset.points), frame = holder.querySelector("svg").getBoundingClientRect();
+          const [left, top, width, height] = points.box;
+          const across = (value - points.x[0]) / (points.x[1] - points.x[0]);
+          const down = (0 - points.y[1]) / (points.y[0] - points.y[1]);
+          return [frame.left + frame.width * (left + width * across), frame.top + frame.height * (top + height * down)];
+        }""",
+        [holder.element_handle(), float(first["dice"])],
+    )
+    page.mouse.move(*place)
+    expect(page.locator(".hint")).to_have_text(f"{first['volume']}: {first['dice']:.4f} (sam_vit_b, point)")
+    page.mouse.click(*place)
+    expect(page).to_have_url(re.compile(f"#volume={first['volume']}$"))
+    assert set(column(page, 1)) == {first["volume"]}
+
+
+def test_points_lie_where_the_page_thinks(report: Path, visit: Open) -> None:
+    """The axes that the page is told of are those of the figure: their ends are the ends of its grid lines."""
+    page = visit(report).page
+    holder = page.locator("[data-points]").first
+    box = page.evaluate("holder => JSON.parse(holder.dataset.points).box", holder.element_handle())
+    size = [float(value) for value in str(holder.locator("svg").get_attribute("viewBox")).split()][2:]
+    patch = re.findall(r"M ([\d.]+) ([\d.]+)", str(holder.locator("svg g path").nth(1).get_attribute("d")))[0]
+    assert float(patch[0]) / size[0] == pytest.approx(box[0], abs=0.002)
+    assert float(patch[1]) / size[1] == pytest.approx(box[1] + box[3], abs=0.002)

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from volprompt.report import agreement_plot, correction_plots, decay_plot, drawing, plots
 from volprompt.report.overlays import overlays
-from volprompt.report.plot_style import Look, configurations_of, inline_svg, write_figure
+from volprompt.report.plot_style import Look, Pair, configurations_of, inline_svg, write_figure
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.study_tables import StudyTables
 
@@ -26,6 +26,8 @@ class Gallery:
         self.beside = os.path.relpath(folder, page_folder)
         self.stamp = stamp
         self.elements: dict[str, Markup] = {}
+        # Of figures whose points open volumes: where their axes are, as shares of the figure, and what they show.
+        self.points: dict[str, dict[str, Any]] = {}
 
     def add(self, name: str, figure: Any, label: str, raster: bool = False) -> None:
         """Write a figure and keep it for the page.
@@ -43,6 +45,19 @@ class Gallery:
             element = inline_svg(drawn, str(escape(label)))
         self.elements[name] = Markup(element)
 
+    def add_opening(self, name: str, figure: Any, label: str, rows: Sequence[Pair], structure: str) -> None:
+        """Write a figure of one axes whose points are volumes, which the page opens; rows: configurations, top down."""
+        self.add(name, figure, label)
+        (axes,) = figure.axes
+        place = axes.get_position()
+        self.points[name] = {
+            "box": [round(value, 5) for value in (place.x0, 1 - place.y1, place.width, place.height)],
+            "x": [float(value) for value in axes.get_xlim()],
+            "y": [float(value) for value in axes.get_ylim()],
+            "rows": [list(pair) for pair in rows],
+            "structure": structure,
+        }
+
     def __contains__(self, name: str) -> bool:
         return name in self.elements
 
@@ -59,7 +74,8 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     done = tables.scores[tables.scores["status"] == "ok"]
     for name in ["combined", *design.scored] if len(done) else []:
         figure = plots.distributions(done, name, order, schemes)
-        gallery.add(f"distributions_{name}", figure, f"Dice of every volume by configuration, {name}")
+        label = f"Dice of every volume by configuration, {name}"
+        gallery.add_opening(f"distributions_{name}", figure, label, order, name)
     for kind in tables["comparisons"]["kind"].unique() if len(tables["comparisons"]) else []:
         label = f"Median paired differences of combined Dice between {kind}, with intervals"
         gallery.add(f"differences_{kind}", plots.differences(tables["comparisons"], kind), label)

@@ -29,6 +29,7 @@ from volprompt.report.facts import (
 from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
 from volprompt.report.methods_text import bibliography, methods_text
 from volprompt.report.overlays import median_volume
+from volprompt.report.plots import WHISKERS
 from volprompt.report.rendering import page_environment, records
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.study_tables import StudyTables
@@ -150,6 +151,7 @@ def write_report(
             gallery=gallery,
             acceptable_dice=design.scores.acceptable_dice,
             fewest=FEWEST,
+            whiskers=WHISKERS,
             tolerance=tolerance_text(tables.scores),
             example=example_volume,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",

@@ -29,6 +29,9 @@ from volprompt.report.plot_style import (
     two_columns,
 )
 
+# Volumes from which 5 and 95 percentiles are drawn: below it they are hardly more than the extremes.
+WHISKERS = 20
+
 
 @styled
 def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], schemes: Look) -> Figure:
@@ -39,7 +42,8 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
     order: the configurations, top down.
     schemes: looks of the schemes.
 
-    Many points are jittered with a fixed seed and drawn as one picture.
+    Points are jittered with a fixed seed; many are drawn as one picture. Percentiles take at least WHISKERS values,
+    quartiles six.
     """
     figure, axes = one_column(order, f"Dice, {structure}")
     chosen = scores[(scores["structure"] == structure) & scores["dice"].notna()]
@@ -49,7 +53,7 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
         values = groups.get(pair, np.empty(0))
         look = schemes.mark(pair[1])
         many = len(values) > 60
-        heights = row + random.uniform(-0.32, 0.32, len(values)) * many
+        heights = row + random.uniform(-0.32, 0.32, len(values))
         points: dict[str, Any] = {
             "s": 3 if many else 14,
             "alpha": 0.3 if many else 0.85,
@@ -60,8 +64,9 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
         if len(values) < 2:
             continue
         low, first, middle, third, high = np.percentile(values, [5, 25, 50, 75, 95])
-        if len(values) >= 6:
+        if len(values) >= WHISKERS:
             axes.plot([low, high], [row, row], color="#1c2530", linewidth=0.8, zorder=3)
+        if len(values) >= 6:
             axes.plot([first, third], [row, row], color="#1c2530", linewidth=3.2, zorder=3, solid_capstyle="butt")
         axes.plot([middle, middle], [row - 0.36, row + 0.36], color="#1c2530", linewidth=1.4, zorder=4)
     add_legend(figure, schemes, [scheme for _, scheme in order])

@@ -79,6 +79,13 @@
     return value.toFixed(digits).replace("-", "−").replace("Infinity", "∞");
   };
 
+  const linkTo = (name) => {
+    const link = document.createElement("a");
+    link.href = `#volume=${encodeURIComponent(name)}`;
+    link.textContent = name;
+    return link;
+  };
+
   const show = () => {
     const last = Math.max(0, Math.ceil(state.rows.length / PAGE) - 1);
     state.page = Math.min(Math.max(state.page, 0), last);
@@ -91,6 +98,7 @@
         if (index === 0) cell.scope = "row";
         if (!column.numeric) cell.className = "text";
         cell.textContent = column.numeric ? shown(column.of(row), column.digits) : column.of(row);
+        if (index === 0) cell.replaceChildren(linkTo(column.of(row)));
         if (column === status && cell.textContent === "failed") cell.classList.add("failed");
         line.append(cell);
       });
@@ -146,6 +154,51 @@
   select();
   addEventListener("hashchange", showNamed);
   showNamed();
+
+  // Points of figures are volumes: the nearest one within some pixels is named, and opens.
+  const REACH = 8;
+  const hint = document.createElement("div");
+  hint.className = "hint";
+  hint.hidden = true;
+  document.body.append(hint);
+  const dice = data.columns.find((column) => column.heading === "Dice")?.values ?? [];
+  const nearest = (points, figure, event) => {
+    const frame = figure.getBoundingClientRect();
+    const [left, top, width, height] = points.box;
+    const inside = [(event.clientX - frame.left) / frame.width - left, (event.clientY - frame.top) / frame.height - top];
+    const share = [inside[0] / width, inside[1] / height];
+    if (share.some((part) => part < 0 || part > 1)) return null;
+    const value = points.x[0] + share[0] * (points.x[1] - points.x[0]);
+    const [model, scheme] = points.rows[Math.round(points.y[1] + share[1] * (points.y[0] - points.y[1]))] ?? [];
+    const configuration = data.configurations.findIndex((pair) => pair[0] === model && pair[1] === scheme);
+    const structure = data.structures.indexOf(points.structure);
+    if (configuration < 0 || structure < 0) return null;
+    const perPixel = Math.abs(points.x[1] - points.x[0]) / (frame.width * width);
+    let best = null;
+    data.volumes.forEach((name, volume) => {
+      const found = dice[(configuration * counts.volumes + volume) * counts.structures + structure];
+      const away = found === null || found === undefined ? Infinity : Math.abs(found - value) / perPixel;
+      if (away <= REACH && away < (best?.away ?? Infinity)) best = { name, found, away, model, scheme };
+    });
+    return best;
+  };
+  for (const holder of document.querySelectorAll("[data-points]")) {
+    const points = JSON.parse(holder.dataset.points), figure = holder.querySelector("svg");
+    figure.addEventListener("mousemove", (event) => {
+      const found = nearest(points, figure, event);
+      hint.hidden = !found;
+      figure.style.cursor = found ? "pointer" : "";
+      if (!found) return;
+      hint.textContent = `${found.name}: ${shown(found.found, 4)} (${found.model}, ${found.scheme})`;
+      hint.style.left = `${Math.min(event.clientX + 14, innerWidth - hint.offsetWidth - 4)}px`;
+      hint.style.top = `${event.clientY + 14}px`;
+    });
+    figure.addEventListener("mouseleave", () => { hint.hidden = true; });
+    figure.addEventListener("click", (event) => {
+      const found = nearest(points, figure, event);
+      if (found) location.hash = `volume=${encodeURIComponent(found.name)}`;
+    });
+  }
 })();
 
 // Every other table: a heading sorts, and below it stand buttons that copy it.
