@@ -489,3 +489,127 @@ def test_print(page: Page) -> None:
         .inner_text()
         .endswith("of 3 scored volumes by combined Dice; experiment e, m, box")
     )
+
+
+# Zoom, differences, light and the scale bar
+
+
+def zoom(page: Page) -> float:
+    drawn(page)
+    return float(page.evaluate("document.querySelector('.viewer-root').dataset.zoom ?? 1"))
+
+
+def spread(found: np.ndarray) -> float:
+    """How many columns the femur's colour takes."""
+    return float(np.count_nonzero(blue(found).any(axis=0)))
+
+
+@pytest.mark.parametrize("way", ["keys", "wheel", "buttons"])
+def test_a_slice_is_zoomed_and_moved(page: Page, way: str) -> None:
+    before = spread(pixels(page))
+    canvas = page.locator(".viewer-canvas").first
+    canvas.focus()
+    if way == "keys":
+        page.keyboard.press("+")
+    elif way == "wheel":
+        canvas.hover()
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -22)
+        page.keyboard.up("Control")
+    else:
+        page.get_by_role("button", name="Larger slice").click()
+    drawn(page)
+    assert zoom(page) == pytest.approx(1.25, abs=0.01)
+    assert spread(pixels(page)) == pytest.approx(1.25 * before, rel=0.05)
+    canvas.focus()
+    first = int(np.flatnonzero(blue(pixels(page)).any(axis=0))[0])
+    page.keyboard.press("Shift+ArrowRight")
+    assert np.flatnonzero(blue(pixels(page)).any(axis=0))[0] < first
+    page.keyboard.press("0")
+    assert zoom(page) == 1
+    assert spread(pixels(page)) == before
+
+
+def test_the_point_under_the_pointer_stays(page: Page) -> None:
+    """Zoomed at the femur's left border, that border stays where it is, also after a second step."""
+    canvas = page.locator(".viewer-canvas").first
+    box = canvas.bounding_box()
+    assert box is not None
+    found = blue(pixels(page))
+    ratio = found.shape[1] / box["width"]
+    column = int(np.flatnonzero(found.any(axis=0))[0])
+    row = int(np.median(np.flatnonzero(found[:, column + 6])))
+    page.mouse.move(box["x"] + column / ratio, box["y"] + row / ratio)
+    page.keyboard.down("Control")
+    for _ in range(2):
+        page.mouse.wheel(0, -30)
+        drawn(page)
+        there = np.flatnonzero(blue(pixels(page)).any(axis=0))[0]
+        assert abs(int(there) - column) <= 3
+    page.keyboard.up("Control")
+
+
+def test_a_zoomed_slice_is_dragged(page: Page) -> None:
+    canvas = page.locator(".viewer-canvas").first
+    canvas.focus()
+    for _ in range(3):
+        page.keyboard.press("+")
+    slice_before = state(page, "slice")
+    box = canvas.bounding_box()
+    assert box is not None
+    before = picture(page)
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 60, middle[1] + 20)
+    page.mouse.up()
+    assert state(page, "slice") == slice_before  # no swipe to another slice
+    assert picture(page) != before
+    page.keyboard.press("0")
+
+
+def test_differences_are_shown(page: Page) -> None:
+    """The worst volume's femur is two pixels off: a strip too much on one side, a strip too little on the other."""
+    page.keyboard.press("Tab")
+    page.locator(".viewer-canvas").first.focus()
+    for key in ("r", "c"):
+        page.keyboard.press(key)
+    page.keyboard.press("f")
+    assert page.get_by_label("Differences", exact=True).is_checked()
+    shown = pixels(page)
+    surplus = (abs(shown[..., :3] - [213, 94, 0]).max(axis=-1) < 60) & (shown[..., 0] > 150)
+    assert surplus.sum() > 200
+    page.keyboard.press("f")
+    assert not page.get_by_label("Differences", exact=True).is_checked()
+
+
+def test_light_changes_the_picture_alone(page: Page) -> None:
+    for key in ("r", "p", "c"):
+        page.locator(".viewer-canvas").first.focus()
+        page.keyboard.press(key)
+    before = pixels(page)[..., :3].mean()
+    page.get_by_label("Brightness").fill("200")
+    assert pixels(page)[..., :3].mean() > before + 5
+    page.get_by_label("Brightness").dblclick()
+    assert pixels(page)[..., :3].mean() == pytest.approx(before, abs=0.5)
+
+
+def test_a_bar_shows_the_scale(page: Page) -> None:
+    """20 mm at first; zoomed enough, the bar of 10 mm. Its length is that of its millimetres."""
+    canvas = page.locator(".viewer-canvas").first
+    canvas.focus()
+    for key in ("r", "p", "c"):
+        page.keyboard.press(key)
+
+    def bar(found: np.ndarray, ratio: float) -> int:
+        row = found[-round(14 * ratio), : found.shape[1] // 2]
+        return int(np.count_nonzero(abs(row[:, :3] - [232, 237, 242]).max(axis=-1) < 8))
+
+    box = canvas.bounding_box()
+    assert box is not None
+    found = pixels(page)
+    ratio = found.shape[1] / box["width"]
+    first = bar(found, ratio)
+    assert first > 20
+    page.keyboard.press("+")
+    assert bar(pixels(page), ratio) == pytest.approx(1.25 * first, abs=2)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -120,17 +121,18 @@ def built(family: str, folder: Path) -> torch.nn.Module:
 def test_tracking_neither_copies_nor_waits(tmp_path: Path, family: str, reset: bool) -> None:
     """Two volumes, four objects, from their prompts to the ends and back."""
     module = built(family, tmp_path)
+    depth = DEPTH if family == "sam2" else 6  # tensors that have shapes only are slow
     with fake_cuda() as waits:
         model = ADAPTERS[family](on_cuda(module), CUDA)
-        frames = prepared(model, DEPTH)
+        frames = prepared(model, depth)
         tracked = []
-        for start in (3, 5):
+        for start in (2, 4):
             features = SliceFeatures(
-                lambda slices: model.encode(frames[slices]), range(DEPTH), DEPTH, 4, DEPTH, lasting=True
+                lambda slices: model.encode(frames[slices]), range(depth), depth, 4, depth, lasting=True
             )
             for structure, points in (("femur", [(20.0, 20.0)]), ("tibia", [(9.0, 9.0), (30.0, 30.0)])):
-                masks = torch.zeros((DEPTH, SIZE[0], SIZE[1] // 8), dtype=torch.uint8, device="cuda")
-                confidence = torch.zeros((2, DEPTH), device="cuda")
+                masks = torch.zeros((depth, SIZE[0], SIZE[1] // 8), dtype=torch.uint8, device="cuda")
+                confidence = torch.zeros((2, depth), device="cuda")
                 tracked.append(
                     TrackedObject([prompt(structure, start, points)], features, SIZE, masks, confidence, clicks=0)
                 )
@@ -143,12 +145,14 @@ def test_tracking_neither_copies_nor_waits(tmp_path: Path, family: str, reset: b
         counted.append(list(waits.found))
     made, *steps = counted
     assert made, "what is made with the model is copied"
-    assert len(steps) >= DEPTH - 2
+    assert len(steps) >= depth - 3
     assert not any(steps)
 
 
-@pytest.mark.parametrize("family", ADAPTERS)
-@pytest.mark.parametrize("kind", ["points", "box", "logits"])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*product(["sam", "sam2"], ["points", "box", "logits"]), ("sam3", "logits"), ("edgetam", "logits")],
+)
 def test_encoding_and_decoding_neither_copy_nor_wait(tmp_path: Path, family: str, kind: str) -> None:
     module = built(family, tmp_path)
     given = [prompt("femur", 0, [(20.0, 20.0), (3.0, 3.0)]), prompt("tibia", 1, [(9.0, 9.0), (30.0, 30.0)])]

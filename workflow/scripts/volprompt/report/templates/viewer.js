@@ -41,7 +41,9 @@
     role: "worst",
     place: 0,
     round: Infinity, // of corrections; beyond the last one: the last one, however many there are
-    shown: { reference: true, prediction: true, prompts: true, distance: false },
+    shown: { reference: true, prediction: true, prompts: true, difference: false, distance: false },
+    flat: { zoom: 1, x: 0, y: 0 }, // of the slice; the middle's offset from that of the picture, in its widths and heights
+    light: { brightness: 100, contrast: 100 }, // percent
     structures: names.map(() => true),
     turn: null,
     zoom: 1,
@@ -227,11 +229,13 @@
   const help = make("p", { class: "viewer-note", id: "viewer-help" });
   help.textContent =
     "Slices: wheel or swipe, arrow keys, Page Up and Down, Home, End. On a picture that has the focus: R reference, " +
-    "P prediction, C prompts, 1 to 9 structures, J next prompted slice. 3D: drag or arrow keys turn, wheel or + and - " +
-    "zoom, 0 starts again.";
+    "P prediction, C prompts, F differences, 1 to 9 structures, J next prompted slice; + and -, or the wheel with Ctrl, " +
+    "zoom, and then dragging or Shift and arrow keys move the slice, 0 starts again. 3D: drag or arrow keys turn, wheel or " +
+    "+ and - zoom, 0 starts again.";
   const flat = make("canvas", {
     class: "viewer-canvas", tabindex: 0, role: "img", "aria-describedby": "viewer-help",
     onwheel: wheelSlice, onkeydown: keySlice, onpointerdown: swipeStart, onpointermove: swipe,
+    onpointerup: swipeEnd, onpointercancel: swipeEnd,
   });
   const strip = make("canvas", {
     class: "viewer-strip", "aria-hidden": "true", onpointerdown: pickSlice, onpointermove: (e) => e.buttons && pickSlice(e),
@@ -258,6 +262,7 @@
     reference: check("Reference", "reference"),
     prediction: check("Prediction", "prediction"),
     prompts: check("Prompts", "prompts"),
+    difference: check("Differences", "difference"),
     distance: check("Colour by distance to the reference", "distance"),
   };
   const scale = make("span", { class: "viewer-scale" }, [
@@ -290,6 +295,8 @@
   const key = make("ul", { class: "viewer-key", "aria-label": "Marks" }, [
     ["viewer-mark-prediction", "filled: prediction"],
     ["viewer-mark-reference", "white line: reference"],
+    ["viewer-mark-surplus", "differences: predicted, not in the reference"],
+    ["viewer-mark-lacking", "differences: in the reference, not predicted"],
     ["viewer-mark-positive", "positive point"],
     ["viewer-mark-negative", "negative point, in its object's colour"],
     ["viewer-mark-corrected", "correcting click, positive"],
@@ -310,8 +317,10 @@
         make("div", { class: "viewer-stage" }, [flat]), strip, range, sliceText,
         make("div", { class: "viewer-buttons viewer-tools" }, [
           button("◀", "Slice before", () => go(state.place - 1)), button("▶", "Next slice", () => go(state.place + 1)),
-          jumpButton,
+          jumpButton, button("−", "Smaller slice", () => zoomFlat(1 / 1.25)), button("+", "Larger slice", () => zoomFlat(1.25)),
+          button("Whole slice", "Show the whole slice", wholeSlice),
         ]),
+        make("div", { class: "viewer-buttons viewer-tools" }, [light("Brightness", "brightness"), light("Contrast", "contrast")]),
       ]),
       make("div", { class: "viewer-panel" }, [
         make("div", { class: "viewer-stage" }, [solid]), solidText,
@@ -324,6 +333,7 @@
     make("div", { class: "viewer-below" }, [
       make("fieldset", { class: "viewer-switches" }, [
         make("legend", { text: "Show" }), checks.reference.label, checks.prediction.label, checks.prompts.label,
+        checks.difference.label,
       ]),
       table, key,
     ]),
@@ -364,7 +374,8 @@
     const printed = make("span", { class: "viewer-printed", text: `; experiment ${experiment}, ${model}, ${scheme}` });
     title.replaceChildren(make("strong", { text: loaded.volume.name }), spread, printed, roundPrinted);
     const has = loaded.volume.reference.some((mask) => mask !== null);
-    checks.reference.box.disabled = checks.distance.box.disabled = !has;
+    checks.reference.box.disabled = checks.distance.box.disabled = checks.difference.box.disabled = !has;
+    if (!same) Object.assign(state.flat, { zoom: 1, x: 0, y: 0 });
     rounds.hidden = !lastRound();
     roundRange.max = String(lastRound());
     root.dataset.configuration = String(index);
@@ -470,7 +481,12 @@
   let rolled = 0;
 
   function wheelSlice(event) {
-    if (!state.loaded || event.ctrlKey) return;
+    if (!state.loaded) return;
+    if (event.ctrlKey) { // and a pinch on a touch pad
+      event.preventDefault();
+      zoomFlat(Math.exp(-event.deltaY * (event.deltaMode === 0 ? 0.01 : 0.3)), event);
+      return;
+    }
     const last = state.loaded.volume.slices.length - 1;
     const ahead = event.deltaY > 0;
     if (state.place === (ahead ? last : 0)) { rolled = 0; return; } // at the end the page itself scrolls on
@@ -483,6 +499,18 @@
 
   function keySlice(event) {
     if (!state.loaded || event.ctrlKey || event.altKey || event.metaKey) return;
+    const moved = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [1, 0], ArrowRight: [-1, 0] }[event.key];
+    const zoomed = { "+": 1.25, "=": 1.25, "-": 0.8 }[event.key];
+    if (event.shiftKey && moved) {
+      event.preventDefault();
+      moveFlat(moved[0] * 0.1, moved[1] * 0.1);
+      return;
+    }
+    if (zoomed || event.key === "0") {
+      event.preventDefault();
+      if (zoomed) zoomFlat(zoomed); else wholeSlice();
+      return;
+    }
     const last = state.loaded.volume.slices.length - 1;
     const to = {
       ArrowUp: state.place - 1, ArrowLeft: state.place - 1, ArrowDown: state.place + 1, ArrowRight: state.place + 1,
@@ -492,7 +520,7 @@
   }
 
   function keySwitch(event) {
-    const keys = { r: "reference", p: "prediction", c: "prompts", d: "distance" };
+    const keys = { r: "reference", p: "prediction", c: "prompts", f: "difference", d: "distance" };
     const letter = event.key.toLowerCase();
     if (keys[letter] && !checks[keys[letter]].box.disabled) toggle(keys[letter], !state.shown[keys[letter]]);
     else if (letter === "j") jump();
@@ -514,15 +542,76 @@
     draw();
   }
 
+  // ---------------------------------------------------------------- zoom, place and light of the slice
+
+  const MOST = 16;
+
+  // Zoom, so that the point under the pointer stays where it is; without one, the middle.
+  function zoomFlat(factor, event) {
+    if (!state.loaded) return;
+    const zoom = Math.min(MOST, Math.max(1, state.flat.zoom * factor));
+    const grown = zoom / state.flat.zoom;
+    const frame = flat.getBoundingClientRect(), box = boxOf(frame.width, frame.height);
+    const at = event ? [event.clientX - frame.left, event.clientY - frame.top] : [frame.width / 2, frame.height / 2];
+    const share = [(at[0] - box.left) / box.width - 0.5, (at[1] - box.top) / box.height - 0.5];
+    Object.assign(state.flat, { zoom, x: state.flat.x / grown, y: state.flat.y / grown });
+    moveFlat(share[0] * (1 / grown - 1), share[1] * (1 / grown - 1));
+  }
+
+  // Move the slice by shares of its own width and height; no edge comes farther than to the middle.
+  function moveFlat(x, y) {
+    const within = (value) => Math.min(0.5, Math.max(-0.5, value));
+    const room = state.flat.zoom > 1 ? 1 : 0;
+    state.flat.x = room * within(state.flat.x + x);
+    state.flat.y = room * within(state.flat.y + y);
+    root.dataset.zoom = state.flat.zoom.toFixed(3);
+    draw();
+  }
+
+  function wholeSlice() {
+    state.flat.zoom = 1;
+    moveFlat(0, 0);
+  }
+
+  function light(text, key) {
+    const slider = make("input", {
+      type: "range", min: 20, max: 300, step: 5, value: state.light[key], class: "viewer-light",
+      oninput: () => { state.light[key] = Number(slider.value); draw(); },
+      ondblclick: () => { slider.value = "100"; state.light[key] = 100; draw(); },
+    });
+    return make("label", { class: "viewer-check" }, [text, slider]);
+  }
+
   let swiped = null;
+  const touching = new Map(); // pointers on the slice, by their number
 
   function swipeStart(event) {
-    swiped = { x: event.clientX, place: state.place };
+    touching.set(event.pointerId, event);
+    swiped = { x: event.clientX, y: event.clientY, place: state.place };
     flat.focus({ preventScroll: true });
   }
 
+  function swipeEnd(event) {
+    touching.delete(event.pointerId);
+  }
+
+  const apart = ([one, other]) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+
   function swipe(event) {
     if (!event.buttons || !swiped || !state.loaded) return;
+    if (touching.size === 2 && touching.has(event.pointerId)) {
+      const before = apart([...touching.values()]);
+      touching.set(event.pointerId, event);
+      if (before) zoomFlat(apart([...touching.values()]) / before);
+      return;
+    }
+    touching.set(event.pointerId, event);
+    if (state.flat.zoom > 1) {
+      const frame = flat.getBoundingClientRect(), box = boxOf(frame.width, frame.height);
+      moveFlat((event.clientX - swiped.x) / box.width, (event.clientY - swiped.y) / box.height);
+      Object.assign(swiped, { x: event.clientX, y: event.clientY });
+      return;
+    }
     const step = Math.max(6, flat.clientWidth / state.loaded.volume.slices.length);
     const place = swiped.place + Math.round((event.clientX - swiped.x) / step);
     if (place !== state.place) go(place);
@@ -573,28 +662,39 @@
 
   const layer = document.createElement("canvas");
 
+  // Where the slice lies in a canvas of this size.
+  function boxOf(width, height) {
+    const { volume } = state.loaded, { zoom, x, y } = state.flat;
+    const fit = zoom * Math.min(width / volume.width_mm, height / volume.height_mm);
+    const box = { width: volume.width_mm * fit, height: volume.height_mm * fit, per_mm: fit };
+    box.left = (width - box.width) / 2 + x * box.width;
+    box.top = (height - box.height) / 2 + y * box.height;
+    return box;
+  }
+
   function drawSlice() {
     const { volume, view, picture, reference } = state.loaded;
     const { context, width, height } = prepared(flat);
     if (!width || !height) return; // hidden; drawn once it has a size
     const [rows, columns] = volume.size;
-    const fit = Math.min(width / volume.width_mm, height / volume.height_mm);
-    const box = { width: volume.width_mm * fit, height: volume.height_mm * fit };
-    box.left = (width - box.width) / 2;
-    box.top = (height - box.height) / 2;
+    const box = boxOf(width, height);
     const column = state.place % volume.columns, row = Math.floor(state.place / volume.columns);
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
+    const { brightness, contrast } = state.light;
+    if (brightness !== 100 || contrast !== 100) context.filter = `brightness(${brightness}%) contrast(${contrast}%)`;
     context.drawImage(picture, column * columns, row * rows, columns, rows, box.left, box.top, box.width, box.height);
+    context.filter = "none";
     const pixels = (coded) => (coded ? maskOfSlice(coded, state.place, rows * columns) : null);
     if (state.shown.prediction) {
       state.loaded.rounds[shownRound()].forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
         if (!mask) return;
-        fill(context, mask, rows, columns, colours[k], box);
+        if (!state.shown.difference) fill(context, mask, rows, columns, colours[k], box);
         outline(context, mask, rows, columns, box, [[1.4, data.structures[k].colour]]);
       });
     }
+    if (state.shown.difference && hasReference()) drawDifferences(context, pixels, rows, columns, box);
     if (state.shown.reference) {
       reference.forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
@@ -606,9 +706,44 @@
       drawClicks(context, volume.slices[state.place], box);
     }
     drawLetters(context, volume, width, height);
+    drawBar(context, box, height);
   }
 
-  function fill(context, mask, rows, columns, [red, green, blue], box) {
+  // What only the prediction has, and what only the reference has, of the structures that are shown.
+  function drawDifferences(context, pixels, rows, columns, box) {
+    const shown = state.loaded.rounds[shownRound()];
+    const surplus = new Uint8Array(rows * columns), lacking = new Uint8Array(rows * columns);
+    names.forEach((_, k) => {
+      if (!state.structures[k]) return;
+      const predicted = pixels(shown[k]), wanted = pixels(state.loaded.reference[k]);
+      for (let pixel = 0; pixel < rows * columns; pixel++) {
+        const [here, there] = [predicted?.[pixel] ?? 0, wanted?.[pixel] ?? 0];
+        if (here && !there) surplus[pixel] = 1;
+        if (there && !here) lacking[pixel] = 1;
+      }
+    });
+    fill(context, surplus, rows, columns, OUTSIDE, box, 200);
+    fill(context, lacking, rows, columns, INSIDE, box, 200);
+  }
+
+  // A bar of so many millimetres, at most a third of the smallest side.
+  function drawBar(context, box, height) {
+    const length = [100, 50, 20, 10, 5, 2, 1].find((mm) => mm * box.per_mm <= height / 3);
+    if (!length) return;
+    const long = length * box.per_mm;
+    for (const [thick, colour] of [[6, "rgba(0, 0, 0, 0.7)"], [3, "#e8edf2"]]) {
+      context.lineCap = "butt";
+      context.lineWidth = thick;
+      context.strokeStyle = colour;
+      context.beginPath();
+      context.moveTo(12, height - 14);
+      context.lineTo(12 + long, height - 14);
+      context.stroke();
+    }
+    write(context, `${length} mm`, 12 + long / 2, height - 26);
+  }
+
+  function fill(context, mask, rows, columns, [red, green, blue], box, opacity = 90) {
     layer.width = columns;
     layer.height = rows;
     const own = layer.getContext("2d");
@@ -618,7 +753,7 @@
       out[4 * k] = red;
       out[4 * k + 1] = green;
       out[4 * k + 2] = blue;
-      out[4 * k + 3] = mask[k] ? 90 : 0;
+      out[4 * k + 3] = mask[k] ? opacity : 0;
     }
     own.putImageData(pixels, 0, 0);
     context.drawImage(layer, box.left, box.top, box.width, box.height);
