@@ -139,3 +139,19 @@ def test_tracking_equals_the_video_predictor(
         given = VIDEO_PROMPTS[kind][0]
         (ours,) = tracked(model, frames, [given], False, batch_size=1)
         assert_same(ours, official_mask(video_predictor, images, given, False))
+
+
+def test_scores_are_made_some_rows_at_a_time() -> None:
+    """Seven queries to ten keys, with room for thirty scores: three, three, and one."""
+    made: list[int] = []
+    softmax = torch.softmax
+
+    def noted(scores: torch.Tensor, dim: int) -> torch.Tensor:
+        made.append(len(scores))
+        return softmax(scores, dim)
+
+    query, key = torch.randn(1, 1, 7, 4), torch.randn(1, 1, 10, 4)
+    with mock.patch.object(kernels, "SCORES_AT_ONCE", 30), mock.patch.object(torch, "softmax", noted):
+        found = kernels._by_rows(query, key, key)
+    assert made == [3, 3, 1]
+    assert torch.allclose(found, torch.nn.functional.scaled_dot_product_attention(query, key, key), atol=1e-6)

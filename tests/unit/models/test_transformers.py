@@ -129,6 +129,16 @@ def test_tracking_equals_the_packages_video_model(
         assert (ours == theirs).all()
 
 
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+def test_more_prompted_slices_than_are_attended_to(pair_of: Callable, frames: np.ndarray) -> None:
+    """SAM 3 attends to the four closest prompted slices, and to the pointers of all of them."""
+    pair = pair_of("sam3")
+    given = [prompt("femur", index, [(40.25 + index, 20.5)], [1]) for index in (0, 2, 3, 5, 8, 9, 11)]
+    (ours,) = tracked(pair.ours, frames, [given], batch_size=1)
+    assert (ours == pair.session(frames, given).tracked()).all()
+    assert pair.ours.tracking.rules.prompted == 4
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_memory_has_a_say(pair_of: Callable, family: str, frames: np.ndarray) -> None:
     """Without what is remembered, the masks would be others."""
