@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import EdgeTamVideoInferenceSession, Sam3TrackerVideoInferenceSession
 
 from volprompt.models.base import without_initialisation
 from volprompt.models.devices import Device
@@ -26,8 +27,6 @@ from volprompt.phantom.image import make_phantom
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.segmentation.masks import unpack_bits
 from volprompt.settings.schemes import Scheme
-
-from transformers import EdgeTamVideoInferenceSession, Sam3TrackerVideoInferenceSession  # isort: skip
 
 SESSIONS = {"sam3": Sam3TrackerVideoInferenceSession, "edgetam": EdgeTamVideoInferenceSession}
 SIZE = (384, 384)

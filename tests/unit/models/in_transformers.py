@@ -11,17 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from tests.unit.models.official import CPU, SIZE, Given
-
-from volprompt.checkpoints.load import load_into
-from volprompt.models.devices import Device
-from volprompt.models.edgetam import EdgeTamModel
-from volprompt.models.loading import load_model
-from volprompt.models.sam3 import Sam3Model
-from volprompt.models.transformers_model import TransformersModel
-from volprompt.prompts.corrections import Click
-from volprompt.prompts.schemes import ObjectPrompt
-
-from transformers import (  # isort: skip  (told to be offline before)
+from transformers import (
     EdgeTamVideoConfig,
     EdgeTamVideoInferenceSession,
     EdgeTamVisionConfig,
@@ -32,6 +22,15 @@ from transformers import (  # isort: skip  (told to be offline before)
     Sam3ViTConfig,
     TimmWrapperConfig,
 )
+
+from volprompt.checkpoints.load import load_into
+from volprompt.models.devices import Device
+from volprompt.models.edgetam import EdgeTamModel
+from volprompt.models.loading import load_model
+from volprompt.models.sam3 import Sam3Model
+from volprompt.models.transformers_model import TransformersModel
+from volprompt.prompts.corrections import Click
+from volprompt.prompts.schemes import ObjectPrompt
 
 ADAPTERS: dict[str, type[TransformersModel]] = {"sam3": Sam3Model, "edgetam": EdgeTamModel}
 SESSIONS = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.models.in_transformers import loaded, saved
 from tests.unit.models.official import SIZE, loaded_sam2, prompt
 
 from volprompt.models.base import PromptableModel
@@ -15,11 +16,13 @@ from volprompt.models.segmented import LoadedVolume
 from volprompt.settings.schemes import Scheme
 
 
-@pytest.mark.parametrize("family", ["sam", "sam2"])
+@pytest.mark.parametrize("family", ["sam", "sam2", "sam3"])
 def test_parts_in_graphs_give_the_same_masks(
-    family: str, sam: SamModel, sam2_checkpoint: Path, frames: np.ndarray
+    family: str, sam: SamModel, sam2_checkpoint: Path, tmp_path: Path, frames: np.ndarray
 ) -> None:
     model: PromptableModel = sam if family == "sam" else loaded_sam2(sam2_checkpoint, attention="auto")
+    if family == "sam3":
+        model = loaded("sam3", saved("sam3", tmp_path))
     schemes = {"it": Scheme(predictor="image" if family == "sam" else "video", point="centroid")}
     given = [prompt("femur", 5, [(40.25, 20.5)], [1]), prompt("tibia", 5, [(52.0, 55.75)], [1])]
     volume = LoadedVolume("knee", model.prepare(frames), SIZE, {"it": given})

@@ -17,15 +17,14 @@ import torch
 from tests.unit.models.in_transformers import PackageSession
 from tests.unit.models.official import BOX, DEMO, POINT, POINTS, Given, assert_same, dice, loaded_sam2, prompt, ring
 from tests.unit.models.test_equivalence import tracked
-
-from volprompt.models.sam2_parts import Sam2Parts
-
-from transformers import (  # isort: skip  (the adapters tell it to be offline)
+from transformers import (
     Sam2HieraDetConfig,
     Sam2VideoConfig,
     Sam2VideoModel,
     Sam2VisionConfig,
 )
+
+from volprompt.models.sam2_parts import Sam2Parts
 
 WIDTH, MEMORY_WIDTH, SIDE = 64, 16, 256
 # What the names of SAM 2's authors are in transformers, in this order.

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +25,14 @@ from tests.unit.models.in_transformers import ADAPTERS, PackageSession, images_o
 from tests.unit.models.official import BOX, IMAGE_PROMPTS, POINT, POINTS, SIZE, assert_same, prompt
 from tests.unit.models.test_equivalence import VIDEO_PROMPTS, decoded, dice, tracked
 from tests.unit.models.test_rounds_of_corrections import REFERENCES, clicks_of, corrected, rounds_of
+from transformers import (
+    EdgeTamConfig,
+    EdgeTamModel,
+    Sam2ImageProcessor,
+    Sam2VideoVideoProcessor,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
+)
 
 from volprompt.checkpoints.catalogue import CheckpointError
 from volprompt.checkpoints.load import load_into
@@ -31,15 +42,6 @@ from volprompt.models.base import without_initialisation
 from volprompt.models.devices import Device
 from volprompt.models.sam3 import Sam3Model
 from volprompt.models.transformers_model import TransformersModel
-
-from transformers import (  # isort: skip  (told to be offline before)
-    EdgeTamConfig,
-    EdgeTamModel,
-    Sam2ImageProcessor,
-    Sam2VideoVideoProcessor,
-    Sam3TrackerConfig,
-    Sam3TrackerModel,
-)
 
 FAMILIES = sorted(ADAPTERS)
 LOUD = 2.0
@@ -127,6 +129,36 @@ def test_tracking_equals_the_packages_video_model(
         theirs = pair.session(frames, given, reset).tracked()
         assert 0.005 < theirs.mean() < 0.995
         assert (ours == theirs).all()
+
+
+@contextmanager
+def shifted_presence(modules: Sequence[Any], by: float) -> Iterator[None]:
+    """Models that take objects for absent on more slices."""
+    biases = [module.mask_decoder.pred_obj_score_head.proj_out.bias for module in modules]
+    with torch.no_grad():
+        for bias in biases:
+            bias.sub_(by)
+        yield
+        for bias in biases:
+            bias.add_(by)
+
+
+@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_absent_objects_equal_the_packages(pair_of: Callable, family: str, frames: np.ndarray) -> None:
+    """Where the model takes the object for absent the mask is empty, and memory and pointers say so."""
+    pair = pair_of(family)
+    mask = prompt("femur", 5, [], [], mask=np.zeros(SIZE, bool))
+    for given in (POINT[0], mask):
+        score = corrected(pair.ours, frames, {"it": given}, REFERENCES, "video", clicks=0, batch_size=1).confidence
+        others = np.delete(score["it"]["femur"].object_score, 5)
+        with shifted_presence([pair.ours.module, pair.module], float(np.median(others))):
+            (ours,) = tracked(pair.ours, frames, [given], batch_size=1)
+            theirs = pair.session(frames, given).tracked()
+        assert (ours == theirs).all()
+        filled = ours.any(axis=(1, 2))
+        assert filled.any()
+        assert not filled.all()
 
 
 @pytest.mark.usefixtures("two_threads", "one_by_one")
@@ -253,7 +285,19 @@ def test_nothing_is_fetched(family: str, tmp_path: Path) -> None:
 
     with mock.patch.multiple(socket.socket, connect=refuse, connect_ex=refuse):
         assert isinstance(loaded(family, saved(family, tmp_path)), TransformersModel)
-    assert [os.environ[name] for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")] == ["1", "1"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_package_is_told_to_be_offline_before_it_is_imported(family: str) -> None:
+    """It looks only then. Nothing of the tests' own surroundings may have said so."""
+    code = (
+        f"import volprompt.models.{family}, huggingface_hub.constants as said, transformers.utils.hub as hub, sys; "
+        "sys.exit(not (said.HF_HUB_OFFLINE and hub.is_offline_mode() and said.HF_HUB_DISABLE_TELEMETRY))"
+    )
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+    surroundings = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def settings_with(path: Path, family: str, place: str, name: str, value: Any) -> Path:

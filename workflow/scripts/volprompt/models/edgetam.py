@@ -7,19 +7,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, EdgeTamVisionConfig, TimmWrapperConfig
 from transformers.models.edgetam_video.modeling_edgetam_video import window_partition
 
 from volprompt.models.kernels import AttentionSettings
 from volprompt.models.memory_attention import LayerWeights
 from volprompt.models.transformers_model import TransformersModel, both_embeddings
 from volprompt.models.transformers_parts import TransformersParts, flat, weights_of
-
-from transformers import (  # isort: skip  (told to be offline before)
-    EdgeTamVideoConfig,
-    EdgeTamVideoModel,
-    EdgeTamVisionConfig,
-    TimmWrapperConfig,
-)
 
 
 class EdgeTamParts(TransformersParts):

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
 from volprompt.models.memory_attention import FeedForward, LayerWeights
 from volprompt.models.transformers_model import TransformersModel, both_embeddings
 from volprompt.models.transformers_parts import TransformersParts, flat, weights_of
-
-from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel  # isort: skip  (told to be offline before)
 
 # The file of all of SAM 3: the tracker, with an encoder that the detector shares, and a neck of its own.
 WHOLE = "tracker_model."

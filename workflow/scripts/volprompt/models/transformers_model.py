@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Said before the package is imported: it must fetch nothing, and tell nobody.
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
-
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
