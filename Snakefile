@@ -32,6 +32,7 @@ rule all:
     """The whole study. Ends with an error, after everything else is done, if more failed than the configuration allows."""
     input:
         report="<results>/report/index.html",
+        pages=VOLUME_PAGES,
         scores="<results>/tables/scores.parquet",
         failures="<results>/tables/failures.csv",
         stamp="<results>/.stamps/complete",

@@ -7,6 +7,7 @@ from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import require_one_configfile_option, with_sources
 from volprompt.study.identities import (
     convert_settings,
+    pages_settings,
     prompts_settings,
     report_settings,
     score_settings,
@@ -47,6 +48,22 @@ EVERY_JOB = [
 ]
 
 
+SCHEMES = {
+    name: scheme.model_dump(mode="json", exclude_defaults=True)
+    for name, scheme in STUDY.settings.schemes.items()
+}
+EXPERIMENTS = {
+    name: (parts.models, parts.schemes) for name, parts in STUDY.experiments.items()
+}
+
+
+# Pages of single volumes are made where the configuration asks for them.
+VOLUME_PAGES = [
+    f"<results>/report/volumes/{shard}"
+    for shard in (STUDY.shards if STUDY.settings.report.volumes == "all" else ())
+]
+
+
 # Jobs read the workflow again; only the process that plans compares results with the configuration.
 if workflow.is_main_process:
     try:
@@ -59,6 +76,15 @@ if workflow.is_main_process:
 def sheet_rows(wildcards):
     """The shard's rows of the sample sheet."""
     return [row.plain() for row in STUDY.shards[wildcards.shard]]
+
+
+def of_shard(pattern):
+    """The files of all experiments and models of a shard. pattern: of a path, with their wildcards."""
+    return lambda wildcards: [
+        pattern.format(experiment=experiment, model=model, shard=shard)
+        for experiment, model, shard in EVERY_JOB
+        if shard == wildcards.shard
+    ]
 
 
 def source_files(wildcards):
@@ -84,12 +110,7 @@ def model_settings(wildcards):
 def experiment_schemes(wildcards):
     """The definitions of an experiment's schemes."""
     names = STUDY.experiments[wildcards.experiment].schemes
-    return {
-        name: STUDY.settings.schemes[name].model_dump(
-            mode="json", exclude_defaults=True
-        )
-        for name in names
-    }
+    return {name: SCHEMES[name] for name in names}
 
 
 def gpus_per_job(wildcards):

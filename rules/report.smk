@@ -38,14 +38,8 @@ rule report:
         labels=LABELS,
         scored=STUDY.scored_structures,
         groups=STUDY.groups,
-        schemes={
-            name: scheme.model_dump(mode="json", exclude_defaults=True)
-            for name, scheme in STUDY.settings.schemes.items()
-        },
-        experiments={
-            name: (parts.models, parts.schemes)
-            for name, parts in STUDY.experiments.items()
-        },
+        schemes=SCHEMES,
+        experiments=EXPERIMENTS,
         models={
             model: checkpoint.description()
             for model, checkpoint in STUDY.checkpoints.items()
@@ -62,3 +56,37 @@ rule report:
         "Write the report"
     script:
         "../workflow/scripts/report.py"
+
+
+rule volume_pages:
+    """Show each volume of a shard in a page of its own; asked for by `report: {volumes: all}`."""
+    input:
+        volumes="<results>/volumes/{shard}",
+        prompts="<results>/prompts/{shard}.parquet",
+        masks=of_shard("<results>/masks/{experiment}/{model}/{shard}"),
+        scores=of_shard("<results>/scores/{experiment}/{model}/{shard}.parquet"),
+        rounds=of_shard("<results>/scores/{experiment}/{model}/{shard}_rounds.parquet"),
+        stamp="<results>/.stamps/volume_pages/{shard}",
+    output:
+        directory("<results>/report/volumes/{shard}"),
+    log:
+        "<logs>/volume_pages/{shard}.log",
+    benchmark:
+        "<benchmarks>/volume_pages/{shard}.jsonl"
+    conda:
+        "../envs/imaging.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4_000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        jobs=of_shard("{experiment}/{model}/{shard}"),
+        labels=LABELS,
+        scored=STUDY.scored_structures,
+        schemes=SCHEMES,
+        experiments=EXPERIMENTS,
+        paths=STUDY.settings.report.paths,
+        identity=pages_settings(STUDY),
+    message:
+        "Show the volumes of shard {wildcards.shard}"
+    script:
+        "../workflow/scripts/volume_pages.py"

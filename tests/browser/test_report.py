@@ -438,3 +438,14 @@ def test_points_lie_where_the_page_thinks(report: Path, visit: Open) -> None:
     patch = re.findall(r"M ([\d.]+) ([\d.]+)", str(holder.locator("svg g path").nth(1).get_attribute("d")))[0]
     assert float(patch[0]) / size[0] == pytest.approx(box[0], abs=0.002)
     assert float(patch[1]) / size[1] == pytest.approx(box[1] + box[3], abs=0.002)
+
+
+def test_rows_link_the_pages_of_their_volumes(tmp_path: Path, visit: Open) -> None:
+    simulated = simulate(tmp_path, volumes=6, shards=1)
+    simulated.aggregate()
+    page = visit(simulated.report(stamp="", volumes="all")).page
+    (shard,) = simulated.shards
+    names = column(page, 1)
+    links = page.locator("#scores-table a.own").evaluate_all("all => all.map(link => link.getAttribute('href'))")
+    assert links == [f"volumes/{shard}/{name.split()[0].removesuffix('↗')}.html" for name in names]
+    assert "needs the folder of this report" in page.locator("p.note").filter(has_text="A heading sorts").inner_text()

@@ -15,8 +15,10 @@ from playwright.sync_api import Browser, Page
 from tests.browser.conftest import Visit
 from tests.viewed_study import Study
 
+from volprompt.files import write_table
 from volprompt.report import views
 from volprompt.report.views import volume_views
+from volprompt.report.volume_pages import write_volume_pages
 
 TEMPLATES = Path(views.__file__).parent / "templates"
 HOSTILE = "<img src=x onerror=alert(1)>&'\""
@@ -613,3 +615,24 @@ def test_a_bar_shows_the_scale(page: Page) -> None:
     assert first > 20
     page.keyboard.press("+")
     assert bar(pixels(page), ratio) == pytest.approx(1.25 * first, abs=2)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width: int) -> None:
+    study = Study(tmp_path, volumes=["a", HOSTILE])
+    write_table(study.scores, tmp_path / "scores.parquet")
+    folder = tmp_path / "report" / "volumes" / "000"
+    scores = [tmp_path / "scores.parquet"]
+    write_volume_pages(shard=study.shards[0], scores=scores, design=study.design, folder=folder)
+    page = visit(folder / f"{HOSTILE}.html", width).page
+    ready(page)
+    assert state(page, "volume") == page.get_by_role("heading", level=1).inner_text() == HOSTILE
+    assert page.locator(".viewer-select option").count() == 2
+    assert page.get_by_role("button", name="This volume 0.950").is_visible()
+    assert page.locator("pre").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert (
+        page.get_by_role("link", name="To the report")
+        .evaluate("link => decodeURIComponent(link.href)")
+        .endswith(f"/report/index.html#volume={HOSTILE}")
+    )

@@ -25,7 +25,17 @@ from volprompt.phantom.study import write_phantom
 REPOSITORY = Path(__file__).parents[2]
 SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
 PLUGINS = Path(__file__).parent / "plugins"
-STAGES = ("convert", "extract_prompts", "fetch_checkpoint", "segment", "score", "aggregate", "report", "all")
+STAGES = (
+    "convert",
+    "extract_prompts",
+    "fetch_checkpoint",
+    "segment",
+    "score",
+    "aggregate",
+    "report",
+    "volume_pages",
+    "all",
+)
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """What runs again after a change: exactly the jobs whose results can differ."""
 
+import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -161,6 +163,23 @@ def test_a_growing_folder_of_checkpoints(study: Study) -> None:
 def test_changed_report_setting_reruns_the_report(study: Study) -> None:
     study.configure(report={"title": "Another title"})
     assert study.plan() == {"report": 1, "all": 1}
+
+
+def test_pages_of_volumes_are_made_shard_by_shard(study: Study) -> None:
+    study.configure(report={"volumes": "all"})
+    assert study.plan() == {"volume_pages": 2, **REST}
+    run = study.run()
+    assert run.code == 0, run.text
+    pages = study.folder / "results" / "report" / "volumes"
+    assert {path.name for path in pages.glob("*/*.html")} == {"knee_a.html", "knee_b.html", "knee_d.html"}
+    text = (pages.parent / "index.html").read_text()
+    linked = json.loads(re.search(r'id="pages-data">(.*?)</script>', text, re.DOTALL)[1])
+    assert {pages.parent / path for path in linked.values()} == set(pages.glob("*/*.html"))
+    assert study.plan() == {}
+    next(pages.glob("*/knee_a.html")).unlink()
+    assert study.plan() == {"volume_pages": 1, "all": 1}
+    study.configure(report={"volumes": "chosen"})
+    assert study.plan() == REST
 
 
 def test_smaller_batches_rerun_no_segmentation(study: Study) -> None:

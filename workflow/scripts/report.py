@@ -40,4 +40,5 @@ with logging_to(snakemake.log[0], "report"):
         page=snakemake.output.page,
         figures_folder=snakemake.output.figures,
     )
-    write_identity(Path(snakemake.output.page).parent, params.identity, made_from)
+    page, figures = Path(snakemake.output.page), Path(snakemake.output.figures)
+    write_identity(page.parent, params.identity, made_from, [page, *sorted(figures.iterdir())])

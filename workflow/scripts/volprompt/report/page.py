@@ -31,9 +31,10 @@ from volprompt.report.methods_text import bibliography, methods_text
 from volprompt.report.overlays import median_volume
 from volprompt.report.plots import WHISKERS
 from volprompt.report.rendering import page_environment, records
-from volprompt.report.shards import ShardFiles, StudyDesign
+from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
+from volprompt.report.volume_pages import configurations_of_volume, page_of
 from volprompt.report.volume_table import volume_table
 from volprompt.scores.tolerance import tolerance_text
 from volprompt.tables.bootstrap import FEWEST
@@ -65,6 +66,7 @@ def write_report(
     print_formats: Sequence[str] = ("pdf",),
     compare_with: str | None = None,
     paths: Literal["show", "hide"] = "show",
+    volumes: Literal["chosen", "all"] = "chosen",
     show_volumes: bool = True,
     stamp: str = "",
     today: datetime.date | None = None,
@@ -81,6 +83,7 @@ def write_report(
     description: a paragraph below the title.
     compare_with: whose published figures stand below the medians.
     paths: `hide` shows of absolute paths the last part alone.
+    volumes: `all` links the page that each volume has of its own, see `write_volume_pages`.
     figures_folder: where the figures go; by default `figures` beside the page.
     print_formats: of the figures, beside SVG.
     show_volumes: whether there are frames and masks to show.
@@ -95,19 +98,25 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     experiments = {name: schemes for name, (_, schemes) in design.experiments.items()}
     runs = read_runs([path for shard in shards for path in shard.masks.values()], experiments)
-    volumes = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
+    converted = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
     gallery = Gallery(folder, page.parent, stamp, print_formats)
     draw_plots(gallery, tables, design)
     draw_overlays(gallery, example_volume, shards, design)
     shortened = without_folders if paths == "hide" else str
     failures = [{**row, "reason": shortened(row["reason"])} for row in grouped_failures(tables["failures"])]
-    warnings = [(volume, shortened(text)) for volume, text in volume_warnings(volumes)]
+    warnings = [(volume, shortened(text)) for volume, text in volume_warnings(converted)]
     models = [{**row, "architecture": shortened(row["architecture"])} for row in model_rows(runs, design)]
     views = volume_views(tables.scores, shards, design) if show_volumes else None
+    pages = {
+        name: page_of(shard.volumes, name)
+        for shard in (shards if volumes == "all" else ())
+        for name in converted_rows(shard)
+        if configurations_of_volume(tables.scores[tables.scores["volume"] == name])
+    }
     departures = [
         replace(row, here=shortened(row.here))
-        for row in deviations(design, len(volumes), sorted(runs["precision"].dropna().unique()))
+        for row in deviations(design, len(converted), sorted(runs["precision"].dropna().unique()))
     ]
     html = (
         page_environment()
@@ -122,7 +131,7 @@ def write_report(
             headings={column.name: column.heading for column in CONFIGURATION_COLUMNS},
             spread_columns=shown_together(STRUCTURE_COLUMNS),
             surface_columns=shown_together(SURFACE_COLUMNS),
-            facts=[(name, shortened(text)) for name, text in study_facts(tables.scores, volumes, runs, design)],
+            facts=[(name, shortened(text)) for name, text in study_facts(tables.scores, converted, runs, design)],
             models=models,
             schemes=scheme_rows(design),
             deviations=departures,
@@ -130,13 +139,13 @@ def write_report(
                 scores=tables.scores,
                 medians=tables.medians,
                 ranks=tables["ranks"],
-                volumes=volumes,
+                volumes=converted,
                 design=design,
                 warnings=len(warnings),
                 departures=len(departures),
             ),
             preset=design.preset,
-            methods=shortened(methods_text(tables.scores, volumes, runs, design)),
+            methods=shortened(methods_text(tables.scores, converted, runs, design)),
             bibliography=bibliography(design),
             software=software(runs),
             medians=records(tables.medians),
@@ -156,6 +165,7 @@ def write_report(
             example=example_volume,
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",
             volume_table=volume_table(tables.scores, design.scored),
+            pages=pages,
             failures=failures[:SHOWN_ROWS],
             failures_total=len(failures),
             undefined=undefined_scores(tables.scores, design.scored),

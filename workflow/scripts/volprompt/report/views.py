@@ -57,7 +57,11 @@ CHARACTERS_PER_PIXEL = 0.065
 
 
 def volume_views(
-    scores: pd.DataFrame, shards: Sequence[ShardFiles], design: StudyDesign, budget: int = BUDGET
+    scores: pd.DataFrame,
+    shards: Sequence[ShardFiles],
+    design: StudyDesign,
+    budget: int = BUDGET,
+    chosen: Mapping[Configuration, Mapping[str, str]] | None = None,
 ) -> dict[str, Any] | None:
     """Return what the page's viewer shows, as values for JSON; None if there is nothing.
 
@@ -65,6 +69,7 @@ def volume_views(
     shards: the study's files.
     design: what the report needs of the configuration.
     budget: characters that the JSON text may have.
+    chosen: the volumes of each configuration by their role; by default those of `chosen_volumes`.
 
     A volume that does not fit is left out, and so is one without masks. The values are:
 
@@ -75,7 +80,7 @@ def volume_views(
       masks, surfaces, prompts, Dice by slice, where to start, and for a scheme with corrections what `encode_rounds`
       returns), and which view each of the `roles` has.
     """
-    chosen = chosen_volumes(scores)
+    chosen = chosen_volumes(scores) if chosen is None else chosen
     shown_by: dict[str, list[Configuration]] = {}
     for configuration, roles in chosen.items():
         for name in dict.fromkeys(roles.values()):

@@ -249,6 +249,10 @@ class Report(Section):
         description="Whose published medians are shown beside the study's, in report and tables: those of the paper "
         "on OAI-ZIB; for a study of the same data.",
     )
+    volumes: Literal["chosen", "all"] = Field(
+        "chosen",
+        description="all: beside the volumes that the report's viewer shows, each one has a page of its own.",
+    )
     paths: Literal["show", "hide"] = Field(
         "show", description="hide: of absolute paths, in reasons and remarks too, the page shows the last part alone."
     )

@@ -132,6 +132,17 @@ def report_settings(study: Study) -> dict[str, Any]:
     return {"configuration": study.described(), "method_version": METHOD_VERSION["report"]}
 
 
+def pages_settings(study: Study) -> dict[str, Any]:
+    """What the pages of single volumes depend on, beside the volumes, prompts, masks and scores that they show."""
+    return {
+        "schemes": {name: scheme_settings(study.settings.schemes[name]) for name in study.settings.schemes},
+        "structures": {name: list(labels) for name, labels in study.labels.items()},
+        "scored": study.scored_structures,
+        "paths": study.settings.report.paths,
+        "method_version": METHOD_VERSION["report"],
+    }
+
+
 def verdict_settings(study: Study) -> dict[str, Any]:
     """What the end of the study depends on, beside the tables."""
     settings = study.settings
@@ -162,6 +173,11 @@ def outputs(study: Study) -> Iterator[Output]:
                 yield Output("segment", f"masks/{job}", masks, settings, made_from)
                 made_from = {"volumes": volumes[shard], "masks": masks}
                 yield Output("score", f"scores/{job}", scores[job], scoring, made_from)
+    for shard in study.shards if study.settings.report.volumes == "all" else ():
+        of_shard = {job: path for job, path in scores.items() if job.endswith(f"/{shard}")}
+        made_from = {"volumes": volumes[shard], "prompts": prompts[shard], **_prefixed("scores", of_shard)}
+        pages = results / "report" / "volumes" / shard
+        yield Output("volume_pages", f"volume_pages/{shard}", pages, pages_settings(study), made_from)
     tables = results / "tables"
     yield Output("aggregate", "tables", tables, tables_settings(study), scores)
     page = results / "report"

@@ -5,6 +5,7 @@
   const source = document.getElementById("scores-data");
   if (!source) return;
   const data = JSON.parse(source.textContent);
+  const pages = JSON.parse(document.getElementById("pages-data").textContent);
   const counts = { volumes: data.volumes.length, structures: data.structures.length };
   const element = (id) => document.getElementById(id);
   const place = (row) => ({
@@ -83,7 +84,13 @@
     const link = document.createElement("a");
     link.href = `#volume=${encodeURIComponent(name)}`;
     link.textContent = name;
-    return link;
+    if (!pages[name]) return [link];
+    const own = document.createElement("a");
+    own.href = pages[name].split("/").map(encodeURIComponent).join("/");
+    own.textContent = "↗";
+    own.className = "own screen";
+    own.setAttribute("aria-label", `Page of ${name}`);
+    return [link, own];
   };
 
   const show = () => {
@@ -98,7 +105,7 @@
         if (index === 0) cell.scope = "row";
         if (!column.numeric) cell.className = "text";
         cell.textContent = column.numeric ? shown(column.of(row), column.digits) : column.of(row);
-        if (index === 0) cell.replaceChildren(linkTo(column.of(row)));
+        if (index === 0) cell.replaceChildren(...linkTo(column.of(row)));
         if (column === status && cell.textContent === "failed") cell.classList.add("failed");
         line.append(cell);
       });

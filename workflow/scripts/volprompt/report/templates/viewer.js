@@ -30,7 +30,7 @@
     return say("This browser is too old to unpack the volumes; a current one shows them here.");
   }
 
-  const ROLES = { worst: "Worst", median: "Median", best: "Best", example: "Example" };
+  const ROLES = { worst: "Worst", median: "Median", best: "Best", example: "Example", volume: "This volume" };
   const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", S: "I", I: "S" };
   const OUTSIDE = [213, 94, 0], INSIDE = [0, 114, 178], AGREES = [240, 240, 240], SCALE_MM = 3;
   const names = data.structures.map((structure) => structure.name);

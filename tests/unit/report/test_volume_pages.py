@@ -1,0 +1,80 @@
+"""Pages of single volumes: which there are, what they show, and the lines for other programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.viewed_study import Study
+
+from volprompt.files import write_table
+from volprompt.report.volume_pages import page_of, write_volume_pages
+from volprompt.segmentation.masks import mask_path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Volumes `a` and `b` have masks; the segmentation of `c` failed."""
+    study = Study(tmp_path_factory.mktemp("viewed"), volumes=["a", "b", "c"])
+    failed = study.scores["volume"] == "c"
+    study.scores.loc[failed, "status"] = "failed"
+    study.scores.loc[failed, "dice"] = float("nan")
+    return study
+
+
+def written(study: Study, folder: Path, **settings: str) -> dict[str, str]:
+    """The pages by file name."""
+    write_table(study.scores, study.folder / "scores.parquet")
+    (shard,) = study.shards
+    scores = [study.folder / "scores.parquet"]
+    write_volume_pages(shard=shard, scores=scores, design=study.design, folder=folder, **settings)
+    return {path.name: path.read_text() for path in sorted(folder.iterdir())}
+
+
+def test_a_volume_with_masks_has_a_page_with_all_configurations(study: Study, tmp_path: Path) -> None:
+    pages = written(study, tmp_path)
+    assert list(pages) == ["a.html", "b.html"]
+    views = json.loads(re.search(r'id="views-data">(.*?)</script>', pages["b.html"], re.DOTALL)[1])
+    assert [view["name"] for view in views["volumes"]] == ["b"]
+    assert [(entry["scheme"], entry["roles"]) for entry in views["configurations"]] == [
+        ("box", {"volume": 0}),
+        ("clicks", {"volume": 0}),
+    ]
+    assert [entry["views"][0]["dice"]["combined"] for entry in views["configurations"]] == [0.95, 0.95]
+    assert 'href="../../index.html#volume=b"' in pages["b.html"]
+
+
+def test_the_lines_name_files_that_exist(study: Study, tmp_path: Path) -> None:
+    lines = re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", written(study, tmp_path)["b.html"])
+    named = [[part for part in line.split("&#34;") if "/" in part] for line in lines]
+    image = str(study.folder / "1_image.nii")
+    femur, tibia = (str(mask_path(study.masks, "box", "b", name)) for name in ("femur", "tibia"))
+    assert named == [[image, femur], [image, femur, tibia]]
+    assert all(Path(path).exists() for line in named for path in line)
+    assert lines[0].startswith("itksnap -g ")
+    assert lines[1].startswith("Slicer ")
+
+
+def test_paths_can_be_left_out(study: Study, tmp_path: Path) -> None:
+    page = written(study, tmp_path, paths="hide")["b.html"]
+    assert "b_label-femur_mask.nii.gz" in page
+    assert str(study.folder) not in page
+
+
+def test_a_volume_without_a_mask_of_one_configuration_shows_the_other(study: Study, tmp_path: Path) -> None:
+    own = (study.scores["volume"] == "b") & (study.scores["scheme"] == "box")
+    status = study.scores["status"].copy()
+    study.scores.loc[own, "status"] = "failed"
+    try:
+        pages = written(study, tmp_path)
+    finally:
+        study.scores["status"] = status
+    views = json.loads(re.search(r'id="views-data">(.*?)</script>', pages["b.html"], re.DOTALL)[1])
+    assert [entry["scheme"] for entry in views["configurations"]] == ["clicks"]
+    assert "/clicks/b_label-femur" in pages["b.html"]
+
+
+def test_where_a_page_lies() -> None:
+    assert page_of("results/volumes/003", "knee_a") == "volumes/003/knee_a.html"

@@ -1,0 +1,76 @@
+"""A page for every volume of a shard: the report's viewer with all configurations of that volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from volprompt.files import read_table, write_text
+from volprompt.logs import Progress
+from volprompt.report.facts import without_folders
+from volprompt.report.rendering import page_environment
+from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
+from volprompt.report.shown import Configuration
+from volprompt.report.views import BUDGET, shown_structures, volume_views
+from volprompt.segmentation.masks import mask_path
+
+
+def page_of(volumes: str | Path, volume: str) -> str:
+    """Where the page of a volume lies, from that of the report. volumes: folder of its converted shard."""
+    return f"volumes/{Path(volumes).name}/{volume}.html"
+
+
+def write_volume_pages(
+    *,
+    shard: ShardFiles,
+    scores: Sequence[str | Path],
+    design: StudyDesign,
+    folder: str | Path,
+    paths: Literal["show", "hide"] = "show",
+) -> None:
+    """Write `{volume}.html` for each volume of a shard that has masks.
+
+    shard: its files; scores: its score tables, of all experiments and models; design: what the report needs of the
+    configuration; paths: `hide` shows of absolute paths the last part alone. A volume without any mask has no page.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.concat([read_table(path) for path in scores], ignore_index=True)
+    rows = converted_rows(shard)
+    progress = Progress(len(rows))
+    template = page_environment().get_template("volume.html.j2")
+    for name, row in rows.items():
+        own = table[table["volume"] == name]
+        shown = configurations_of_volume(own)
+        chosen = {configuration: {"volume": name} for configuration in shown}
+        views = volume_views(own, [shard], design, BUDGET, chosen) if chosen else None
+        if views is not None:
+            commands = viewer_commands(str(row.source), shard, shown[0], name, design)
+            if paths == "hide":
+                commands = [without_folders(command) for command in commands]
+            html = template.render(volume=name, views=views, commands=commands)
+            write_text(folder / f"{name}.html", html)
+        progress.step(name, "shown" if views is not None else "nothing to show")
+
+
+def configurations_of_volume(scores: pd.DataFrame) -> list[Configuration]:
+    """Return the configurations that have masks of a volume, in the order of their rows. scores: its rows."""
+    own = scores[(scores["structure"] == "combined") & (scores["status"] != "failed")]
+    keys = own[["experiment", "model", "scheme"]].drop_duplicates()
+    return [(str(experiment), str(model), str(scheme)) for experiment, model, scheme in keys.itertuples(index=False)]
+
+
+def viewer_commands(
+    source: str, shard: ShardFiles, configuration: Configuration, volume: str, design: StudyDesign
+) -> list[str]:
+    """Return the lines that open an image with masks of a configuration in ITK-SNAP and in 3D Slicer.
+
+    ITK-SNAP takes one mask; paths are as the study knows them.
+    """
+    experiment, model, scheme = configuration
+    every = [mask_path(shard.masks[experiment, model], scheme, volume, name) for name in shown_structures(design)]
+    there = [f'"{path}"' for path in every if path.exists()]
+    return [f'itksnap -g "{source}" -s {there[0]}', f'Slicer "{source}" {" ".join(there)}'] if there else []

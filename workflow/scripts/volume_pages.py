@@ -1,0 +1,29 @@
+"""The pages of a shard's volumes."""
+
+from volprompt.identity import digest_of_intact, write_identity
+from volprompt.logs import logging_to
+from volprompt.report.shards import StudyDesign, group_by_shard
+from volprompt.report.volume_pages import write_volume_pages
+from volprompt.settings.schemes import Scheme
+
+params, given = snakemake.params, snakemake.input
+
+with logging_to(snakemake.log[0], f"pages of shard {snakemake.wildcards.shard}"):
+    made_from = {"volumes": digest_of_intact(given.volumes), "prompts": digest_of_intact(given.prompts)}
+    made_from |= {
+        f"scores/{job}": digest_of_intact(table) for job, table in zip(params.jobs, given.scores, strict=True)
+    }
+    (shard,) = group_by_shard([given.volumes], [given.prompts], given.masks, given.rounds)
+    write_volume_pages(
+        shard=shard,
+        scores=given.scores,
+        design=StudyDesign(
+            labels=params.labels,
+            scored=params.scored,
+            schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
+            experiments=params.experiments,
+        ),
+        folder=snakemake.output[0],
+        paths=params.paths,
+    )
+    write_identity(snakemake.output[0], params.identity, made_from)
