@@ -15,7 +15,20 @@ from PIL import Image
 
 from volprompt.palette import STRUCTURE_COLOURS, structure_colours
 from volprompt.prompts.schemes import ObjectPrompt
-from volprompt.report.drawing import Panel, draw_box, draw_panel, draw_points, overlay, png
+from volprompt.report.drawing import (
+    Panel,
+    Slice,
+    Window,
+    draw_box,
+    draw_panel,
+    draw_points,
+    free_corner,
+    most_different,
+    overlay,
+    panel_letters,
+    png,
+    shown_window,
+)
 
 SIZE = (20, 30)
 
@@ -28,7 +41,12 @@ def block(rows: slice, columns: slice) -> np.ndarray:
 
 FEMUR, TIBIA = block(slice(2, 8), slice(3, 12)), block(slice(12, 18), slice(3, 12))
 FRAME = np.full(SIZE, 100, dtype=np.uint8)
+BOTH = {"femur": FEMUR, "tibia": TIBIA}
 COLOURS = structure_colours(["femur", "tibia", "patella"])
+
+
+def shown(reference: dict[str, np.ndarray], spacing: tuple[float, float] = (1.0, 1.0)) -> Slice:
+    return Slice(FRAME, reference, spacing, "IP", 20)
 
 
 def prompt(*points: tuple[float, float, int], box: tuple[float, ...] | None = None) -> ObjectPrompt:
@@ -59,7 +77,7 @@ def test_no_negative_point_lies_over_a_positive_one() -> None:
         ObjectPrompt("tibia", 5, np.array([tibia, femur], dtype=np.float32), np.array([1, 0])),
     ]
     drawn = axes()
-    draw_panel(drawn, FRAME, {"femur": FEMUR, "tibia": TIBIA}, Panel("m", {}, prompts), COLOURS, 1.0)
+    draw_panel(drawn, shown(BOTH), Panel("m", {}, prompts), COLOURS)
     marks = [mark for mark in drawn.collections if isinstance(mark, PathCollection)]
     places = [tuple(mark.get_offsets()[0]) for mark in marks]
     on_top = dict(zip(places, marks, strict=True))
@@ -83,7 +101,7 @@ def test_a_box_runs_around_its_outermost_pixels() -> None:
 def test_masks_are_filled_in_the_colour_of_their_structure() -> None:
     drawn = axes()
     panel = Panel("model\nscheme", {"femur": FEMUR, "tibia": TIBIA}, [])
-    draw_panel(drawn, FRAME, {"femur": FEMUR, "tibia": TIBIA}, panel, COLOURS, 1.0)
+    draw_panel(drawn, shown(BOTH), panel, COLOURS)
     picture, femur, tibia = drawn.images
     np.testing.assert_array_equal(picture.get_array(), FRAME)
     for layer, mask, colour in ((femur, FEMUR, COLOURS["femur"]), (tibia, TIBIA, COLOURS["tibia"])):
@@ -95,13 +113,12 @@ def test_masks_are_filled_in_the_colour_of_their_structure() -> None:
 @pytest.mark.parametrize("value", [False, True])
 def test_a_reference_without_outline(value: bool) -> None:
     mask = np.full(SIZE, value)
-    draw_panel(axes(), FRAME, {"femur": mask}, Panel("m", {"femur": mask}, []), COLOURS, 1.0)
+    overlay(shown({"femur": mask}), [[Panel("m", {"femur": mask}, [])]], COLOURS)
 
 
 def test_grid_of_panels() -> None:
-    reference = {"femur": FEMUR, "tibia": TIBIA}
-    panels = [[Panel(f"{model}\n{scheme}", reference, [prompt((7, 4, 1))]) for scheme in "ab"] for model in "xyz"]
-    figure = overlay(FRAME, reference, [*panels, panels[0][:1]], COLOURS, 1.0)
+    panels = [[Panel(f"{model}\n{scheme}", BOTH, [prompt((7, 4, 1))]) for scheme in "ab"] for model in "xyz"]
+    figure = overlay(shown(BOTH), [*panels, panels[0][:1]], COLOURS)
     titles = [drawn.get_title() for drawn in figure.axes]
     assert titles == ["x\na", "x\nb", "y\na", "y\nb", "z\na", "z\nb", "x\na", ""]
     (legend,) = figure.legends
@@ -109,33 +126,104 @@ def test_grid_of_panels() -> None:
 
 
 def test_height_and_width_of_a_pixel() -> None:
-    figure = overlay(FRAME, {"femur": FEMUR}, [[Panel("m", {"femur": FEMUR}, [])]], COLOURS, 2.0)
+    figure = overlay(shown({"femur": FEMUR}, (2.0, 1.0)), [[Panel("m", {"femur": FEMUR}, [])]], COLOURS)
     assert figure.axes[0].get_aspect() == 2.0
 
 
 def test_an_object_that_is_not_scored_has_a_colour_of_its_own() -> None:
     patella = ObjectPrompt("patella", 5, np.array([[5, 5]], dtype=np.float32), np.array([1]))
-    figure = overlay(FRAME, {"femur": FEMUR}, [[Panel("m", {}, [patella])]], COLOURS, 1.0)
+    figure = overlay(shown({"femur": FEMUR}), [[Panel("m", {}, [patella])]], COLOURS)
     (star,) = (mark for mark in figure.axes[0].collections if isinstance(mark, PathCollection))
     assert to_rgb(star.get_facecolor()[0][:3]) == to_rgb(COLOURS["patella"])
 
 
 def test_a_configuration_that_failed_has_no_masks() -> None:
-    figure = overlay(FRAME, {"femur": FEMUR}, [[Panel("m (failed)", {}, [])]], COLOURS, 1.0)
+    figure = overlay(shown({"femur": FEMUR}), [[Panel("m (failed)", {}, [])]], COLOURS)
     assert len(figure.axes[0].images) == 1
 
 
 def test_more_structures_than_colours() -> None:
     masks = {f"bone{index}": FEMUR for index in range(len(STRUCTURE_COLOURS) + 2)}
-    figure = overlay(FRAME, masks, [[Panel("m", masks, [])]], structure_colours(masks), 1.0)
+    figure = overlay(shown(masks), [[Panel("m", masks, [])]], structure_colours(masks))
     assert len(figure.axes[0].images) == 1 + len(masks)
 
 
 def test_a_picture_file(tmp_path: Path) -> None:
-    content = png(
-        overlay(FRAME, {"femur": FEMUR}, [[Panel("m", {"femur": FEMUR}, [])]], COLOURS, 1.0), dots_per_inch=50
-    )
+    drawn = overlay(shown({"femur": FEMUR}), [[Panel("m", {"femur": FEMUR}, [])]], COLOURS)
+    content = png(drawn, dots_per_inch=50)
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 50
         assert len(picture.getcolors(maxcolors=1 << 16) or []) > 2
+
+
+# The figure for print
+
+
+def texts(drawn: matplotlib.axes.Axes) -> list[str]:
+    return [text.get_text() for text in drawn.texts]
+
+
+def test_three_panels_in_a_row_as_wide_as_a_page() -> None:
+    figure = overlay(shown(BOTH), [[Panel(str(number), BOTH, []) for number in range(7)]], COLOURS)
+    assert [drawn.get_title() for drawn in figure.axes] == ["0", "1", "2", "3", "4", "5", "6", "", ""]
+    assert [drawn.get_title(loc="left") for drawn in figure.axes] == ["a", "b", "c", "d", "e", "f", "g", "", ""]
+    assert figure.get_size_inches()[0] * 25.4 == pytest.approx(180)
+    figure.draw_without_rendering()
+    written = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip() and text.get_visible()]
+    assert min(text.get_fontsize() for text in written) >= 7
+
+
+def test_letters_of_many_panels() -> None:
+    assert panel_letters(28)[24:] == ["y", "z", "aa", "ab"]
+    assert len(set(panel_letters(100))) == 100
+
+
+def test_the_first_panel_tells_where_the_slice_is() -> None:
+    first, second = overlay(shown(BOTH), [[Panel("m", BOTH, []), Panel("n", BOTH, [])]], COLOURS).axes
+    # y grows downwards to inferior, x to the right to posterior.
+    assert texts(first) == ["slice 20", "S", "I", "A", "P", "5 mm"]
+    assert texts(second) == []
+    # Columns 3 to 11 and rows 2 to 17, with 8 % of 15 mm and a pixel around: 13 columns of 1 mm; 10 mm are too much.
+    left, right = first.get_xlim()
+    (bar,) = [line for line in first.lines if line.get_transform() == first.transAxes]
+    assert np.ptp(bar.get_xdata()) * (right - left) == pytest.approx(5)
+
+
+def test_the_region_around_masks_and_prompts() -> None:
+    prompts = [prompt((28, 1, 1))]
+    # The margin is 8 % of 25 mm, and one pixel; the slice ends at row 0 and column 30.
+    assert shown_window(shown(BOTH), [Panel("m", {}, prompts)]) == Window((0, 20), (0, 30))
+    assert shown_window(shown({"femur": FEMUR}), [Panel("m", {}, [])]) == Window((0, 10), (1, 14))
+    empty = np.zeros(SIZE, dtype=bool)
+    assert shown_window(shown({"femur": empty}), [Panel("m", {}, [])]) == Window((0, 20), (0, 30))
+
+
+def test_the_inset_shows_where_most_pixels_are_wrong() -> None:
+    region = Window((0, 20), (0, 30))
+    # 16 % of 30 mm: 5 pixels on a side. The prediction has a block of 4 by 5 pixels too many.
+    wrong = {"femur": FEMUR | block(slice(10, 14), slice(20, 25)), "tibia": TIBIA}
+    window = most_different(shown(BOTH), [Panel("m", wrong, []), Panel("n", BOTH, [])], region)
+    assert window is not None
+    assert window.rows[0] <= 10 < 14 <= window.rows[1]
+    assert window.columns[0] <= 20 < 25 <= window.columns[1]
+    assert (np.ptp(window.rows), np.ptp(window.columns)) == (5, 5)
+    assert most_different(shown(BOTH), [Panel("m", BOTH, [])], region) is None
+    assert (
+        most_different(shown({"femur": np.zeros(SIZE, dtype=bool)}), [Panel("m", {"femur": FEMUR}, [])], region) is None
+    )
+
+
+def test_insets_lie_where_no_mask_is() -> None:
+    region = Window((0, 20), (0, 30))
+    for rows, columns, expected in (
+        (slice(10, 20), slice(0, 30), "upper right"),
+        (slice(0, 10), slice(0, 30), "lower right"),
+        (slice(0, 20), slice(15, 30), "upper left"),
+    ):
+        assert free_corner(shown({"femur": block(rows, columns)}), [], region) == expected
+    wrong = {"femur": FEMUR | block(slice(10, 14), slice(20, 25)), "tibia": TIBIA}
+    figure = overlay(shown(BOTH), [[Panel("m", wrong, []), Panel("n", BOTH, [])]], COLOURS)
+    assert [len(drawn.child_axes) for drawn in figure.axes] == [1, 1]
+    limits = {(drawn.child_axes[0].get_xlim(), drawn.child_axes[0].get_ylim()) for drawn in figure.axes}
+    assert len(limits) == 1

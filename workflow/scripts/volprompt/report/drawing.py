@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 import io
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.report.plot_style import WIDTH
 
-PANEL_INCHES = 3.3
+COLUMNS = 3
+SMALL = 7
+CASING: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="black")]
+OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
+BARS_MM = (20, 10, 5, 2, 1)
+# Shares of the shown region: its margin, the side of what the inset magnifies, and the side of the inset.
+MARGIN, MAGNIFIED, INSET = 0.08, 0.16, 0.32
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The slice that all panels of a figure show.
+
+    frame: uint8 (y, x).
+    reference: bool (y, x) by structure.
+    spacing: millimetres along (y, x).
+    axes: letters of the directions in which y and x grow.
+    number: its number in the volume.
+    """
+
+    frame: np.ndarray
+    reference: Mapping[str, np.ndarray]
+    spacing: tuple[float, float]
+    axes: str
+    number: int
+
+    @property
+    def pixel_aspect(self) -> float:
+        """A pixel's height over its width."""
+        return self.spacing[0] / self.spacing[1]
 
 
 @dataclass(frozen=True)
@@ -31,60 +64,185 @@ class Panel:
     prompts: Sequence[ObjectPrompt]
 
 
-def overlay(
-    frame: np.ndarray,
-    reference: Mapping[str, np.ndarray],
-    panels: Sequence[Sequence[Panel]],
-    colours: Mapping[str, str],
-    pixel_aspect: float,
-) -> Figure:
-    """Draw rows of panels on one frame: predicted masks filled, reference outlined, points and boxes marked.
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of pixels: first and one past the last row and column."""
 
-    frame: uint8 (y, x).
-    reference: bool (y, x) by structure.
-    panels: the rows; a row can be shorter than others.
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def show(self, axes: Axes) -> None:
+        """Limit `axes` to the rectangle, y downwards."""
+        axes.set_xlim(self.columns[0] - 0.5, self.columns[1] - 0.5)
+        axes.set_ylim(self.rows[1] - 0.5, self.rows[0] - 0.5)
+
+
+def overlay(shown: Slice, panels: Sequence[Sequence[Panel]], colours: Mapping[str, str]) -> Figure:
+    """Draw panels on one slice, as wide as a page: predicted masks filled, reference outlined, prompts marked.
+
+    shown: the slice.
+    panels: rows, of which a longer one is broken after three panels; a row can be shorter than others.
     colours: of each structure.
-    pixel_aspect: a pixel's height over its width.
+
+    All panels show the same region, around masks and prompts. Where predictions and reference differ most, over all
+    panels together, each panel has an inset. The first panel has slice number, directions and a bar.
     """
-    columns = max(len(row) for row in panels)
-    height = frame.shape[0] * pixel_aspect / frame.shape[1]
-    figure = Figure(
-        figsize=(PANEL_INCHES * columns, (PANEL_INCHES * height + 0.4) * len(panels) + 0.4), layout="constrained"
-    )
-    grid = figure.subplots(len(panels), columns, squeeze=False)
-    for axes_row, row in zip(grid, panels, strict=True):
+    rows = [row[first : first + COLUMNS] for row in panels for first in range(0, len(row), COLUMNS)]
+    every = [panel for row in panels for panel in row]
+    columns = max(len(row) for row in rows)
+    region = shown_window(shown, every)
+    magnified = most_different(shown, every, region)
+    height = (region.rows[1] - region.rows[0]) * shown.pixel_aspect / (region.columns[1] - region.columns[0])
+    side = WIDTH / COLUMNS
+    figure = Figure(figsize=(side * columns, (side * height + 0.4) * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    letters = iter(panel_letters(len(every)))
+    corner = free_corner(shown, every, region) if magnified else ""
+    for axes_row, row in zip(grid, rows, strict=True):
         for axes in axes_row:
             axes.set_axis_off()
         for axes, panel in zip(axes_row, row, strict=False):
-            draw_panel(axes, frame, reference, panel, colours, pixel_aspect)
-    for name in reference:
+            draw_panel(axes, shown, panel, colours)
+            region.show(axes)
+            if magnified:
+                draw_inset(axes, shown, panel, colours, magnified, corner)
+            if len(every) > 1:
+                axes.set_title(next(letters), loc="left", fontsize=9, fontweight="bold")
+    draw_place(grid[0, 0], shown, region)
+    for name in shown.reference:
         grid[0, 0].plot([], [], color=colours[name], linewidth=6, alpha=0.6, label=f"{name}: predicted")
     grid[0, 0].plot([], [], color="white", linewidth=1.2, label="reference")
+    names = len(shown.reference) + 1
     figure.legend(
-        loc="outside lower center", ncols=len(reference) + 1, fontsize=8, facecolor="#555555", labelcolor="white"
+        loc="outside lower center",
+        ncols=min(names, 1 + columns),
+        fontsize=SMALL,
+        facecolor="#555555",
+        labelcolor="white",
     )
     return figure
 
 
-def draw_panel(
-    axes: Axes,
-    frame: np.ndarray,
-    reference: Mapping[str, np.ndarray],
-    panel: Panel,
-    colours: Mapping[str, str],
-    pixel_aspect: float,
-) -> None:
+def panel_letters(count: int) -> list[str]:
+    """Return `count` letters of panels: a to z, then aa, ab and so on."""
+    alphabet = string.ascii_lowercase
+    return [alphabet[i] if i < 26 else alphabet[i // 26 - 1] + alphabet[i % 26] for i in range(count)]
+
+
+def shown_window(shown: Slice, panels: Sequence[Panel]) -> Window:
+    """Return the region around all masks and prompts, with a margin; the whole slice where there are none."""
+    height, width = shown.frame.shape
+    masks = [*shown.reference.values(), *(mask for panel in panels for mask in panel.predicted.values())]
+    occupied = np.logical_or.reduce([np.zeros((height, width), dtype=bool), *masks])
+    rows, columns = np.flatnonzero(occupied.any(axis=1)).tolist(), np.flatnonzero(occupied.any(axis=0)).tolist()
+    for prompt in (prompt for panel in panels for prompt in panel.prompts):
+        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
+        for x, y in [*prompt.points, *corners]:
+            columns.append(min(max(round(float(x)), 0), width - 1))
+            rows.append(min(max(round(float(y)), 0), height - 1))
+    if not rows:
+        return Window((0, height), (0, width))
+    margin_mm = MARGIN * max(np.ptp(rows) * shown.spacing[0], np.ptp(columns) * shown.spacing[1])
+    down, right = (1 + round(margin_mm / size) for size in shown.spacing)
+    return Window(
+        (max(0, min(rows) - down), min(height, max(rows) + 1 + down)),
+        (max(0, min(columns) - right), min(width, max(columns) + 1 + right)),
+    )
+
+
+def most_different(shown: Slice, panels: Sequence[Panel], region: Window) -> Window | None:
+    """Return the square within the region in which most pixels differ from the reference, summed over the panels; None
+    where there is no reference, or no difference."""
+    wrong = np.zeros(shown.frame.shape)
+    for panel in panels:
+        for name, mask in panel.predicted.items():
+            if shown.reference[name].any():
+                wrong += mask ^ shown.reference[name]
+    if not wrong.any():
+        return None
+    shape = [stop - first for first, stop in (region.rows, region.columns)]
+    side_mm = MAGNIFIED * max(size * step for size, step in zip(shape, shown.spacing, strict=True))
+    sides = [min(size, max(2, round(side_mm / step))) for size, step in zip(shape, shown.spacing, strict=True)]
+    inner = wrong[slice(*region.rows), slice(*region.columns)]
+    sums = np.lib.stride_tricks.sliding_window_view(inner, sides).sum(axis=(2, 3))
+    row, column = np.unravel_index(np.argmax(sums), sums.shape)
+    top, left = region.rows[0] + int(row), region.columns[0] + int(column)
+    return Window((top, top + sides[0]), (left, left + sides[1]))
+
+
+def free_corner(shown: Slice, panels: Sequence[Panel], region: Window) -> str:
+    """Return which corner of the region masks cover least: `upper left`, `upper right` or `lower right`; the bar lies
+    in the fourth."""
+    masks = [*shown.reference.values(), *(mask for panel in panels for mask in panel.predicted.values())]
+    covered = np.sum([mask[slice(*region.rows), slice(*region.columns)] for mask in masks], axis=0)
+    down, right = (max(1, round(INSET * size)) for size in covered.shape)
+    of_corner = {
+        "upper right": covered[:down, -right:],
+        "lower right": covered[-down:, -right:],
+        "upper left": covered[:down, :right],
+    }
+    return min(of_corner, key=lambda name: of_corner[name].sum())
+
+
+def draw_panel(axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str]) -> None:
     """Draw one panel into `axes`; the other arguments as in `overlay`."""
-    axes.imshow(frame, cmap="gray", vmin=0, vmax=255, aspect=pixel_aspect)
-    axes.set_title(panel.title, fontsize=8)
+    axes.set_title(panel.title, fontsize=SMALL)
+    draw_masks(axes, shown, panel, colours)
+    draw_prompts(axes, panel.prompts, colours)
+
+
+def draw_masks(axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str]) -> None:
+    """Draw frame, predicted masks and the reference's outlines, which are white between black, so that they can be
+    seen on bright and dark."""
+    axes.imshow(shown.frame, cmap="gray", vmin=0, vmax=255, aspect=shown.pixel_aspect)
     for name, mask in panel.predicted.items():
         layer = np.zeros((*mask.shape, 4))
         layer[mask] = to_rgba(colours[name], 0.45)
-        axes.imshow(layer, aspect=pixel_aspect, interpolation="nearest")
-    for mask in reference.values():
+        axes.imshow(layer, aspect=shown.pixel_aspect, interpolation="nearest")
+    for mask in shown.reference.values():
         if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
-    draw_prompts(axes, panel.prompts, colours)
+            axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8).set_path_effects(CASING)
+
+
+def draw_inset(
+    axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str], magnified: Window, corner: str
+) -> None:
+    """Magnify a window of a panel in one of its corners, and frame the window. corner: as of `free_corner`."""
+    vertical, horizontal = corner.split()
+    bounds = (1 - INSET if horizontal == "right" else 0, 1 - INSET if vertical == "upper" else 0, INSET, INSET)
+    inset = axes.inset_axes(bounds, xticks=[], yticks=[])
+    draw_masks(inset, shown, panel, colours)
+    magnified.show(inset)
+    inset.set_anchor(("N" if vertical == "upper" else "S") + ("E" if horizontal == "right" else "W"))
+    for spine in inset.spines.values():
+        spine.set(color="white", linewidth=0.8, visible=True)
+    (top, bottom), (left, right) = magnified.rows, magnified.columns
+    outline = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False)
+    outline.set(edgecolor="white", linewidth=0.8, linestyle=":", path_effects=CASING)
+    axes.add_patch(outline)
+
+
+def draw_place(axes: Axes, shown: Slice, region: Window) -> None:
+    """Write slice number and directions into a panel, and a bar of 20 mm, or less where that is more than half."""
+    down, right = shown.axes[0], shown.axes[1]
+    text: dict[str, Any] = {
+        "color": "white",
+        "fontsize": SMALL,
+        "path_effects": CASING,
+        "transform": axes.transAxes,
+        "zorder": 6,
+    }
+    axes.text(0.03, 0.97, f"slice {shown.number}", ha="left", va="top", **text)
+    axes.text(0.5, 0.98, OPPOSITE[down], ha="center", va="top", **text)
+    axes.text(0.5, 0.02, down, ha="center", va="bottom", **text)
+    axes.text(0.02, 0.5, OPPOSITE[right], ha="left", va="center", **text)
+    axes.text(0.98, 0.5, right, ha="right", va="center", **text)
+    width_mm = (region.columns[1] - region.columns[0]) * shown.spacing[1]
+    length = next((bar for bar in BARS_MM if bar <= width_mm / 2), None)
+    if length is not None:
+        ends = (0.04, 0.04 + length / width_mm)
+        axes.plot(ends, (0.04, 0.04), color="white", linewidth=2, path_effects=CASING, transform=axes.transAxes)
+        axes.text(ends[0], 0.06, f"{length} mm", ha="left", va="bottom", **text)
 
 
 def draw_prompts(axes: Axes, prompts: Sequence[ObjectPrompt], colours: Mapping[str, str]) -> None:
@@ -120,11 +278,9 @@ def draw_box(axes: Axes, prompt: ObjectPrompt, colour: str) -> None:
     if prompt.box is None:
         return
     left, top, right, bottom = prompt.box
-    axes.add_patch(
-        Rectangle(
-            (left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.2
-        )
-    )
+    outline = Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False)
+    outline.set(edgecolor=colour, linewidth=1.2, path_effects=CASING)
+    axes.add_patch(outline)
 
 
 def png(figure: Figure, dots_per_inch: int = 130) -> bytes:

@@ -47,8 +47,7 @@ def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> 
 def _draw_overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
     for experiment, (models, schemes) in design.experiments.items():
         panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
-        drawn = drawing.overlay(example.frame, example.reference, panels, design.colours, example.pixel_aspect)
-        yield Overlay(experiment, example.slice, drawn)
+        yield Overlay(experiment, example.slice, drawing.overlay(example.shown, panels, design.colours))
 
 
 class Example:
@@ -67,11 +66,11 @@ class Example:
         label_map = read_reference(shard.volumes, volume)
         masks = {} if label_map is None else {n: structure_mask(label_map, design.labels[n]) for n in design.scored}
         self.slice = self._choose_slice(masks)
-        self.frame = read_frames(shard.volumes, volume)[self.slice]
-        empty = np.zeros(self.frame.shape, dtype=bool)
-        self.reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
+        frame = read_frames(shard.volumes, volume)[self.slice]
+        empty = np.zeros(frame.shape, dtype=bool)
+        reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
         _, height, width = self.grid.spacing
-        self.pixel_aspect = height / width
+        self.shown = drawing.Slice(frame, reference, (height, width), self.grid.axes[1:], self.slice)
 
     def panel(self, experiment: str, model: str, scheme: str) -> drawing.Panel:
         """Return the panel of a configuration; without masks if the volume failed under it."""

@@ -19,7 +19,8 @@ from matplotlib.lines import Line2D
 from volprompt.files import atomic
 from volprompt.palette import PLOT_COLOURS
 
-WIDTH = 7.2
+# Inches: 180 mm, the width of a page of most journals.
+WIDTH = 180 / 25.4
 ROW = 0.235
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)))
