@@ -161,6 +161,27 @@ def test_absent_objects_equal_the_packages(pair_of: Callable, family: str, frame
         assert not filled.all()
 
 
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pointer_of_a_mask_equals_the_packages(pair_of: Callable, family: str) -> None:
+    """A mask that is a prompt has a pointer, unless it is empty or the decoder takes its object for absent."""
+    pair = pair_of(family)
+    parts, side = pair.ours.tracking, pair.ours.image_size
+    channels, (height, width) = pair.module.hidden_dim, parts.grid
+    torch.manual_seed(0)
+    coarse = torch.randn(1, channels, height, width)
+    fine = [torch.randn(1, channels // over, height * step, width * step) for over, step in ((8, 4), (4, 2))]
+    absent = pair.module.no_object_pointer
+    mask = torch.zeros(1, 1, side, side)
+    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
+    for given, by, is_absent in ((mask, -1e3, False), (mask, 1e3, True), (0 * mask, -1e3, True)):
+        with shifted_presence([pair.ours.module, pair.module], by), torch.no_grad():
+            ours = parts.take_mask(coarse, fine, given).pointer
+            theirs = pair.module._use_mask_as_output(coarse, fine, given).object_pointer
+        torch.testing.assert_close(ours, theirs.reshape(ours.shape))
+        assert torch.equal(ours, absent.expand_as(ours)) == is_absent
+
+
 @pytest.mark.usefixtures("two_threads", "one_by_one")
 def test_more_prompted_slices_than_are_attended_to(pair_of: Callable, frames: np.ndarray) -> None:
     """SAM 3 attends to the four closest prompted slices, and to the pointers of all of them."""
