@@ -180,11 +180,12 @@ def test_three_volumes_with_mouse_and_keyboard(start: Callable[..., Session], vi
     # knee_c by keyboard alone: the crosshair starts in the middle, at (30, 20)
     page.keyboard.press("Shift+ArrowLeft")
     expect(page.locator("#message")).to_contain_text("Crosshair at 30.0, 20.0")
-    for _ in range(20):
-        page.keyboard.press("Shift+ArrowRight")
+    for key in ["Shift+ArrowRight", "Shift+ArrowRight"]:
+        page.keyboard.press(key)
     page.keyboard.press(" ")
-    for _ in range(43):
-        page.keyboard.press("Shift+ArrowLeft")
+    for key in ["Shift+ArrowLeft"] * 4 + ["ArrowLeft"] * 3:
+        page.keyboard.press(key)
+    expect(page.locator("#message")).to_contain_text("Crosshair at 7.0, 20.0")
     page.keyboard.press(" ")
     page.keyboard.press("Enter")
     expect(page.locator("#end")).to_contain_text("All 3 pages are done")
@@ -267,9 +268,87 @@ def test_a_free_page_takes_the_slice_of_the_click(start: Callable[..., Session],
     expect(page.locator("#message")).to_contain_text("Without a click on one slice")
     page.keyboard.press("1")
     page.mouse.click(x, y)
+    expect(page.locator("#message")).to_contain_text("femur has a point on slice 4. Move it here, or add one?")
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#structures small").first).to_contain_text("; also slice 4")
     page.keyboard.press("Enter")
     ready(page, 1)
     assert set(session.table()) == {("knee_a", "femur", 4), ("knee_a", "femur", 5), ("knee_a", "tibia", 5)}
+
+
+def test_a_second_point_is_moved_added_or_left(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    free = {"video": {"predictor": "video", "slice": "nearest", "point": "click"}}
+    page = visit(start({**CONFIG, "schemes": free}))
+    ready(page, 0)
+    x, y = spots_on_screen(page)[0]
+    said = page.locator("#structures small").first
+    page.mouse.click(x, y)
+    page.keyboard.press(".")
+    ready(page, 0, 5)
+    for key, expected in (("Escape", "slice 4"), ("a", "; also slice 4"), ("Backspace", "slice 4"), ("m", "12.0, 8.0")):
+        if key != "Backspace":
+            page.keyboard.press("1")
+            page.mouse.click(x, y)
+            expect(page.locator("#question")).to_be_visible()
+        page.keyboard.press(key)
+        expect(page.locator("#question")).to_be_hidden()
+        expect(said).to_contain_text(expected)
+    assert "also" not in said.inner_text()
+    # On the same slice a second click is a correction, which Backspace takes back.
+    page.keyboard.press("1")
+    page.mouse.click(x + 40, y)
+    expect(page.locator("#question")).to_be_hidden()
+    # Another slice, or another structure, withdraws the question.
+    for key in (",", "2"):
+        page.keyboard.press("1")
+        page.keyboard.press(",")
+        page.mouse.click(x, y)
+        expect(page.locator("#question")).to_be_visible()
+        page.keyboard.press(key)
+        expect(page.locator("#question")).to_be_hidden()
+
+
+def test_pages_are_listed_and_can_be_left(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    session = start()
+    page = visit(session)
+    ready(page, 0)
+    page.get_by_text("All pages").click()
+    entries = page.locator("#pages button")
+    assert entries.all_inner_texts() == list(NAMES)
+    assert entries.nth(0).get_attribute("aria-current") is not None
+    for place in spots_on_screen(page):
+        page.mouse.click(*place)
+    entries.nth(2).click()
+    ready(page, 2)
+    assert [text.split() for text in entries.all_inner_texts()] == [["knee_a", "done"], ["knee_b"], ["knee_c"]]
+    assert entries.nth(2).get_attribute("aria-current") is not None
+    assert_close(session, {("knee_a", name, 4): SPOTS["knee_a"][name] for name in ("femur", "tibia")})
+    page.mouse.click(*spots_on_screen(page)[0])
+    page.get_by_role("button", name="Finish").click()
+    expect(page.locator("#end")).to_contain_text("The end; 2 of 3 pages are not complete")
+    assert len(session.table()) == 3
+
+
+def test_brightness_contrast_and_directions(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    page = visit(start())
+    ready(page, 0)
+    # Images are stored with axes R, A, S; sagittal frames have superior at the top and anterior at the left.
+    assert page.locator("#frame").get_attribute("data-directions") == "SIAP"
+
+    def brightness() -> float:
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        picture = Image.open(io.BytesIO(page.locator("#frame").screenshot())).convert("L")
+        return float(np.asarray(picture).mean())
+
+    before = brightness()
+    page.get_by_label("Brightness").fill("2")
+    brighter = brightness()
+    assert brighter > 1.3 * before
+    page.get_by_label("Contrast").fill("0.5")
+    assert brightness() != brighter
+    # The keys of a slider are its own.
+    page.get_by_label("Brightness").press("ArrowRight")
+    assert page.locator("#frame").get_attribute("data-slice") == "0/4"
 
 
 def test_touch_on_a_phone(start: Callable[..., Session], visit: Callable[..., Page]) -> None:

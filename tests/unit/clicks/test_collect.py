@@ -70,7 +70,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def source(depth: int = 10, row: SheetRow | None = None) -> Source:
-    return Source(row or SheetRow("a", "a.nii"), (depth, 4, 6), (1.0, 1.0))
+    return Source(row or SheetRow("a", "a.nii"), (depth, 4, 6), (1.0, 1.0), "IP")
 
 
 def asked(config: dict[str, Any], depth: int = 10, **options: Any) -> list[tuple[int, tuple[str, ...], bool]]:
@@ -469,6 +469,7 @@ def test_a_session_goes_on_where_the_last_one_ended(server: CollectServer, send:
         "structures": ["femur", "tibia"],
         "shape": [5, 4, 6],
         "pixel": [2.0, 1.0],
+        "axes": "IP",
         "done": False,
     }
     assert study["colours"] == structure_colours(["femur", "tibia", "patella"])

@@ -63,6 +63,7 @@ class Collection:
                     "structures": page.structures,
                     "shape": page.source.shape,
                     "pixel": page.source.pixel,
+                    "axes": page.source.axes,
                     "done": finished,
                 }
                 for page, finished in zip(self.pages, done, strict=True)

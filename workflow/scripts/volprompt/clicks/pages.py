@@ -36,12 +36,14 @@ class Source:
     row: of the sample sheet.
     shape: of the frames, (slice, y, x).
     pixel: millimetres between neighbours along (y, x).
+    axes: letters of the directions in which y and x grow.
     converted: the folder with the converted volume, or None.
     """
 
     row: SheetRow
     shape: tuple[int, int, int]
     pixel: tuple[float, float]
+    axes: str
     converted: Path | None = None
 
 
@@ -99,10 +101,10 @@ def source_of(row: SheetRow, settings: Settings) -> Source:
         if len(rows) and newer and axes == rows.iloc[0]["frame_axes"]:
             depth, height, width = (int(size) for size in rows.iloc[0]["shape"])
             _, y_mm, x_mm = (float(size) for size in rows.iloc[0]["spacing"])
-            return Source(row, (depth, height, width), (y_mm, x_mm), folder)
+            return Source(row, (depth, height, width), (y_mm, x_mm), str(rows.iloc[0]["frame_axes"])[1:], folder)
     with open_image(row.image, row.series) as image:
         grid = grid_of(image, settings.frames.axis)
-    return Source(row, grid.frames_shape, grid.spacing[1:])
+    return Source(row, grid.frames_shape, grid.spacing[1:], grid.axes[1:])
 
 
 def frames_of(source: Source, settings: Settings) -> np.ndarray:

@@ -17,6 +17,7 @@ let shown = 0; // shown slice
 let crosshair = null; // [x, y], moved by keys
 let view = { scale: 1, x: 0, y: 0, whole: true }; // CSS pixels per pixel edge of 1, and where the frame's corner lies
 let confirming = false; // whether Enter was refused once
+let asked = null; // a point that waits for an answer: move, or add
 const passed = new Set(); // pages left in this session without all of their points
 const durations = [];
 let since = performance.now();
@@ -99,13 +100,16 @@ async function draw() {
   const [width, height] = edges();
   if (image) {
     pen.imageSmoothingEnabled = view.scale < 8; // near enough, single pixels are to be seen
+    pen.filter = `brightness(${$("brightness").value}) contrast(${$("contrast").value})`;
     pen.drawImage(image, view.x, view.y, image.width * width * view.scale, image.height * height * view.scale);
+    pen.filter = "none";
   }
   for (const [key, point] of clicks) {
     const [name, at] = parted(key);
     mark(toScreen(point), study.colours[name], String(page().structures.indexOf(name) + 1), at === shown);
   }
   if (crosshair) cross(toScreen(crosshair));
+  directions();
   canvas.dataset.slice = `${place}/${slice}`;
 }
 function mark([x, y], colour, text, here) { // a ring with strokes around the point, which itself stays visible
@@ -129,6 +133,24 @@ function mark([x, y], colour, text, here) { // a ring with strokes around the po
   pen.fillStyle = colour;
   pen.fillText(text, x + 12, y - 8);
   pen.restore();
+}
+const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", S: "I", I: "S" };
+function directions() { // letters at the edges of the picture
+  const [down, right] = page().axes;
+  const [wide, high] = [canvas.clientWidth, canvas.clientHeight];
+  pen.save();
+  pen.font = "600 14px system-ui, sans-serif";
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  pen.lineWidth = 3;
+  pen.strokeStyle = "#000";
+  pen.fillStyle = "#b0bac4";
+  for (const [text, x, y] of [[OPPOSITE[down], wide / 2, 14], [down, wide / 2, high - 14], [OPPOSITE[right], 14, high / 2], [right, wide - 14, high / 2]]) {
+    pen.strokeText(text, x, y);
+    pen.fillText(text, x, y);
+  }
+  pen.restore();
+  canvas.dataset.directions = OPPOSITE[down] + down + OPPOSITE[right] + right;
 }
 function cross([x, y]) {
   pen.save();
@@ -164,6 +186,12 @@ function showProgress() {
   $("progress").textContent = `${done} of ${study.pages.length}${skipped}${left}`;
   $("bar").max = study.pages.length || 1;
   $("bar").value = done;
+  study.pages.forEach((one, at) => {
+    const button = $("pages").children[at]?.firstElementChild;
+    if (!button) return;
+    button.toggleAttribute("aria-current", at === place);
+    button.lastElementChild.textContent = one.done ? "done" : passed.has(at) ? "skipped" : "";
+  });
 }
 function showState() {
   page().structures.forEach((name, at) => {
@@ -171,7 +199,9 @@ function showState() {
     button.setAttribute("aria-pressed", String(at === chosen));
     const own = [...clicks].filter(([key]) => parted(key)[0] === name);
     const here = clicks.get(key(name, shown));
-    const said = here ? `${here[0].toFixed(1)}, ${here[1].toFixed(1)}` : own.length ? `slice ${own.map(([k]) => parted(k)[1]).join(", ")}` : "\u2013";
+    const others = own.map(([k]) => parted(k)[1]).filter((slice) => slice !== shown);
+    const also = others.length ? `; also slice ${others.join(", ")}` : "";
+    const said = here ? `${here[0].toFixed(1)}, ${here[1].toFixed(1)}${also}` : own.length ? `slice ${own.map(([k]) => parted(k)[1]).join(", ")}` : "\u2013";
     button.querySelector("small").textContent = said;
   });
   const home = page().slice;
@@ -179,6 +209,17 @@ function showState() {
   document.querySelector("[data-do=before]").disabled = shown === 0;
   document.querySelector("[data-do=after]").disabled = shown === depth() - 1;
   showProgress();
+}
+function showPages() {
+  $("pages").replaceChildren(...study.pages.map((one, at) => {
+    const [line, button, name, state] = ["li", "button", "span", "small"].map((tag) => document.createElement(tag));
+    button.type = "button";
+    name.textContent = study.pages.filter((other) => other.volume === one.volume).length > 1 ? `${one.volume}, slice ${one.slice}` : one.volume;
+    button.append(name, state);
+    button.addEventListener("click", () => turn(at));
+    line.append(button);
+    return line;
+  }));
 }
 function showStructures() {
   $("structures").replaceChildren(...page().structures.map((name, at) => {
@@ -198,16 +239,22 @@ function showStructures() {
 
 const key = (name, slice) => `${name}\t${slice}`;
 const parted = (key) => [key.split("\t")[0], Number(key.split("\t")[1])];
+function withdraw() { // the question, unanswered
+  asked = null;
+  $("question").hidden = true;
+}
 function change(edit) {
   history.push(new Map(clicks));
   edit();
   confirming = false;
+  withdraw();
   say("");
   showState();
   draw();
 }
 function choose(at) {
   if (at < 0 || at >= page().structures.length) return;
+  if (asked) answer("leave");
   chosen = at;
   showState();
 }
@@ -216,8 +263,28 @@ function put(point) {
   if (!page().free && shown !== page().slice) {
     return say(`Only slice ${page().slice} is prompted: Home goes back to it.`);
   }
+  const name = page().structures[chosen];
+  const others = [...clicks.keys()].filter((one) => parted(one)[0] === name && parted(one)[1] !== shown);
+  if (others.length && !clicks.has(key(name, shown))) {
+    asked = { point, name, others };
+    say(`${name} has a point on slice ${others.map((one) => parted(one)[1]).join(", ")}. Move it here, or add one?`);
+    $("question").hidden = false;
+    return;
+  }
+  set(name, point);
+}
+function answer(said) { // to the question where a second point of a structure belongs
+  if (!asked) return;
+  const { point, name, others } = asked;
+  withdraw();
+  say("");
+  if (said === "leave") return;
+  set(name, point, said === "move" ? others : []);
+}
+function set(name, point, gone = []) {
   change(() => {
-    clicks.set(key(page().structures[chosen], shown), point.map((value) => Math.round(value * 1000) / 1000));
+    for (const one of gone) clicks.delete(one);
+    clicks.set(key(name, shown), point.map((value) => Math.round(value * 1000) / 1000));
     const next = page().structures.findIndex((name) => !clicks.has(key(name, shown)));
     if (next >= 0) chosen = next;
   });
@@ -238,6 +305,7 @@ function remove() {
 }
 function go(slice) {
   if (slice < 0 || slice >= depth()) return;
+  if (asked) answer("leave");
   shown = slice;
   showState();
   draw();
@@ -335,6 +403,7 @@ async function show(to) {
   place = to;
   [clicks, known, history, chosen, confirming, crosshair] = [new Map(), new Map(), [], 0, false, null];
   since = performance.now();
+  withdraw();
   say("");
   $("end").hidden = place < study.pages.length;
   document.querySelector("aside").hidden = place >= study.pages.length;
@@ -391,15 +460,19 @@ const ACTIONS = {
   before: () => go(shown - 1),
   after: () => go(shown + 1),
   home: () => go(page().slice),
+  finish: async () => { if (await keep()) show(study.pages.length); },
 };
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
   // Pressed by a pointer, a button gives the keys back to the frame; pressed by a key it keeps them.
   if (event.detail && event.target.closest("aside button")) canvas.focus({ preventScroll: true });
   if (button && place < study.pages.length) ACTIONS[button.dataset.do]();
+  const answered = event.target.closest("[data-answer]");
+  if (answered) answer(answered.dataset.answer);
 });
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STRIDE = 10; // pixels that the crosshair moves with Shift
 function moveCrosshair([right, down]) {
   const [, height, width] = page().shape;
   const from = crosshair || clicks.get(key(page().structures[chosen], shown)) || [Math.floor(width / 2), Math.floor(height / 2)];
@@ -420,11 +493,21 @@ const KEYS = {
   "-": () => zoom(0.8),
   0: () => { view.whole = true; draw(); },
   " ": () => crosshair && put(crosshair),
+  ",": () => go(shown - 1),
+  ".": () => go(shown + 1),
+  m: () => answer("move"),
+  a: () => answer("add"),
+  Escape: () => {
+    if (asked) return answer("leave");
+    crosshair = null;
+    say("");
+    draw();
+  },
   PageUp: () => turn(place - 1),
   PageDown: () => turn(place + 1),
 };
 document.addEventListener("keydown", (event) => {
-  if (!study || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!study || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input")) return;
   const onButton = event.target.closest("button, summary");
   if (onButton && (event.key === "Enter" || event.key === " ") && !onButton.closest("#structures")) return; // presses it
   if (place >= study.pages.length) {
@@ -434,7 +517,10 @@ document.addEventListener("keydown", (event) => {
   let act = KEYS[event.key];
   if (/^[1-9]$/.test(event.key)) act = () => choose(Number(event.key) - 1);
   const arrow = ARROWS[event.key];
-  if (arrow) act = event.shiftKey ? () => moveCrosshair(arrow) : () => go(shown + arrow[0] + arrow[1]);
+  if (arrow) {
+    const step = event.shiftKey ? STRIDE : 1;
+    act = crosshair || event.shiftKey ? () => moveCrosshair(arrow.map((one) => one * step)) : () => go(shown + arrow[0] + arrow[1]);
+  }
   if (!act) return;
   event.preventDefault();
   if (!(event.repeat && (act === next || act === ACTIONS.skip || act === undo))) act();
@@ -483,7 +569,8 @@ canvas.addEventListener("wheel", (event) => {
   go(shown + Math.sign(turned));
   turned = 0;
 }, { passive: false });
+for (const slider of ["brightness", "contrast"]) $(slider).addEventListener("input", () => draw());
 new ResizeObserver(() => draw()).observe($("stage"));
 window.addEventListener("beforeunload", (event) => { if (history.length) event.preventDefault(); });
 
-ask("study").then((found) => { study = found; return show(study.start); }).catch((error) => say(error.message));
+ask("study").then((found) => { study = found; showPages(); return show(study.start); }).catch((error) => say(error.message));
