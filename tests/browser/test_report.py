@@ -259,6 +259,15 @@ def test_published_figures_are_marked(report: Path, visit: Open) -> None:
     assert "0.9643" in rows[1]
 
 
+def test_headings_are_explained(report: Path, visit: Open) -> None:
+    page = visit(report).page
+    terms = page.locator("#glossary dt").all_inner_texts()
+    headings = page.locator("table.sortable thead th").evaluate_all("all => all.map(cell => cell.dataset.heading)")
+    assert set(terms) <= {*headings, "Area (Dice)", "Area (NSD)"}
+    cell = page.locator('#differences th[data-heading="Effect size"]').first
+    assert cell.get_attribute("title") == "matched-pairs rank-biserial correlation; 1: the first is always better"
+
+
 # The first screen
 
 

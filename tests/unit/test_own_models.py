@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from volprompt.checkpoints.catalogue import read_catalogue  # noqa: F401  (the r
 from volprompt.families import Family, UnknownFamily, adapter_file, families_of_packages, family_of
 from volprompt.models.conformance import conformance
 from volprompt.models.model import ArchitectureError
+from volprompt.models.volume_model import VolumePrompts
 from volprompt.prompts.candidates import extract_shard
+from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.segmentation.segment import segment_shard
 from volprompt.settings.reading import ConfigurationError
 from volprompt.study.identities import segment_settings
@@ -129,6 +132,44 @@ def test_a_volume_scheme_is_corrected_round_by_round(here: Path) -> None:
     assert clicks["label"].iloc[0] == 1
     reference = np.asarray(nib.load("a_labels.nii").dataobj)
     assert (mask & reference).sum() > 0.8 * reference.sum()
+
+
+def test_a_round_is_given_the_mask_of_the_one_before(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "remembering", raising=False)
+    Path("remembering.py").write_text(
+        "from grey_volume import GreyVolumeModel\nseen = []\n"
+        "class Remembering(GreyVolumeModel):\n"
+        "    def segment(self, image, spacing, prompts, before):\n"
+        "        made = abs(image - image[tuple(prompts.points[-1].astype(int))].astype(int)) < 5 + len(seen)\n"
+        "        seen.append((before, made))\n"
+        "        return made\n"
+    )
+    image = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    nib.save(nib.Nifti1Image(image, np.eye(4)), "a.nii")
+    config = configuration("volume", "remembering:Remembering", slice={"index": 2}, corrections={"clicks": 2})
+    segmented(read_study(config, {}), config["schemes"])
+    seen = sys.modules["remembering"].seen
+    assert len(seen) == 3
+    assert seen[0][0] is None
+    for (_, made), (before, _) in pairwise(seen):
+        np.testing.assert_array_equal(before, made)
+
+
+def test_prompts_of_a_volume_are_slice_y_x() -> None:
+    points, labels = np.array([[7.5, 3.0], [1.0, 2.0]], np.float32), np.array([1, 0], np.int32)
+    mask = np.eye(4, dtype=bool)
+    given = [
+        ObjectPrompt("femur", 5, points, labels, np.array([1, 2, 8, 9], np.float32)),
+        ObjectPrompt("femur", 6, points[:0], labels[:0], None, mask),
+    ]
+    prompts = VolumePrompts.of(given)
+    assert prompts.points.tolist() == [[5, 3, 7.5], [5, 2, 1]]
+    assert prompts.labels.tolist() == [1, 0]
+    assert prompts.boxes.tolist() == [[[5, 2, 1], [5, 9, 8]]]
+    assert list(prompts.masks) == [6]
+    assert (prompts.masks[6] == mask).all()
+    none = VolumePrompts.of([])
+    assert [part.shape for part in (none.points, none.labels, none.boxes)] == [(0, 3), (0,), (0, 2, 3)]
 
 
 def test_a_scheme_that_the_adapter_cannot_run(here: Path) -> None:

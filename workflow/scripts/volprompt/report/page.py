@@ -27,6 +27,7 @@ from volprompt.report.facts import (
     without_folders,
 )
 from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
+from volprompt.report.glossary import GLOSSARY
 from volprompt.report.methods_text import bibliography, methods_text
 from volprompt.report.overlays import median_volume
 from volprompt.report.plots import WHISKERS
@@ -166,6 +167,7 @@ def write_report(
             example_note="as configured" if example else "in the middle of the ranking by mean combined Dice",
             volume_table=volume_table(tables.scores, design.scored),
             pages=pages,
+            glossary=GLOSSARY,
             failures=failures[:SHOWN_ROWS],
             failures_total=len(failures),
             undefined=undefined_scores(tables.scores, design.scored),

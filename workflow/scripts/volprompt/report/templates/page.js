@@ -242,6 +242,14 @@
     });
   }
 
+  const glossary = new Map([...document.querySelectorAll("#glossary dt")].map((term) => [term.textContent, term.nextElementSibling.textContent]));
+  function explain(cell) {
+    const meaning = glossary.get(cell.dataset.heading);
+    if (!meaning) return;
+    cell.title = meaning;
+    cell.classList.add("explained");
+  }
+
   function makeSortable(table) {
     [...table.tHead.rows[0].cells].forEach((cell, column) => {
       const button = document.createElement("button");
@@ -250,6 +258,7 @@
       button.addEventListener("click", () => sortBy(table, column, cell.getAttribute("aria-sort") !== "ascending"));
       cell.dataset.heading = button.textContent;
       cell.append(button);
+      explain(cell);
     });
     table.classList.add("sortable");
   }
