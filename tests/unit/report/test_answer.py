@@ -62,6 +62,18 @@ def test_many_ties_are_counted() -> None:
     assert sentence(table).endswith("cannot tell it from sam with s0, sam with s1, sam with s2 and 2 more.")
 
 
+@pytest.mark.parametrize(("others", "can"), [(6, True), (7, False)])
+def test_too_many_comparisons_for_so_few_subjects(others: int, can: bool) -> None:
+    """With 8 subjects no p is below 2 / 2^8 = 1 / 128: six comparisons leave 0.047, seven 0.055."""
+    table = medians(("box", 0.95, "best"), *((f"s{number}", 0.5, "tied") for number in range(others)), groups=8)
+    said = sentence(table)
+    assert ("cannot tell it from" in said) == can
+    if not can:
+        assert said.endswith(
+            "With 8 subjects and 7 comparisons no signed-rank test can find a difference, however large."
+        )
+
+
 def test_few_subjects() -> None:
     table = medians(("point", 0.9, "untested"), ("box", 0.95, "best"), groups=1, interval=False)
     assert sentence(table, ranks(point=NAN, box=NAN)) == (

@@ -12,6 +12,8 @@ import pandas as pd
 from volprompt.report.shards import StudyDesign
 from volprompt.tables.bootstrap import FEWEST, subjects_of
 
+# As in the comparisons of configurations.
+SIGNIFICANT = 0.05
 # Volumes named as the hardest ones.
 HARDEST = 5
 # Configurations named as tied with the best one; of more the number is given.
@@ -89,7 +91,7 @@ def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
     elif int(best["groups"]) < FEWEST:
         parts[-1] += f". With {_counted(int(best['groups']), 'subject')} no test can tell the configurations apart."
     else:
-        parts[-1] += f". {_ties(ranked[standing == 'tied'])}"
+        parts[-1] += f". {_ties(ranked[standing == 'tied'], int(standing.isin(['tied', 'below']).sum()), best)}"
     return parts
 
 
@@ -106,9 +108,14 @@ def _first_share(ranks: pd.DataFrame, best: pd.Series) -> float | None:
     return float(own.iloc[0]) if len(own) else None
 
 
-def _ties(tied: pd.DataFrame) -> str:
+def _ties(tied: pd.DataFrame, compared: int, best: pd.Series) -> str:
+    """What a test says. compared: how many other configurations were compared with the best one."""
     if tied.empty:
         return "Every other configuration that was compared with it is worse by a signed-rank test."
+    # With n subjects no p-value is below 2 / 2^n, and Holm's correction multiplies the smallest one by their number.
+    if compared * 2.0 ** (1 - int(best["groups"])) >= SIGNIFICANT:
+        subjects = _counted(int(best["groups"]), "subject")
+        return f"With {subjects} and {compared} comparisons no signed-rank test can find a difference, however large."
     names = [f"{row.model} with {row.scheme}" for row in tied.itertuples()]
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     return f"A signed-rank test cannot tell it from {shown}."
