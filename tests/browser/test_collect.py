@@ -308,6 +308,61 @@ def test_a_second_point_is_moved_added_or_left(start: Callable[..., Session], vi
         expect(page.locator("#question")).to_be_hidden()
 
 
+def test_no_point_is_lost_while_a_question_waits(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    free = {"video": {"predictor": "video", "slice": "nearest", "point": "click"}}
+    session = start({**CONFIG, "schemes": free})
+    page = visit(session)
+    ready(page, 0)
+    spots = spots_on_screen(page)
+    for spot in spots:
+        page.mouse.click(*spot)
+    question, message = page.locator("#question"), page.locator("#message")
+
+    def ask() -> None:
+        page.keyboard.press("1")
+        page.mouse.click(*spots[0])
+        expect(question).to_be_visible()
+
+    page.keyboard.press(".")
+    ready(page, 0, 5)
+    for key in ("Enter", "PageDown"):
+        ask()
+        page.keyboard.press(key)
+        expect(message).to_contain_text("femur waits")
+        page.keyboard.press("Escape")
+        expect(question).to_be_hidden()
+    ask()
+    page.get_by_role("button", name="Finish").click()
+    expect(message).to_contain_text("femur waits")
+    assert page.locator("#end").is_hidden()
+    # The crosshair, and taking back, withdraw the question.
+    for key in ("Backspace", "Shift+ArrowLeft"):
+        ask()
+        page.keyboard.press(key)
+        expect(question).to_be_hidden()
+        assert page.locator("#structures small").first.inner_text() == "slice 4"
+    page.keyboard.press("Escape")
+    ask()
+    page.keyboard.press("A")
+    page.keyboard.press("2")
+    page.mouse.click(*spots[1])
+    page.keyboard.press("A")
+    page.keyboard.press("Enter")
+    ready(page, 1)
+    assert {(part, slice_) for _, part, slice_ in session.table()} == {
+        (part, slice_) for part in ("femur", "tibia") for slice_ in (4, 5)
+    }
+
+
+def test_keys_work_after_a_slider(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
+    page = visit(start())
+    ready(page, 0)
+    page.get_by_label("Contrast").click()
+    page.keyboard.press("2")
+    assert page.locator("#structures button").nth(1).get_attribute("aria-pressed") == "true"
+    assert page.locator("#frame").evaluate("frame => document.activeElement === frame")
+
+
 def test_pages_are_listed_and_can_be_left(start: Callable[..., Session], visit: Callable[..., Page]) -> None:
     session = start()
     page = visit(session)
@@ -315,13 +370,13 @@ def test_pages_are_listed_and_can_be_left(start: Callable[..., Session], visit: 
     page.get_by_text("All pages").click()
     entries = page.locator("#pages button")
     assert entries.all_inner_texts() == list(NAMES)
-    assert entries.nth(0).get_attribute("aria-current") is not None
+    assert entries.nth(0).get_attribute("aria-current") == "page"
     for place in spots_on_screen(page):
         page.mouse.click(*place)
     entries.nth(2).click()
     ready(page, 2)
     assert [text.split() for text in entries.all_inner_texts()] == [["knee_a", "done"], ["knee_b"], ["knee_c"]]
-    assert entries.nth(2).get_attribute("aria-current") is not None
+    assert entries.nth(2).get_attribute("aria-current") == "page"
     assert_close(session, {("knee_a", name, 4): SPOTS["knee_a"][name] for name in ("femur", "tibia")})
     page.mouse.click(*spots_on_screen(page)[0])
     page.get_by_role("button", name="Finish").click()

@@ -21,6 +21,7 @@ from volprompt.report.views import volume_views
 from volprompt.report.volume_pages import write_volume_pages
 
 TEMPLATES = Path(views.__file__).parent / "templates"
+CHOICE = ".viewer-select:not(.viewer-beside)"
 HOSTILE = "<img src=x onerror=alert(1)>&'\""
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -117,10 +118,11 @@ def test_volumes_and_configurations_are_chosen(page: Page) -> None:
     ready(page)
     assert page.get_by_role("button", name="Best").get_attribute("aria-pressed") == "true"
     page.keyboard.press("Tab")  # the focus stays where it was, though the buttons were made anew
+    page.keyboard.press("Tab")  # over the choice of what stands beside
     assert page.evaluate("document.activeElement.className").startswith("viewer-canvas")
     first = picture(page)
     page.locator(".viewer-range").fill("3")
-    page.locator("select").select_option(label="m, clicks")
+    page.locator(CHOICE).select_option(label="m, clicks")
     page.wait_for_function("document.querySelector('.viewer-root').dataset.configuration === '1'")
     ready(page)
     assert state(page, "volume") == "a"
@@ -180,7 +182,7 @@ def test_slider_strip_and_buttons_move_through_slices(page: Page) -> None:
 
 def test_the_prompted_slice_is_marked_and_found(page: Page) -> None:
     assert page.get_by_role("button", name="Prompted slice").is_hidden()  # boxes are given on every slice
-    page.locator("select").select_option(label="m, clicks")
+    page.locator(CHOICE).select_option(label="m, clicks")
     page.wait_for_function("document.querySelector('.viewer-root').dataset.configuration === '1'")
     ready(page)
     page.locator(".viewer-range").fill("2")
@@ -299,7 +301,7 @@ def corrected_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def choose(page: Page, scheme: str, number: int) -> None:
-    page.locator("select").select_option(label=f"m, {scheme}")
+    page.locator(CHOICE).select_option(label=f"m, {scheme}")
     page.wait_for_function(f"document.querySelector('.viewer-root').dataset.configuration === '{number}'")
     ready(page)
 
@@ -411,7 +413,7 @@ def test_it_fits_the_window(visit: Callable[..., Visit], corrected_file: Path, s
     assert (slider is None) == (scheme == "box")
     assert slider is None or slider["x"] + slider["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for canvas in page.locator("canvas").all():
+    for canvas in page.locator("canvas:visible").all():
         box = canvas.bounding_box()
         assert box is not None
         assert box["x"] >= 0
@@ -484,7 +486,7 @@ def test_a_prediction_that_runs_on_is_pointed_out(visit: Callable[..., Visit], t
 def test_print(page: Page) -> None:
     page.emulate_media(media="print")
     assert page.locator(".viewer-canvas").first.is_visible()
-    assert page.locator("select").is_hidden()
+    assert page.locator(CHOICE).is_hidden()
     # The choice is hidden, so the title names the configuration.
     assert (
         page.locator(".viewer-title")
@@ -617,6 +619,77 @@ def test_a_bar_shows_the_scale(page: Page) -> None:
     assert bar(pixels(page), ratio) == pytest.approx(1.25 * first, abs=2)
 
 
+# Two configurations side by side
+
+
+def beside(page: Page, scheme: str) -> None:
+    page.locator(".viewer-beside").select_option(label=f"m, {scheme}")
+    page.wait_for_function("document.querySelector('.viewer-root').dataset.beside !== ''")
+    drawn(page)
+
+
+def canvases(page: Page) -> list[str]:
+    """Pixels of the slices that are shown, the chosen configuration's first."""
+    drawn(page)
+    return list(
+        page.evaluate(
+            "[...document.querySelectorAll('.viewer-canvas')].filter(each => each.clientWidth && "
+            "!each.classList.contains('viewer-solid')).map(each => each.toDataURL())"
+        )
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_two_configurations_side_by_side(visit: Callable[..., Visit], corrected_file: Path, width: int) -> None:
+    page = visit(corrected_file, width).page
+    choose(page, "box", 0)
+    for label in ("Reference", "Prompts"):
+        page.get_by_label(label, exact=True).uncheck()
+    alone = canvases(page)
+    assert len(alone) == 1
+    beside(page, "corrected")
+    assert page.locator(".viewer-solid").is_hidden()
+    # The masks of the last round are those of `box`; those of the round before are others.
+    first, second = canvases(page)
+    assert first == second == alone[0]
+    assert "corrected, round 2 of 2" in page.locator(".viewer-caption:visible").last.inner_text()
+    # What is done to one is done to both.
+    for canvas, key in ((0, "ArrowUp"), (1, "ArrowUp"), (1, "+"), (0, "Shift+ArrowLeft"), (1, "p")):
+        before = canvases(page)[0]
+        page.locator(".viewer-canvas:visible").nth(canvas).press(key)
+        first, second = canvases(page)
+        assert first == second != before
+    page.locator(".viewer-canvas:visible").nth(1).press("p")
+    page.locator(".viewer-beside").select_option(label="Surfaces in 3D")
+    assert page.locator(".viewer-solid").is_visible()
+    assert len(canvases(page)) == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_what_stands_beside_has_a_round_of_its_own(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    study = Study(tmp_path, volumes=["a", "b"], corrected=True)
+    page = visit(write_page(tmp_path / "page.html", volume_views(study.scores, study.shards, study.design))).page
+    choose(page, "corrected", 2)
+    beside(page, "box")
+    page.locator(".viewer-round").fill("0")
+    first, second = canvases(page)
+    assert first != second
+    caption = page.locator(".viewer-caption:visible").last.inner_text()
+    assert "round" not in caption
+    assert caption.startswith("m, box: Dice ")
+    # Another volume, and another configuration: what stands beside stays if it has the volume.
+    volume = state(page, "volume")
+    page.get_by_role("group", name="Volume of this configuration").get_by_role("button").last.click()
+    ready(page)
+    page.wait_for_function("document.querySelector('.viewer-root').dataset.beside !== ''")
+    assert state(page, "volume") != volume
+    assert caption != page.locator(".viewer-caption:visible").last.inner_text()
+    page.locator(CHOICE).select_option(label="m, box")
+    ready(page)
+    assert state(page, "beside") == ""
+    assert page.locator(".viewer-beside").locator("option").all_inner_texts()[0] == "Surfaces in 3D"
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width: int) -> None:
     study = Study(tmp_path, volumes=["a", HOSTILE])
@@ -627,7 +700,7 @@ def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width
     page = visit(folder / f"{HOSTILE}.html", width).page
     ready(page)
     assert state(page, "volume") == page.get_by_role("heading", level=1).inner_text() == HOSTILE
-    assert page.locator(".viewer-select option").count() == 2
+    assert page.locator(f"{CHOICE} option").count() == 2
     assert page.get_by_role("button", name="This volume 0.950").is_visible()
     assert page.locator("pre").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -74,6 +74,14 @@ def test_too_many_comparisons_for_so_few_subjects(others: int, can: bool) -> Non
         )
 
 
+def test_one_that_can_be_told_apart() -> None:
+    """Where a test has found a difference, nothing says that none can."""
+    table = medians(
+        ("box", 0.95, "best"), ("bad", 0.1, "below"), *((f"s{number}", 0.9, "tied") for number in range(7)), groups=8
+    )
+    assert sentence(table).endswith("cannot tell it from sam with s0, sam with s1, sam with s2 and 4 more.")
+
+
 def test_few_subjects() -> None:
     table = medians(("point", 0.9, "untested"), ("box", 0.95, "best"), groups=1, interval=False)
     assert sentence(table, ranks(point=NAN, box=NAN)) == (

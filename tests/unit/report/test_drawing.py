@@ -195,7 +195,10 @@ def test_the_region_around_masks_and_prompts() -> None:
     # The margin is 8 % of 25 mm, and one pixel; the slice ends at row 0 and column 30.
     assert shown_window(shown(BOTH), [Panel("m", {}, prompts)]) == Window((0, 20), (0, 30))
     assert shown_window(shown({"femur": FEMUR}), [Panel("m", {}, [])]) == Window((0, 10), (1, 14))
+    # At least a quarter of the slice, 5 rows and 8 columns, around a single click.
+    click = Panel("m", {}, [prompt((15, 10, 1))])
     empty = np.zeros(SIZE, dtype=bool)
+    assert shown_window(shown({"femur": empty}), [click]) == Window((8, 13), (12, 20))
     assert shown_window(shown({"femur": empty}), [Panel("m", {}, [])]) == Window((0, 20), (0, 30))
 
 
@@ -209,6 +212,10 @@ def test_the_inset_shows_where_most_pixels_are_wrong() -> None:
     assert window.columns[0] <= 20 < 25 <= window.columns[1]
     assert (np.ptp(window.rows), np.ptp(window.columns)) == (5, 5)
     assert most_different(shown(BOTH), [Panel("m", BOTH, [])], region) is None
+    # Where the reference does not show the tibia at all, all of it is wrong.
+    absent = {"femur": FEMUR, "tibia": np.zeros(SIZE, dtype=bool)}
+    window = most_different(shown(absent), [Panel("m", BOTH, [])], region)
+    assert window == Window((12, 17), (3, 8))
     assert (
         most_different(shown({"femur": np.zeros(SIZE, dtype=bool)}), [Panel("m", {"femur": FEMUR}, [])], region) is None
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,29 @@ def test_a_volume_without_a_mask_of_one_configuration_shows_the_other(study: Stu
     views = json.loads(re.search(r'id="views-data">(.*?)</script>', pages["b.html"], re.DOTALL)[1])
     assert [entry["scheme"] for entry in views["configurations"]] == ["clicks"]
     assert "/clicks/b_label-femur" in pages["b.html"]
+
+
+def test_schemes_that_the_study_no_longer_has_are_left_out(study: Study, tmp_path: Path) -> None:
+    """Their rows stay in the tables of scores."""
+    reduced = replace(
+        study.design, schemes={"clicks": study.design.schemes["clicks"]}, experiments={"e": (["m"], ["clicks"])}
+    )
+    write_table(study.scores, study.folder / "scores.parquet")
+    scores = [study.folder / "scores.parquet"]
+    write_volume_pages(shard=study.shards[0], scores=scores, design=reduced, folder=tmp_path)
+    views = json.loads(re.search(r'id="views-data">(.*?)</script>', (tmp_path / "a.html").read_text(), re.DOTALL)[1])
+    assert [entry["scheme"] for entry in views["configurations"]] == ["clicks"]
+
+
+def test_a_volume_without_masks_says_so(study: Study, tmp_path: Path) -> None:
+    (shard,) = study.shards
+    write_table(study.scores, study.folder / "scores.parquet")
+    scores = [study.folder / "scores.parquet"]
+    nowhere = replace(shard, masks={key: str(tmp_path / "nowhere") for key in shard.masks})
+    write_volume_pages(shard=nowhere, scores=scores, design=study.design, folder=tmp_path / "pages")
+    page = (tmp_path / "pages" / "a.html").read_text()
+    assert "There is nothing to show" in page
+    assert "<pre" not in page
 
 
 def test_where_a_page_lies() -> None:

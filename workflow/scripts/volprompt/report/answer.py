@@ -91,7 +91,7 @@ def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
     elif int(best["groups"]) < FEWEST:
         parts[-1] += f". With {_counted(int(best['groups']), 'subject')} no test can tell the configurations apart."
     else:
-        parts[-1] += f". {_ties(ranked[standing == 'tied'], int(standing.isin(['tied', 'below']).sum()), best)}"
+        parts[-1] += f". {_ties(ranked[standing == 'tied'], int((standing == 'below').sum()), best)}"
     return parts
 
 
@@ -108,12 +108,13 @@ def _first_share(ranks: pd.DataFrame, best: pd.Series) -> float | None:
     return float(own.iloc[0]) if len(own) else None
 
 
-def _ties(tied: pd.DataFrame, compared: int, best: pd.Series) -> str:
-    """What a test says. compared: how many other configurations were compared with the best one."""
+def _ties(tied: pd.DataFrame, below: int, best: pd.Series) -> str:
+    """What a test says. tied, below: configurations that cannot be told from the best one, and how many can."""
     if tied.empty:
         return "Every other configuration that was compared with it is worse by a signed-rank test."
     # With n subjects no p-value is below 2 / 2^n, and Holm's correction multiplies the smallest one by their number.
-    if compared * 2.0 ** (1 - int(best["groups"])) >= SIGNIFICANT:
+    compared = len(tied)
+    if not below and compared * 2.0 ** (1 - int(best["groups"])) >= SIGNIFICANT:
         subjects = _counted(int(best["groups"]), "subject")
         return f"With {subjects} and {compared} comparisons no signed-rank test can find a difference, however large."
     names = [f"{row.model} with {row.scheme}" for row in tied.itertuples()]

@@ -25,6 +25,8 @@ OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 BARS_MM = (20, 10, 5, 2, 1)
 # Shares of the shown region: its margin, the side of what the inset magnifies, and the side of the inset.
 MARGIN, MAGNIFIED, INSET = 0.08, 0.16, 0.32
+# The least side of the shown region, as a share of the slice's.
+SMALLEST = 0.25
 
 
 @dataclass(frozen=True)
@@ -144,27 +146,34 @@ def shown_window(shown: Slice, panels: Sequence[Panel]) -> Window:
         return Window((0, height), (0, width))
     margin_mm = MARGIN * max(np.ptp(rows) * shown.spacing[0], np.ptp(columns) * shown.spacing[1])
     down, right = (1 + round(margin_mm / size) for size in shown.spacing)
-    return Window(
-        (max(0, min(rows) - down), min(height, max(rows) + 1 + down)),
-        (max(0, min(columns) - right), min(width, max(columns) + 1 + right)),
-    )
+    return Window(_widened(rows, down, height), _widened(columns, right, width))
+
+
+def _widened(places: Sequence[int], margin: int, size: int) -> tuple[int, int]:
+    """First and one past the last place with a margin, at least a share of the slice."""
+    first, stop = min(places) - margin, max(places) + 1 + margin
+    lacking = max(0, round(SMALLEST * size) - (stop - first))
+    first -= lacking // 2
+    stop += lacking - lacking // 2
+    return max(0, first), min(size, stop)
 
 
 def most_different(shown: Slice, panels: Sequence[Panel], region: Window) -> Window | None:
     """Return the square within the region in which most pixels differ from the reference, summed over the panels; None
-    where there is no reference, or no difference."""
+    where the reference shows nothing, or nothing differs."""
     wrong = np.zeros(shown.frame.shape)
-    for panel in panels:
+    for panel in panels if any(mask.any() for mask in shown.reference.values()) else ():
         for name, mask in panel.predicted.items():
-            if shown.reference[name].any():
-                wrong += mask ^ shown.reference[name]
+            wrong += mask ^ shown.reference[name]
     if not wrong.any():
         return None
     shape = [stop - first for first, stop in (region.rows, region.columns)]
     side_mm = MAGNIFIED * max(size * step for size, step in zip(shape, shown.spacing, strict=True))
     sides = [min(size, max(2, round(side_mm / step))) for size, step in zip(shape, shown.spacing, strict=True)]
     inner = wrong[slice(*region.rows), slice(*region.columns)]
-    sums = np.lib.stride_tricks.sliding_window_view(inner, sides).sum(axis=(2, 3))
+    high, wide = sides
+    total = np.pad(inner.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    sums = total[high:, wide:] - total[:-high, wide:] - total[high:, :-wide] + total[:-high, :-wide]
     row, column = np.unravel_index(np.argmax(sums), sums.shape)
     top, left = region.rows[0] + int(row), region.columns[0] + int(column)
     return Window((top, top + sides[0]), (left, left + sides[1]))

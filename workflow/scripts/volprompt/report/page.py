@@ -113,7 +113,7 @@ def write_report(
         name: page_of(shard.volumes, name)
         for shard in (shards if volumes == "all" else ())
         for name in converted_rows(shard)
-        if configurations_of_volume(tables.scores[tables.scores["volume"] == name])
+        if configurations_of_volume(tables.scores[tables.scores["volume"] == name], design)
     }
     departures = [
         replace(row, here=shortened(row.here))

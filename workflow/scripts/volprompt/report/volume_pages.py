@@ -10,7 +10,6 @@ import pandas as pd
 
 from volprompt.files import read_table, write_text
 from volprompt.logs import Progress
-from volprompt.report.facts import without_folders
 from volprompt.report.rendering import page_environment
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.report.shown import Configuration
@@ -44,33 +43,44 @@ def write_volume_pages(
     template = page_environment().get_template("volume.html.j2")
     for name, row in rows.items():
         own = table[table["volume"] == name]
-        shown = configurations_of_volume(own)
+        shown = configurations_of_volume(own, design)
         chosen = {configuration: {"volume": name} for configuration in shown}
         views = volume_views(own, [shard], design, BUDGET, chosen) if chosen else None
-        if views is not None:
-            commands = viewer_commands(str(row.source), shard, shown[0], name, design)
-            if paths == "hide":
-                commands = [without_folders(command) for command in commands]
-            html = template.render(volume=name, views=views, commands=commands)
+        if chosen:
+            commands = viewer_commands(str(row.source), shard, shown[0], name, design, paths)
+            html = template.render(volume=name, views=views, commands=commands, paths=paths)
             write_text(folder / f"{name}.html", html)
         progress.step(name, "shown" if views is not None else "nothing to show")
 
 
-def configurations_of_volume(scores: pd.DataFrame) -> list[Configuration]:
-    """Return the configurations that have masks of a volume, in the order of their rows. scores: its rows."""
+def configurations_of_volume(scores: pd.DataFrame, design: StudyDesign) -> list[Configuration]:
+    """Return the study's configurations that have masks of a volume, in the order of their rows.
+
+    scores: its rows, of which those of schemes that the study no longer has are left out.
+    """
     own = scores[(scores["structure"] == "combined") & (scores["status"] != "failed")]
     keys = own[["experiment", "model", "scheme"]].drop_duplicates()
-    return [(str(experiment), str(model), str(scheme)) for experiment, model, scheme in keys.itertuples(index=False)]
+    return [
+        (str(experiment), str(model), str(scheme))
+        for experiment, model, scheme in keys.itertuples(index=False)
+        if experiment in design.experiments and scheme in design.experiments[experiment][1]
+    ]
 
 
 def viewer_commands(
-    source: str, shard: ShardFiles, configuration: Configuration, volume: str, design: StudyDesign
+    source: str,
+    shard: ShardFiles,
+    configuration: Configuration,
+    volume: str,
+    design: StudyDesign,
+    paths: Literal["show", "hide"],
 ) -> list[str]:
     """Return the lines that open an image with masks of a configuration in ITK-SNAP and in 3D Slicer.
 
-    ITK-SNAP takes one mask; paths are as the study knows them.
+    ITK-SNAP takes one mask; paths are as the study knows them, or `hide`: names of files alone.
     """
     experiment, model, scheme = configuration
     every = [mask_path(shard.masks[experiment, model], scheme, volume, name) for name in shown_structures(design)]
-    there = [f'"{path}"' for path in every if path.exists()]
-    return [f'itksnap -g "{source}" -s {there[0]}', f'Slicer "{source}" {" ".join(there)}'] if there else []
+    files = [Path(source), *(path for path in every if path.exists())]
+    image, *masks = [f'"{file.name if paths == "hide" else file}"' for file in files]
+    return [f"itksnap -g {image} -s {masks[0]}", f"Slicer {image} {' '.join(masks)}"] if masks else []

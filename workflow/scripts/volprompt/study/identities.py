@@ -138,6 +138,7 @@ def pages_settings(study: Study) -> dict[str, Any]:
         "schemes": {name: scheme_settings(study.settings.schemes[name]) for name in study.settings.schemes},
         "structures": {name: list(labels) for name, labels in study.labels.items()},
         "scored": study.scored_structures,
+        "experiments": {name: parts.schemes for name, parts in study.experiments.items()},
         "paths": study.settings.report.paths,
         "method_version": METHOD_VERSION["report"],
     }

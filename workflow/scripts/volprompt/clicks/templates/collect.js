@@ -189,7 +189,8 @@ function showProgress() {
   study.pages.forEach((one, at) => {
     const button = $("pages").children[at]?.firstElementChild;
     if (!button) return;
-    button.toggleAttribute("aria-current", at === place);
+    if (at === place) button.setAttribute("aria-current", "page");
+    else button.removeAttribute("aria-current");
     button.lastElementChild.textContent = one.done ? "done" : passed.has(at) ? "skipped" : "";
   });
 }
@@ -259,6 +260,7 @@ function choose(at) {
   showState();
 }
 function put(point) {
+  if (asked) answer("leave");
   if (!inside(point)) return say("Outside the frame.");
   if (!page().free && shown !== page().slice) {
     return say(`Only slice ${page().slice} is prompted: Home goes back to it.`);
@@ -290,6 +292,7 @@ function set(name, point, gone = []) {
   });
 }
 function undo() {
+  if (asked) return answer("leave");
   if (!history.length) return turn(place - 1);
   clicks = history.pop();
   const next = page().structures.findIndex((name) => !clicks.has(key(name, shown)));
@@ -349,7 +352,7 @@ function contested(conflicts) { // in words
 // ---- pages
 
 async function next() {
-  if (place >= study.pages.length) return;
+  if (place >= study.pages.length || pending()) return;
   const lacking = missing();
   if (lacking && !confirming) {
     confirming = true;
@@ -357,7 +360,12 @@ async function next() {
   }
   if (await keep()) advance();
 }
+function pending() { // whether a point waits for an answer, which is said
+  if (asked) say(`${asked.name} waits: move its point here, add one, or cancel.`);
+  return asked !== null;
+}
 async function keep() { // saves what is new on the page; whether that went well
+  if (pending()) return false;
   if (place < 0 || place >= study.pages.length || !history.length) return true;
   const [at, turn] = [place, turning];
   try {
@@ -373,7 +381,7 @@ async function keep() { // saves what is new on the page; whether that went well
       draw();
       return false;
     }
-    if (more) return keep();
+    if (more || asked) return keep();
   } catch (error) {
     say(`Not saved: ${error.message}`);
     return false;
@@ -456,7 +464,10 @@ function end() {
 
 const ACTIONS = {
   next, undo,
-  skip: () => { passed.add(place); show(following(place)); },
+  skip: () => { // and what is new on the page, a point that waits too, is dropped
+    passed.add(place);
+    show(following(place));
+  },
   before: () => go(shown - 1),
   after: () => go(shown + 1),
   home: () => go(page().slice),
@@ -474,6 +485,7 @@ document.addEventListener("click", (event) => {
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STRIDE = 10; // pixels that the crosshair moves with Shift
 function moveCrosshair([right, down]) {
+  if (asked) answer("leave");
   const [, height, width] = page().shape;
   const from = crosshair || clicks.get(key(page().structures[chosen], shown)) || [Math.floor(width / 2), Math.floor(height / 2)];
   const step = crosshair ? [right, down] : [0, 0];
@@ -496,7 +508,9 @@ const KEYS = {
   ",": () => go(shown - 1),
   ".": () => go(shown + 1),
   m: () => answer("move"),
+  M: () => answer("move"),
   a: () => answer("add"),
+  A: () => answer("add"),
   Escape: () => {
     if (asked) return answer("leave");
     crosshair = null;
@@ -507,7 +521,8 @@ const KEYS = {
   PageDown: () => turn(place + 1),
 };
 document.addEventListener("keydown", (event) => {
-  if (!study || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input")) return;
+  if (!study || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input") && /^(Arrow|Home|End|Page)/.test(event.key)) return; // a slider's own
   const onButton = event.target.closest("button, summary");
   if (onButton && (event.key === "Enter" || event.key === " ") && !onButton.closest("#structures")) return; // presses it
   if (place >= study.pages.length) {
@@ -569,8 +584,11 @@ canvas.addEventListener("wheel", (event) => {
   go(shown + Math.sign(turned));
   turned = 0;
 }, { passive: false });
-for (const slider of ["brightness", "contrast"]) $(slider).addEventListener("input", () => draw());
+for (const slider of ["brightness", "contrast"]) {
+  $(slider).addEventListener("input", () => draw());
+  $(slider).addEventListener("pointerup", () => canvas.focus({ preventScroll: true }));
+}
 new ResizeObserver(() => draw()).observe($("stage"));
-window.addEventListener("beforeunload", (event) => { if (history.length) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => { if (history.length || asked) event.preventDefault(); });
 
 ask("study").then((found) => { study = found; showPages(); return show(study.start); }).catch((error) => say(error.message));

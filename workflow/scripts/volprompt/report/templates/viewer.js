@@ -49,6 +49,7 @@
     zoom: 1,
     moving: false,
     loaded: null,
+    beside: null, // another configuration of the same volume, in place of the surfaces: its number, and what is loaded
   };
 
   // ---------------------------------------------------------------- unpacking
@@ -232,11 +233,18 @@
     "P prediction, C prompts, F differences, 1 to 9 structures, J next prompted slice; + and -, or the wheel with Ctrl, " +
     "zoom, and then dragging or Shift and arrow keys move the slice, 0 starts again. 3D: drag or arrow keys turn, wheel or " +
     "+ and - zoom, 0 starts again.";
-  const flat = make("canvas", {
+  const sliceCanvas = () => make("canvas", {
     class: "viewer-canvas", tabindex: 0, role: "img", "aria-describedby": "viewer-help",
     onwheel: wheelSlice, onkeydown: keySlice, onpointerdown: swipeStart, onpointermove: swipe,
     onpointerup: swipeEnd, onpointercancel: swipeEnd,
   });
+  const flat = sliceCanvas(), flatBeside = sliceCanvas();
+  const besideText = make("p", { class: "viewer-caption" });
+  const besideSelect = make("select", {
+    class: "viewer-select viewer-beside",
+    onchange: () => compare(besideSelect.value === "" ? null : Number(besideSelect.value)),
+  });
+  const besideLabel = make("label", { class: "viewer-label" }, [make("span", { text: "Beside it" }), besideSelect]);
   const strip = make("canvas", {
     class: "viewer-strip", "aria-hidden": "true", onpointerdown: pickSlice, onpointermove: (e) => e.buttons && pickSlice(e),
   });
@@ -307,9 +315,19 @@
     ["viewer-mark-astray", "a structure is predicted where the reference does not show it"],
   ].filter(([mark]) => anyRounds || !["viewer-mark-corrected", "viewer-mark-refused"].includes(mark))
     .map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
+  const besidePanel = make("div", { class: "viewer-panel", hidden: "" }, [
+    make("div", { class: "viewer-stage" }, [flatBeside]), besideText,
+  ]);
+  const solidPanel = make("div", { class: "viewer-panel" }, [
+    make("div", { class: "viewer-stage" }, [solid]), solidText,
+    make("div", { class: "viewer-buttons viewer-tools" }, [
+      button("−", "Smaller", () => zoomBy(1 / 1.25)), button("+", "Larger", () => zoomBy(1.25)),
+      button("Start again", "Turn back to the first view", startTurn), checks.distance.label, scale,
+    ]),
+  ]);
   const root = make("div", { class: "viewer-root" }, [
     make("div", { class: "viewer-controls" }, [
-      make("label", { class: "viewer-label" }, [make("span", { text: "Configuration" }), select]), roles, rounds,
+      make("label", { class: "viewer-label" }, [make("span", { text: "Configuration" }), select]), roles, besideLabel, rounds,
     ]),
     title,
     make("div", { class: "viewer-panels" }, [
@@ -322,13 +340,7 @@
         ]),
         make("div", { class: "viewer-buttons viewer-tools" }, [light("Brightness", "brightness"), light("Contrast", "contrast")]),
       ]),
-      make("div", { class: "viewer-panel" }, [
-        make("div", { class: "viewer-stage" }, [solid]), solidText,
-        make("div", { class: "viewer-buttons viewer-tools" }, [
-          button("−", "Smaller", () => zoomBy(1 / 1.25)), button("+", "Larger", () => zoomBy(1.25)),
-          button("Start again", "Turn back to the first view", startTurn), checks.distance.label, scale,
-        ]),
-      ]),
+      besidePanel, solidPanel,
     ]),
     make("div", { class: "viewer-below" }, [
       make("fieldset", { class: "viewer-switches" }, [
@@ -382,6 +394,7 @@
     root.dataset.role = state.role;
     root.dataset.volume = loaded.volume.name;
     if (!state.turn) startTurn();
+    offerBeside();
     showRound();
     root.dataset.ready = "true";
   }
@@ -401,13 +414,55 @@
 
   const digits = (value) => (value === undefined || value === null ? "–" : value.toFixed(3));
 
+  // ---------------------------------------------------------------- a second configuration beside
+
+  const viewBeside = (index) => data.configurations[index].views.find(({ volume }) => data.volumes[volume] === state.loaded.volume);
+
+  // What can stand beside: the configurations that show this volume too. One that stands there stays if it can.
+  function offerBeside() {
+    const before = state.beside?.index ?? null;
+    const can = data.configurations.map((_, index) => index).filter((index) => index !== state.configuration && viewBeside(index));
+    besideSelect.replaceChildren(make("option", { value: "", text: "Surfaces in 3D" }), ...can.map((index) => {
+      const { model, scheme } = data.configurations[index];
+      return make("option", { value: index, text: `${model}, ${scheme}` });
+    }));
+    besideLabel.hidden = !can.length;
+    state.beside = null;
+    compare(can.includes(before) ? before : null);
+  }
+
+  let compared = 0;
+
+  async function compare(index) {
+    const now = ++compared;
+    const loaded = index === null ? null : await load(viewBeside(index)).catch(() => null);
+    if (now !== compared) return;
+    state.beside = loaded && { index, loaded };
+    besideSelect.value = loaded ? String(index) : "";
+    solidPanel.hidden = Boolean(loaded);
+    besidePanel.hidden = !loaded;
+    root.dataset.beside = loaded ? String(index) : "";
+    showBeside();
+    draw();
+  }
+
+  function showBeside() {
+    if (!state.beside) return;
+    const { loaded, index } = state.beside, { model, scheme } = data.configurations[index];
+    const { dice, slice_dice } = ofRound(loaded);
+    const round = lastRound(loaded) ? `, round ${shownRound(loaded)} of ${lastRound(loaded)}` : "";
+    const text = `${model}, ${scheme}${round}: Dice ${digits(dice.combined)}, this slice ${digits(slice_dice[state.place]?.[0])}`;
+    besideText.textContent = text;
+    flatBeside.setAttribute("aria-label", `${loaded.volume.name}, slice ${loaded.volume.slices[state.place]}, ${text}`);
+  }
+
   // ---------------------------------------------------------------- rounds of corrections
 
-  const lastRound = () => state.loaded.rounds.length - 1;
-  const shownRound = () => Math.min(state.round, lastRound());
+  const lastRound = (loaded = state.loaded) => loaded.rounds.length - 1;
+  const shownRound = (loaded = state.loaded) => Math.min(state.round, lastRound(loaded));
   // Dice, Dice by slice and structures by slice of the shown round; those of the last one are the view's own.
-  const ofRound = () => state.loaded.view.rounds?.[shownRound()] ?? state.loaded.view;
-  const shownClicks = () => (state.loaded.view.clicks ?? []).filter(([round]) => round <= shownRound());
+  const ofRound = (loaded = state.loaded) => loaded.view.rounds?.[shownRound(loaded)] ?? loaded.view;
+  const shownClicks = (loaded = state.loaded) => (loaded.view.clicks ?? []).filter(([round]) => round <= shownRound(loaded));
 
   function goRound(round) {
     if (!state.loaded) return;
@@ -469,6 +524,7 @@
     const text = `Slice ${slice} (0 to ${volume.depth - 1})${few}` + (notes.length ? ": " + notes.join(", ") : "");
     sliceText.textContent = text;
     range.setAttribute("aria-valuetext", `${text}${scores.length ? ", Dice " + digits(scores[0]) : ""}`);
+    showBeside();
     flat.setAttribute("aria-label", `${volume.name}${lastRound() ? ", " + roundText.textContent : ""}, ${text}`);
     draw();
   }
@@ -551,7 +607,7 @@
     if (!state.loaded) return;
     const zoom = Math.min(MOST, Math.max(1, state.flat.zoom * factor));
     const grown = zoom / state.flat.zoom;
-    const frame = flat.getBoundingClientRect(), box = boxOf(frame.width, frame.height);
+    const frame = (event?.currentTarget ?? flat).getBoundingClientRect(), box = boxOf(frame.width, frame.height);
     const at = event ? [event.clientX - frame.left, event.clientY - frame.top] : [frame.width / 2, frame.height / 2];
     const share = [(at[0] - box.left) / box.width - 0.5, (at[1] - box.top) / box.height - 0.5];
     Object.assign(state.flat, { zoom, x: state.flat.x / grown, y: state.flat.y / grown });
@@ -588,7 +644,7 @@
   function swipeStart(event) {
     touching.set(event.pointerId, event);
     swiped = { x: event.clientX, y: event.clientY, place: state.place };
-    flat.focus({ preventScroll: true });
+    event.currentTarget.focus({ preventScroll: true });
   }
 
   function swipeEnd(event) {
@@ -637,9 +693,10 @@
       waiting = false;
       if (!state.loaded) return;
       scale.hidden = !(state.shown.distance && state.shown.prediction && hasReference());
-      drawSlice();
+      drawSlice(flat, state.loaded);
       drawStrip();
-      drawSolid();
+      if (state.beside) drawSlice(flatBeside, state.beside.loaded);
+      else drawSolid();
       root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
     });
   }
@@ -657,6 +714,7 @@
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
+    context.lineJoin = "round"; // from the first drawing on, as after any
     return { context, width, height, ratio };
   }
 
@@ -672,9 +730,10 @@
     return box;
   }
 
-  function drawSlice() {
-    const { volume, view, picture, reference } = state.loaded;
-    const { context, width, height } = prepared(flat);
+  // A slice of the volume under the configuration that is loaded.
+  function drawSlice(canvas, loaded) {
+    const { volume, view, picture, reference } = loaded;
+    const { context, width, height } = prepared(canvas);
     if (!width || !height) return; // hidden; drawn once it has a size
     const [rows, columns] = volume.size;
     const box = boxOf(width, height);
@@ -687,14 +746,14 @@
     context.filter = "none";
     const pixels = (coded) => (coded ? maskOfSlice(coded, state.place, rows * columns) : null);
     if (state.shown.prediction) {
-      state.loaded.rounds[shownRound()].forEach((coded, k) => {
+      loaded.rounds[shownRound(loaded)].forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
         if (!mask) return;
         if (!state.shown.difference) fill(context, mask, rows, columns, colours[k], box);
         outline(context, mask, rows, columns, box, [[1.4, data.structures[k].colour]]);
       });
     }
-    if (state.shown.difference && hasReference()) drawDifferences(context, pixels, rows, columns, box);
+    if (state.shown.difference && hasReference()) drawDifferences(context, loaded, pixels, box);
     if (state.shown.reference) {
       reference.forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
@@ -703,19 +762,20 @@
     }
     if (state.shown.prompts) {
       drawPrompts(context, view.prompts, volume.slices[state.place], box);
-      drawClicks(context, volume.slices[state.place], box);
+      drawClicks(context, shownClicks(loaded), volume.slices[state.place], box);
     }
     drawLetters(context, volume, width, height);
     drawBar(context, box, height);
   }
 
   // What only the prediction has, and what only the reference has, of the structures that are shown.
-  function drawDifferences(context, pixels, rows, columns, box) {
-    const shown = state.loaded.rounds[shownRound()];
+  function drawDifferences(context, loaded, pixels, box) {
+    const shown = loaded.rounds[shownRound(loaded)];
+    const [rows, columns] = loaded.volume.size;
     const surplus = new Uint8Array(rows * columns), lacking = new Uint8Array(rows * columns);
     names.forEach((_, k) => {
       if (!state.structures[k]) return;
-      const predicted = pixels(shown[k]), wanted = pixels(state.loaded.reference[k]);
+      const predicted = pixels(shown[k]), wanted = pixels(loaded.reference[k]);
       for (let pixel = 0; pixel < rows * columns; pixel++) {
         const [here, there] = [predicted?.[pixel] ?? 0, wanted?.[pixel] ?? 0];
         if (here && !there) surplus[pixel] = 1;
@@ -812,8 +872,8 @@
   }
 
   // Correcting clicks: the marks of points in their object's colour, on a white disc if positive, on a dark one if not.
-  function drawClicks(context, slice, box) {
-    for (const [, structure, clicked, x, y, label] of shownClicks()) {
+  function drawClicks(context, clicks, slice, box) {
+    for (const [, structure, clicked, x, y, label] of clicks) {
       if (clicked !== slice || !state.structures[structure]) continue;
       const cx = box.left + x * box.width, cy = box.top + y * box.height;
       const { colour } = data.structures[structure];
