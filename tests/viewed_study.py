@@ -111,7 +111,7 @@ class Study:
             of_rounds = {"femur": (number + 4, number + 2, number), "tibia": (number + 4, number)}
             for name, shifts in of_rounds.items():
                 path = rounds_path(self.masks, "corrected", row.volume, name)
-                write_rounds(np.stack([masks(shift)[name] for shift in shifts]), grid_of_row(row), path)
+                write_rounds([np.packbits(masks(shift)[name], axis=-1) for shift in shifts], grid_of_row(row), path)
             named = {"volume": row.volume, "scheme": "corrected"}
             keys = ("round", "structure", "slice", "x", "y", "label")
             clicks += [named | dict(zip(keys, click, strict=True)) for click in CLICKS]

@@ -348,7 +348,7 @@ def test_rounds_by_hand(tmp_path: Path) -> None:
     rounds = {"femur": np.stack([first, truth["femur"]]), "tibia": truth["tibia"][None]}
     for name, of_structure in rounds.items():
         path = rounds_path(masks, "corrected", "knee", name)
-        write_rounds(of_structure, grid, path)
+        write_rounds(np.packbits(of_structure, axis=-1), grid, path)
         assert (read_rounds(path, grid) == of_structure).all()
     run = SimpleNamespace(volume="knee", scheme="corrected", prompts_of='{"femur": 1, "tibia": 1}')
     click = {"volume": "knee", "scheme": "corrected", "structure": "femur", "slice": 0, "x": 1, "y": 1, "label": 1}
@@ -380,7 +380,7 @@ def test_rounds_by_hand(tmp_path: Path) -> None:
 def test_rounds_are_bits_of_one_image(shard: Path, tmp_path: Path, count: int, kind: type) -> None:
     row = next(row for row in read_volume_table(shard / "volumes").itertuples() if row.volume == "whole")
     rounds = np.random.default_rng(count).random((count, *grid_of_row(row).frames_shape)) > 0.5
-    write_rounds(rounds, grid_of_row(row), tmp_path / "rounds.nii.gz")
+    write_rounds(np.packbits(rounds, axis=-1), grid_of_row(row), tmp_path / "rounds.nii.gz")
     assert nib.load(tmp_path / "rounds.nii.gz").get_data_dtype() == kind
     assert (read_rounds(tmp_path / "rounds.nii.gz", grid_of_row(row)) == rounds).all()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from volprompt.cells import as_cell
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,9 +157,9 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.Dat
     try:
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedTable(
-            f"{path} is missing or damaged ({first}). Run the same command again: planning sees it, and makes it again."
+            f"{path} is missing or damaged ({first_line(error)}). Run the same command again: planning sees it, and "
+            "makes it again."
         ) from error
 
 

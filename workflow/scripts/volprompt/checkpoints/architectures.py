@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, first_line
 from volprompt.settings.documents import repeated_keys
 
 # Packages whose classes of modules a file may name, and modules of PyTorch's own.
@@ -33,8 +33,7 @@ def vet_architecture(path: str | Path) -> None:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArchitectureFileError(f"{path}: cannot be read as YAML ({first})") from None
+        raise ArchitectureFileError(f"{path}: cannot be read as YAML ({first_line(error)})") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ArchitectureFileError(f"{path}: expected a section `model` with a class in `{TARGET}`")
     try:

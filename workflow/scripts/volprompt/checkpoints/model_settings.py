@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volprompt.checkpoints.architectures import ArchitectureFileError
+from volprompt.errors import first_line
 
 # Kinds of models, and of their parts, that a file may describe: classes of the package, of this project's families.
 KINDS = frozenset(
@@ -34,8 +35,7 @@ def read_model_settings(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArchitectureFileError(f"{path}: cannot be read as JSON ({first})") from None
+        raise ArchitectureFileError(f"{path}: cannot be read as JSON ({first_line(error)})") from None
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
         raise ArchitectureFileError(f"{path}: expected the settings of a model, with its kind in `model_type`")
     if content["model_type"] == "sam3_video":

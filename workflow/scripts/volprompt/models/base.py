@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from volprompt.checkpoints.architectures import PACKAGES, require_named_modules, targets_of, vet_architecture
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, first_line
 from volprompt.models.features import SliceFeatures
 from volprompt.models.model import ArchitectureError, Model
 from volprompt.models.tracked import TrackedObject
@@ -181,8 +181,7 @@ def build_from_yaml(path: Path, overrides: dict[str, object]) -> torch.nn.Module
     except VolpromptError:
         raise
     except (Exception, SystemExit) as error:  # a user's file can fail in any of the classes it names
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArchitectureError(f"{path}: no model can be built from this file: {first}") from error
+        raise ArchitectureError(f"{path}: no model can be built from this file: {first_line(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise ArchitectureError(f"{path}: builds {type(module).__name__}, expected a model")
     return module.eval()

@@ -22,7 +22,7 @@ from volprompt.models.conformance_samples import (
 )
 from volprompt.models.features import SliceFeatures
 from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round
-from volprompt.models.volume_model import VolumeModel, VolumePrompts
+from volprompt.models.volume_model import VolumeModel, VolumePrompts, fault_of_mask
 from volprompt.prompts.corrections import Click
 
 
@@ -149,10 +149,8 @@ class VolumeChecks:
         """A mask of a small volume; Violation where it is none."""
         prompts = VolumePrompts.of(prompt_of(min(index, depth - 1), form) for index, form in forms)
         found = self.model.segment(frames_of(depth), self.SPACING, prompts, before)
-        shape = (depth, *SIZE)
-        is_it = isinstance(found, np.ndarray) and found.dtype == bool and found.shape == shape
-        here = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        require(is_it, f"{forms}: segment returns {here}; expected bool {shape}")
+        fault = fault_of_mask(found, (depth, *SIZE))
+        require(not fault, f"{forms}: segment returns {fault}")
         return found
 
     def segments(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from volprompt.models.kernels import AttentionSettings
 from volprompt.models.memory_attention import MemoryAttention
 from volprompt.models.memory_plan import MemoryRules
 
@@ -36,6 +37,10 @@ class MemoryParts(Protocol):
     positions_in_time: torch.Tensor  # encoding of memories by their distance in slices, (memory, channel)
     remembers_shown: bool  # prompted slices enter memory by their masks of the decoder's size, enlarged
     no_memory: torch.Tensor  # what a slice without memory is given instead, (1, channel, 1, 1)
+
+    def __init__(self, module: Any, settings: AttentionSettings) -> None:
+        """Take the parts out of a package's model, whose weights are loaded."""
+        ...
 
     def decode(
         self,

@@ -10,15 +10,14 @@ import numpy as np
 import sam2
 import torch
 from PIL import Image
-from torch.nn import functional
 from torchvision.transforms import Resize
 
-from volprompt.models.base import Decoded, PromptableModel, build_from_yaml, to_device
+from volprompt.models.base import Decoded, build_from_yaml, to_device
 from volprompt.models.devices import Device
-from volprompt.models.kernels import AttentionSettings
+from volprompt.models.memory_model import MemoryModel, decoded_of
 from volprompt.models.memory_tracking import MemoryTracker
 from volprompt.models.model import ArchitectureError
-from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
+from volprompt.models.sam2_inputs import point_inputs
 from volprompt.models.sam2_parts import Sam2Parts
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
@@ -38,27 +37,22 @@ BUILD_SETTINGS: dict[str, object] = {
 }
 
 
-class Sam2Model(PromptableModel):
+class Sam2Model(MemoryModel):
     """A configuration of the sam2 package, or a YAML file of the same form.
 
     Frames are resized as the image predictor does (torchvision, bilinear with antialias), for image and video schemes
     alike, so that both share a slice's features; `encode_for_video` resizes as the video loader does.
     """
 
+    parts_class = Sam2Parts
+
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        self.tracking = Sam2Parts(module, AttentionSettings(self.device, self.precision, self.attends_as_package))
-        self.head_start = self.tracking.rules.head_start
         self.chosen = _ChosenMask()
         self.module.sam_mask_decoder.register_forward_hook(self.chosen)
         self.resize = Resize((self.module.image_size, self.module.image_size))
         # Made once: torchvision's `Normalize` uploads them, and asks the device whether one is 0, at every call.
         self.mean, self.std = (torch.tensor(each, device=self.device).view(-1, 1, 1) for each in (MEAN, STD))
-
-    @property
-    def kernels(self) -> dict[str, str]:
-        """Of the attention to memory; the encoder and the decoder are the package's."""
-        return self.tracking.attention.kernels
 
     @property
     def parts(self) -> Sequence[torch.nn.Module]:
@@ -75,11 +69,6 @@ class Sam2Model(PromptableModel):
         size = {} if image_size is None else {"image_size": image_size}
         return build_from_yaml(path, {**BUILD_SETTINGS, **size})
 
-    @property
-    def image_size(self) -> int:
-        """1024 for the published models."""
-        return int(self.module.image_size)
-
     def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
         """Resize and encode: the levels that the mask decoder and the memory use, finest first."""
         return self._encode_resized(self.resize(to_device(frames, self.device)[:, None].float().div(255)))
@@ -94,9 +83,7 @@ class Sam2Model(PromptableModel):
         """Levels of frames, float (n, 1, y, x) from 0 to 1 at the size of the model's image."""
         colour = (grey - self.mean) / self.std
         levels = self.module.forward_image(colour)["backbone_fpn"]
-        # The package leaves the coarsest level in float32.
-        kind = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return [level.to(kind) for level in levels[-self.module.num_feature_levels :]]
+        return [level.to(self.level_type) for level in levels[-self.module.num_feature_levels :]]
 
     def decode(
         self,
@@ -125,16 +112,13 @@ class Sam2Model(PromptableModel):
             high_res_features=fine,
         )
         self.chosen.first = False
-        low_res = low_res.float()
-        masks = functional.interpolate(low_res, size, mode="bilinear", align_corners=False)[:, 0] > 0
-        confidence = torch.stack([iou[:, 0].float(), presence[:, 0].float()])
-        return Decoded(masks, low_res.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), confidence)
+        return decoded_of(low_res, iou, presence, size)
 
     def tracker(self, hole_area: int = 0) -> MemoryTracker:
         """A tracker for some volumes."""
         if not self.module.num_maskmem or not self.module.directly_add_no_mem_embed:
             raise ArchitectureError("tracking needs num_maskmem of at least 1 and directly_add_no_mem_embed: true")
-        return MemoryTracker(self.tracking, hole_area, self.largest_batch)
+        return super().tracker(hole_area)
 
 
 class _ChosenMask:

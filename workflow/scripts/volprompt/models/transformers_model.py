@@ -9,18 +9,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torchvision.transforms.v2.functional import resize
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from volprompt.checkpoints.model_settings import read_model_settings
-from volprompt.models.base import Decoded, PromptableModel, to_device
+from volprompt.errors import first_line
+from volprompt.models.base import Decoded, to_device
 from volprompt.models.devices import Device
-from volprompt.models.kernels import AttentionSettings
-from volprompt.models.memory_tracking import MemoryTracker
+from volprompt.models.memory_model import MemoryModel, decoded_of
 from volprompt.models.model import ArchitectureError
-from volprompt.models.sam2_inputs import LARGEST_LOGIT, point_inputs
+from volprompt.models.sam2_inputs import point_inputs
 from volprompt.models.transformers_parts import TransformersParts
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
@@ -28,7 +27,7 @@ from volprompt.settings.schemes import MaskChoice
 logging.set_verbosity_error()
 
 
-class TransformersModel(PromptableModel):
+class TransformersModel(MemoryModel):
     """A video model of transformers, which is also asked for images.
 
     Frames are resized as the package's processors do (torchvision, bilinear with antialias, on 8 bit), for image and
@@ -38,15 +37,12 @@ class TransformersModel(PromptableModel):
     config_class: ClassVar[type[PreTrainedConfig]]
     model_class: ClassVar[type[PreTrainedModel]]
     parts_class: ClassVar[type[TransformersParts]]
+    tracking: TransformersParts
     mean: ClassVar[Sequence[float]]  # of the colours, with which the package normalises
     std: ClassVar[Sequence[float]]
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        with torch.no_grad():
-            settings = AttentionSettings(self.device, self.precision, self.attends_as_package)
-            self.tracking = self.parts_class(module, settings)
-        self.head_start = self.tracking.rules.head_start
         # Of 8-bit values, as the package does it
         self.shift, self.scale = (
             255 * torch.tensor(each, device=self.device).view(-1, 1, 1) for each in (self.mean, self.std)
@@ -66,28 +62,19 @@ class TransformersModel(PromptableModel):
         try:
             return cls._built(cls.config_class.from_dict(settings))
         except Exception as error:  # a user's file can fail in any of the package's classes
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ArchitectureError(f"{architecture}: no model can be built from this file: {first}") from error
+            raise ArchitectureError(
+                f"{architecture}: no model can be built from this file: {first_line(error)}"
+            ) from error
 
     @classmethod
     def _built(cls, config: PreTrainedConfig) -> torch.nn.Module:
         return cls.model_class._from_config(config, attn_implementation="sdpa").eval()
 
     @property
-    def kernels(self) -> dict[str, str]:
-        """Of the attention to memory; the encoder and the decoder are the package's."""
-        return self.tracking.attention.kernels
-
-    @property
     def parts(self) -> Sequence[torch.nn.Module]:
         """The encoder, the attention to memory, the decoder, and the memory encoder."""
         module = self.module
         return module.vision_encoder, self.tracking.attention, module.mask_decoder, module.memory_encoder
-
-    @property
-    def image_size(self) -> int:
-        """1008 for SAM 3, 1024 for EdgeTAM."""
-        return self.tracking.image_size
 
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         """Resize to the size of the model's image."""
@@ -99,8 +86,7 @@ class TransformersModel(PromptableModel):
         """Normalize and encode: the levels that the mask decoder and the memory use, finest first."""
         colour = (to_device(frames, self.device)[:, None].float() - self.shift) / self.scale
         levels = self.module.get_image_features(colour, return_dict=True).fpn_hidden_states
-        kind = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        sizes = self.module.backbone_feature_sizes
+        sizes, kind = self.module.backbone_feature_sizes, self.level_type
         return [level.permute(1, 2, 0).unflatten(2, size).to(kind) for level, size in zip(levels, sizes, strict=True)]
 
     def decode(
@@ -117,14 +103,7 @@ class TransformersModel(PromptableModel):
         low_res, iou, _, presence = self.tracking.decode_masks(
             coarse + self.tracking.no_memory, fine, points, logits, multimask
         )
-        low_res = low_res.float()
-        masks = functional.interpolate(low_res, size, mode="bilinear", align_corners=False)[:, 0] > 0
-        confidence = torch.stack([iou[:, 0].float(), presence[:, 0].float()])
-        return Decoded(masks, low_res.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), confidence)
-
-    def tracker(self, hole_area: int = 0) -> MemoryTracker:
-        """A tracker for some volumes."""
-        return MemoryTracker(self.tracking, hole_area, self.largest_batch)
+        return decoded_of(low_res, iou, presence, size)
 
 
 def both_embeddings(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -78,7 +78,9 @@ class TransformersParts(ABC):
         low_res, iou, token, presence = self.decode_masks(coarse, fine, points, logits, "best" if several else False)
         seen = presence > 0
         low_res = torch.where(seen[..., None, None], low_res.float(), NO_OBJ_SCORE)
-        return Heads(low_res, self._enlarge(low_res), iou, self._point_to(token, seen), presence)
+        size = (self.image_size, self.image_size)
+        high_res = functional.interpolate(low_res, size, mode="bilinear", align_corners=False)
+        return Heads(low_res, high_res, iou, self._point_to(token, seen), presence)
 
     def decode_masks(
         self,
@@ -128,10 +130,9 @@ class TransformersParts(ABC):
         prompt = self.module.mask_downsample(masks)
         if prompt.shape[-2:] != size:
             prompt = functional.interpolate(prompt, size, mode="bilinear", align_corners=False, antialias=True)
-        decoded = self.decode_masks(coarse, fine, None, prompt, "best")
+        _, _, token, decoded = self.decode_masks(coarse, fine, None, prompt, "best")
         # A pointer is that of a mask which is there by the decoder, and by the prompt.
-        pointer = self._point_to(decoded[2], decoded[3] > 0)
-        pointer = torch.where(seen, pointer, self.module.no_object_pointer)
+        pointer = self._point_to(token, (decoded > 0) & seen)
         presence = torch.where(seen, INSIDE, OUTSIDE)
         return Heads(low_res, high_res, torch.ones_like(presence), pointer, presence)
 
@@ -147,10 +148,6 @@ class TransformersParts(ABC):
         """The object pointer (n, channel) of a mask's token; seen: bool (n, 1)."""
         pointer = self.module.object_pointer_proj(token)
         return torch.where(seen, pointer, self.module.no_object_pointer.to(pointer.dtype))
-
-    def _enlarge(self, low_res: torch.Tensor) -> torch.Tensor:
-        size = (self.image_size, self.image_size)
-        return functional.interpolate(low_res, size, mode="bilinear", align_corners=False)
 
     def remember(
         self, coarse: torch.Tensor, high_res: torch.Tensor, presence: torch.Tensor, prompted: bool

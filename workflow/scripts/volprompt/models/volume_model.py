@@ -49,6 +49,14 @@ class VolumePrompts:
         )
 
 
+def fault_of_mask(mask: object, shape: tuple[int, int, int]) -> str:
+    """What is wrong with what an adapter returned as a mask of a volume; empty for bool (slice, y, x) of `shape`."""
+    if isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == shape:
+        return ""
+    found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+    return f"{found}; expected bool {shape}"
+
+
 class VolumeModel(Model):
     """A model that takes a whole volume at once, with prompts in it, and returns the mask of one object."""
 

@@ -11,7 +11,7 @@ from volprompt.errors import VolpromptError
 from volprompt.models.clock import Clock
 from volprompt.models.rounds import Rounds
 from volprompt.models.segmented import Confidence, LoadedVolume, Segmented
-from volprompt.models.volume_model import VolumeModel, VolumePrompts
+from volprompt.models.volume_model import VolumeModel, VolumePrompts, fault_of_mask
 from volprompt.prompts.corrections import with_correction
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import Scheme
@@ -91,10 +91,8 @@ def _segment_object(
 
 
 def _require_mask(mask: object, volume: LoadedVolume, model: VolumeModel) -> None:
-    shape = (len(volume.frames), *volume.size)
-    if not (isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == shape):
-        found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise WrongMask(f"{type(model).__name__}.segment returned {found}; expected bool {shape}")
+    if fault := fault_of_mask(mask, (len(volume.frames), *volume.size)):
+        raise WrongMask(f"{type(model).__name__}.segment returned {fault}")
 
 
 def _clicks(scheme: Scheme) -> int:

@@ -35,16 +35,13 @@ def write_bits(bits: np.ndarray, grid: Grid, path: str | Path) -> None:
     _write(_in_file_order(bits, grid), grid, path, b"volprompt mask", 1)
 
 
-def write_rounds(rounds: np.ndarray, grid: Grid, path: str | Path) -> None:
-    """Write the masks of rounds 0, 1, ..., bool (round, slice, y, x), as bits of one image: bit r is round r.
+def write_rounds(rounds: Sequence[np.ndarray], grid: Grid, path: str | Path) -> None:
+    """Write the masks of rounds 0, 1, ..., as bits of one image: bit r is round r.
+
+    rounds: of each the mask with its columns as bits, uint8 (slice, y, ceil(x / 8)).
 
     The number of the last round stands in the header (cal_max).
     """
-    write_bits_of_rounds([np.packbits(mask, axis=-1) for mask in rounds], grid, path)
-
-
-def write_bits_of_rounds(rounds: Sequence[np.ndarray], grid: Grid, path: str | Path) -> None:
-    """The same for masks whose columns are bits, each uint8 (slice, y, ceil(x / 8))."""
     source = np.zeros(grid.shape, np.min_scalar_type(2 ** len(rounds) - 1), order="F")
     for number, bits in enumerate(rounds):
         source |= np.left_shift(_in_file_order(bits, grid), number, dtype=source.dtype, casting="unsafe")

@@ -22,7 +22,7 @@ from volprompt.prompts.schemes import (
     with_masks,
     with_spread_points,
 )
-from volprompt.segmentation.masks import mask_path, rounds_path, write_bits, write_bits_of_rounds
+from volprompt.segmentation.masks import mask_path, rounds_path, write_bits, write_rounds
 from volprompt.segmentation.runs import confidence_rows, failed_run, peak_memory, run_row
 from volprompt.settings.config import Inference
 from volprompt.settings.schemes import Scheme
@@ -239,7 +239,7 @@ class VolumeJob:
         write_bits(self._bits(scheme, structure, self.masks[scheme].get(structure)), grid, mask_path(*place))
         if structure in self.rounds.get(scheme, {}):
             rounds = [self._bits(scheme, structure, bits) for bits in self.rounds[scheme][structure]]
-            write_bits_of_rounds(rounds, grid, rounds_path(*place))
+            write_rounds(rounds, grid, rounds_path(*place))
         return time.perf_counter() - started
 
     def _bits(self, scheme: str, structure: str, bits: np.ndarray | None) -> np.ndarray:
