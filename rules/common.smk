@@ -3,7 +3,6 @@ from snakemake.exceptions import WorkflowError
 
 from volprompt.checkpoints.catalogue import read_catalogue
 from volprompt.settings.config import EXECUTION_SETTINGS
-from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import require_one_configfile_option, with_sources
 from volprompt.study.identities import (
     convert_settings,
@@ -46,15 +45,6 @@ EVERY_JOB = [
     for model in parts.models
     for shard in STUDY.shards
 ]
-
-
-SCHEMES = {
-    name: scheme.model_dump(mode="json", exclude_defaults=True)
-    for name, scheme in STUDY.settings.schemes.items()
-}
-EXPERIMENTS = {
-    name: (parts.models, parts.schemes) for name, parts in STUDY.experiments.items()
-}
 
 
 # Pages of single volumes are made where the configuration asks for them.
@@ -110,7 +100,7 @@ def model_settings(wildcards):
 def experiment_schemes(wildcards):
     """The definitions of an experiment's schemes."""
     names = STUDY.experiments[wildcards.experiment].schemes
-    return {name: SCHEMES[name] for name in names}
+    return {name: STUDY.settings.schemes[name].plain() for name in names}
 
 
 def gpus_per_job(wildcards):

@@ -35,20 +35,7 @@ rule report:
         mem_mb=lambda wildcards, attempt: 4_000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
-        labels=LABELS,
-        scored=STUDY.scored_structures,
-        groups=STUDY.groups,
-        schemes=SCHEMES,
-        experiments=EXPERIMENTS,
-        models={
-            model: checkpoint.description()
-            for model, checkpoint in STUDY.checkpoints.items()
-        },
-        frames=STUDY.settings.frames.model_dump(mode="json"),
-        inference=STUDY.settings.inference.model_dump(mode="json"),
-        scores=STUDY.settings.scores.model_dump(mode="json"),
-        preset=[tuple(setting) for setting in preset_settings(STUDY.settings)],
-        training_runs=STUDY.training_runs(),
+        design=STUDY.report_design,
         settings=STUDY.settings.report.model_dump(mode="json"),
         configuration=STUDY.settings.model_dump(mode="json", exclude_none=True),
         identity=report_settings(STUDY),
@@ -80,10 +67,7 @@ rule volume_pages:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         jobs=of_shard("{experiment}/{model}/{shard}"),
-        labels=LABELS,
-        scored=STUDY.scored_structures,
-        schemes=SCHEMES,
-        experiments=EXPERIMENTS,
+        design=STUDY.shown_design,
         paths=STUDY.settings.report.paths,
         identity=pages_settings(STUDY),
     message:

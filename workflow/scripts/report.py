@@ -7,8 +7,6 @@ from volprompt.logs import logging_to
 from volprompt.report.configuration import write_configuration
 from volprompt.report.page import write_report
 from volprompt.report.shards import StudyDesign, group_by_shard
-from volprompt.settings.config import Frames, Inference, Scores
-from volprompt.settings.schemes import Scheme
 
 params = snakemake.params
 tables = Path(snakemake.input.tables[0]).parent
@@ -22,20 +20,7 @@ with logging_to(snakemake.log[0], "report"):
         shards=group_by_shard(
             snakemake.input.volumes, snakemake.input.prompts, snakemake.input.masks, snakemake.input.rounds
         ),
-        design=StudyDesign(
-            labels=params.labels,
-            scored=params.scored,
-            schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
-            experiments=params.experiments,
-            groups=params.groups,
-            models=params.models,
-            frames=Frames(**params.frames),
-            inference=Inference(**params.inference),
-            scores=Scores(**params.scores),
-            preset=params.preset,
-            training_runs=params.training_runs,
-            configuration=digest_of(params.identity["configuration"]),
-        ),
+        design=StudyDesign.of({**params.design, "configuration": digest_of(params.identity["configuration"])}),
         **params.settings,
         page=snakemake.output.page,
         figures_folder=snakemake.output.figures,

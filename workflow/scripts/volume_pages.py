@@ -4,7 +4,6 @@ from volprompt.identity import digest_of_intact, write_identity
 from volprompt.logs import logging_to
 from volprompt.report.shards import StudyDesign, group_by_shard
 from volprompt.report.volume_pages import write_volume_pages
-from volprompt.settings.schemes import Scheme
 
 params, given = snakemake.params, snakemake.input
 
@@ -17,12 +16,7 @@ with logging_to(snakemake.log[0], f"pages of shard {snakemake.wildcards.shard}")
     write_volume_pages(
         shard=shard,
         scores=given.scores,
-        design=StudyDesign(
-            labels=params.labels,
-            scored=params.scored,
-            schemes={name: Scheme(**scheme) for name, scheme in params.schemes.items()},
-            experiments=params.experiments,
-        ),
+        design=StudyDesign.of(params.design),
         folder=snakemake.output[0],
         paths=params.paths,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from volprompt.families import FAMILIES
 from volprompt.report.methods_text import CITATIONS, bibliography, methods_text
 from volprompt.report.shards import StudyDesign
 from volprompt.settings.config import Frames
@@ -66,3 +67,8 @@ def test_every_work_that_is_cited_is_listed() -> None:
     assert entries == set(re.findall(r"\[(\w+\d{4})\]", text()))
     assert entries < set(CITATIONS)
     assert "ravi2024" not in entries
+
+
+def test_every_family_of_this_project_is_cited() -> None:
+    assert {family.citation for family in FAMILIES.values()} <= set(CITATIONS)
+    assert len({family.citation for family in FAMILIES.values()}) == len(FAMILIES)

@@ -64,6 +64,7 @@ class Family:
     config_files: glob of these files, for suggestions
     settings_file: what a file that describes an architecture is
     checkpoint_kinds: by which a wrong checkpoint is named, the surest sign first
+    citation: key of the work that it is from, among those that the report knows
     """
 
     name: str
@@ -77,6 +78,7 @@ class Family:
     config_files: str = ""
     settings_file: str = "YAML file"
     checkpoint_kinds: tuple[CheckpointKind, ...] = ()
+    citation: str = ""
 
     @property
     def architectures_in_words(self) -> str:
@@ -107,6 +109,7 @@ def _hiera_kind(title: str, folder: str, signs: tuple[str, ...], paper: str = ""
 SAM = Family(
     name="sam",
     title="SAM",
+    citation="kirillov2023",
     adapter="volprompt.models.sam:SamModel",
     predictors=("image",),
     free_image_size=False,
@@ -131,6 +134,7 @@ SAM = Family(
 SAM2 = Family(
     name="sam2",
     title="SAM 2",
+    citation="ravi2024",
     adapter="volprompt.models.sam2:Sam2Model",
     predictors=("image", "video"),
     free_image_size=True,
@@ -151,6 +155,7 @@ SAM2 = Family(
 SAM3 = Family(
     name="sam3",
     title="SAM 3",
+    citation="carion2025",
     adapter="volprompt.models.sam3:Sam3Model",
     predictors=("image", "video"),
     free_image_size=False,
@@ -169,6 +174,7 @@ SAM3 = Family(
 EDGETAM = Family(
     name="edgetam",
     title="EdgeTAM",
+    citation="zhou2025",
     adapter="volprompt.models.edgetam:EdgeTamModel",
     predictors=("image", "video"),
     free_image_size=False,

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from volprompt.report.facts import counted
 from volprompt.report.shards import StudyDesign
-from volprompt.tables.bootstrap import FEWEST, subjects_of
+from volprompt.tables.bootstrap import FEWEST, count_subjects
+from volprompt.tables.paired_tests import SIGNIFICANT
 
-# As in the comparisons of configurations.
-SIGNIFICANT = 0.05
 # Volumes named as the hardest ones.
 HARDEST = 5
 # Configurations named as tied with the best one; of more the number is given.
@@ -82,14 +82,14 @@ def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
         parts = ["The one configuration, ", f"{best['model']} with {best['scheme']}", ", has a median Dice of "]
     else:
         parts = ["The highest median Dice is that of ", f"{best['model']} with {best['scheme']}", ": "]
-    parts += [f"{best['combined']:.3f}", f"{_interval(best)} over {_counted(int(best['n']), 'volume')}"]
+    parts += [f"{best['combined']:.3f}", f"{_interval(best)} over {counted(int(best['n']), 'volume')}"]
     share = _first_share(ranks, best)
     if share is not None:
         parts[-1] += f", first in {100 * share:.0f} % of the resamples"
     if len(ranked) == 1:
         parts[-1] += "."
     elif int(best["groups"]) < FEWEST:
-        parts[-1] += f". With {_counted(int(best['groups']), 'subject')} no test can tell the configurations apart."
+        parts[-1] += f". With {counted(int(best['groups']), 'subject')} no test can tell the configurations apart."
     else:
         parts[-1] += f". {_ties(ranked[standing == 'tied'], int((standing == 'below').sum()), best)}"
     return parts
@@ -115,7 +115,7 @@ def _ties(tied: pd.DataFrame, below: int, best: pd.Series) -> str:
     # With n subjects no p-value is below 2 / 2^n, and Holm's correction multiplies the smallest one by their number.
     compared = len(tied)
     if not below and compared * 2.0 ** (1 - int(best["groups"])) >= SIGNIFICANT:
-        subjects = _counted(int(best["groups"]), "subject")
+        subjects = counted(int(best["groups"]), "subject")
         return f"With {subjects} and {compared} comparisons no signed-rank test can find a difference, however large."
     names = [f"{row.model} with {row.scheme}" for row in tied.itertuples()]
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
@@ -131,7 +131,7 @@ def tiles(
         volumes.loc[volumes["status"] != "ok", "volume"]
     )
     unscored = set(scores.loc[scores["status"] == "no_reference", "volume"])
-    subjects = len(set(subjects_of(sorted(ok), design.groups)))
+    subjects = count_subjects(ok, design.groups)
     return [
         Tile(str(len(ok)), "volumes scored", "single"),
         Tile(str(subjects), "subjects", "single"),
@@ -156,7 +156,3 @@ def hardest_volumes(scores: pd.DataFrame) -> list[HardVolume]:
             HardVolume(str(volume), float(mean), float(np.min(own)), float(np.max(own)), int(failed.get(volume, 0)))
         )
     return rows
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -17,6 +17,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.report.plot_style import WIDTH
+from volprompt.report.shown import prompted_pixels
 
 COLUMNS = 3
 SMALL = 7
@@ -137,11 +138,9 @@ def shown_window(shown: Slice, panels: Sequence[Panel]) -> Window:
     masks = [*shown.reference.values(), *(mask for panel in panels for mask in panel.predicted.values())]
     occupied = np.logical_or.reduce([np.zeros((height, width), dtype=bool), *masks])
     rows, columns = np.flatnonzero(occupied.any(axis=1)).tolist(), np.flatnonzero(occupied.any(axis=0)).tolist()
-    for prompt in (prompt for panel in panels for prompt in panel.prompts):
-        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
-        for x, y in [*prompt.points, *corners]:
-            columns.append(min(max(round(float(x)), 0), width - 1))
-            rows.append(min(max(round(float(y)), 0), height - 1))
+    for row, column in prompted_pixels((prompt for panel in panels for prompt in panel.prompts), height, width):
+        rows.append(row)
+        columns.append(column)
     if not rows:
         return Window((0, height), (0, width))
     margin_mm = MARGIN * max(np.ptp(rows) * shown.spacing[0], np.ptp(columns) * shown.spacing[1])

@@ -18,7 +18,7 @@ from volprompt import METHOD_VERSION, __version__
 from volprompt.report.deviations import prompts_in_words
 from volprompt.report.shards import StudyDesign
 from volprompt.scores.tolerance import tolerance_text
-from volprompt.tables.bootstrap import subjects_of
+from volprompt.tables.bootstrap import count_subjects
 
 REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
 
@@ -35,13 +35,12 @@ def study_facts(
     """
     converted = volumes[volumes["status"] == "ok"]
     scored = scores.loc[scores["status"] == "ok", "volume"].nunique()
-    groups = len(set(subjects_of(list(converted["volume"]), design.groups)))
+    groups = count_subjects(converted["volume"], design.groups)
     subjects = f" of {groups} subjects" if groups < len(converted) else ""
     structures = [
         f"{name} ({labels_in_words(numbers)}{'' if name in design.scored else ', not scored'})"
         for name, numbers in design.labels.items()
     ]
-    devices = runs[["device", "precision"]].dropna().drop_duplicates()
     return [
         (
             "Volumes",
@@ -53,7 +52,7 @@ def study_facts(
         ("Structures", ", ".join(structures)),
         ("Surface scores", surface_scores_in_words(scores, design)),
         ("Configurations", str(len(scores[["model", "scheme"]].drop_duplicates()))),
-        ("Ran on", "; ".join(f"{device}, {precision}" for device, precision in devices.itertuples(index=False))),
+        ("Ran on", "; ".join(f"{device}, {precision}" for device, precision in machines(runs))),
         *(
             [("Configuration", f"config.yaml beside this report's folder, digest {design.configuration}")]
             if design.configuration
@@ -70,6 +69,16 @@ ABSOLUTE = re.compile(r"(?<![\w.~/-])(?:/[^\s/:;,()'\"]+){2,}/?")
 def without_folders(text: str) -> str:
     """Return a text with the last part alone of each absolute path: `…/knee_7.nii.gz`."""
     return ABSOLUTE.sub(lambda found: f"…/{found[0].rstrip('/').rpartition('/')[2]}", text)
+
+
+def counted(number: int, what: str) -> str:
+    """Return `1 volume` or `2 volumes`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def machines(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what the masks were made on: device and precision. runs: the run tables of all jobs."""
+    return list(runs[["device", "precision"]].dropna().drop_duplicates().itertuples(index=False, name=None))
 
 
 def surface_scores_in_words(scores: pd.DataFrame, design: StudyDesign) -> str:
@@ -106,8 +115,7 @@ def grids(converted: pd.DataFrame) -> list[str]:
     ]
     counts = pd.Series(texts).value_counts(sort=True)
     shown = [
-        f"{text} ({count} volume{'s' if count > 1 else ''})" if len(counts) > 1 else text
-        for text, count in counts.head(3).items()
+        f"{text} ({counted(count, 'volume')})" if len(counts) > 1 else text for text, count in counts.head(3).items()
     ]
     return shown + ([f"and {len(counts) - 3} others"] if len(counts) > 3 else [])
 
@@ -115,7 +123,7 @@ def grids(converted: pd.DataFrame) -> list[str]:
 def model_rows(runs: pd.DataFrame, design: StudyDesign) -> list[dict[str, Any]]:
     """Return one row per model: what it is, and the SHA-256 of the checkpoint that made the masks."""
     rows = []
-    for name in dict.fromkeys(model for models, _ in design.experiments.values() for model in models):
+    for name in design.used_models:
         model_runs = runs[runs["model"] == name]
         identity = design.models.get(name, {})
         parameters = model_runs["parameters"].dropna()
@@ -137,7 +145,7 @@ def scheme_rows(design: StudyDesign) -> list[dict[str, Any]]:
     for name, scheme in design.schemes.items():
         models = [model for models, names in design.experiments.values() if name in names for model in models]
         if models:
-            words, definition = prompts_in_words(scheme), scheme.model_dump(mode="json", exclude_defaults=True)
+            words, definition = prompts_in_words(scheme), scheme.plain()
             rows.append({"scheme": name, "words": words, "definition": flow(definition), "models": ", ".join(models)})
     return rows
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from volprompt import __version__
+from volprompt.families import FAMILIES
 from volprompt.report.deviations import prompts_in_words
-from volprompt.report.facts import grids, labels_in_words
+from volprompt.report.facts import grids, labels_in_words, machines
 from volprompt.report.shards import StudyDesign
 from volprompt.scores.tolerance import tolerance_text
-from volprompt.tables.bootstrap import FEWEST, subjects_of
+from volprompt.tables.bootstrap import FEWEST, count_subjects
 
-# BibTeX by key. The models that a study has, by their family; everything else is cited in every text.
+# BibTeX by key: of the families of models that a study has, and those that every text cites.
 CITATIONS = {
     "yu2024": ("Yu, Andrew Seohwan and others", "Novel adaptation of video segmentation to 3D MRI: efficient zero-shot "
                "knee segmentation with SAM2", "2024", "arXiv:2408.04762"),
@@ -28,7 +29,6 @@ CITATIONS = {
     "carion2025": ("Carion, Nicolas and others", "SAM 3: Segment Anything with Concepts", "2025", "arXiv:2511.16719"),
     "zhou2025": ("Zhou, Chong and others", "EdgeTAM: On-Device Track Anything Model", "2025", "arXiv:2501.07256"),
 }  # fmt: skip
-OF_FAMILY = {"sam": "kirillov2023", "sam2": "ravi2024", "sam3": "carion2025", "edgetam": "zhou2025"}
 ALWAYS = ("yu2024", "molder2021", "maierhein2024")
 
 
@@ -56,17 +56,19 @@ def _entry(key: str, authors: str, title: str, year: str, where: str) -> str:
 
 
 def _cited_models(design: StudyDesign) -> list[str]:
-    families = [str(design.models.get(name, {}).get("family", "")) for name in _names_of_models(design)]
-    return [OF_FAMILY[family] for family in dict.fromkeys(families) if family in OF_FAMILY]
+    keys = dict.fromkeys(_citation_of(design.models.get(name, {})) for name in design.used_models)
+    return [key for key in keys if key]
 
 
-def _names_of_models(design: StudyDesign) -> list[str]:
-    return list(dict.fromkeys(model for models, _ in design.experiments.values() for model in models))
+def _citation_of(identity: Mapping[str, Any]) -> str:
+    """The key of the work that a model's family is from; empty for one's own. identity: of the model."""
+    family = str(identity.get("family", ""))
+    return FAMILIES[family].citation if family in FAMILIES else ""
 
 
 def _data(volumes: pd.DataFrame, design: StudyDesign) -> str:
     converted = volumes[volumes["status"] == "ok"]
-    subjects = len(set(subjects_of(list(converted["volume"]), design.groups)))
+    subjects = count_subjects(converted["volume"], design.groups)
     of_subjects = f" of {subjects} subjects" if subjects < len(converted) else ""
     frames = design.frames
     if frames.window:
@@ -85,24 +87,19 @@ def _data(volumes: pd.DataFrame, design: StudyDesign) -> str:
 
 def _models(runs: pd.DataFrame, design: StudyDesign) -> list[str]:
     words = []
-    for name in _names_of_models(design):
+    for name in design.used_models:
         identity: Mapping[str, Any] = design.models.get(name, {})
         digests = runs.loc[runs["model"] == name, "checkpoint_sha256"].dropna().unique()
         digest = f", checkpoint SHA-256 {digests[0][:12]}" if len(digests) else ""
-        key = OF_FAMILY.get(str(identity.get("family", "")))
+        key = _citation_of(identity)
         words.append(f"{name} ({identity.get('architecture', '')}{digest}){f' [{key}]' if key else ''}")
-    ran = [f"{device} in {precision}" for device, precision in _machines(runs)]
+    ran = [f"{device} in {precision}" for device, precision in machines(runs)]
     return [f"Models: {'; '.join(words)}."] + ([f"They ran on {', '.join(ran)}."] if ran else [])
 
 
-def _machines(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(runs[["device", "precision"]].dropna().drop_duplicates().itertuples(index=False, name=None))
-
-
 def _schemes(design: StudyDesign) -> list[str]:
-    used = dict.fromkeys(name for _, schemes in design.experiments.values() for name in schemes)
-    named = [(name, design.schemes[name]) for name in used]
-    words = [f"{name}: {prompts_in_words(scheme)}{_corrected(scheme)}" for name, scheme in named]
+    used = ((name, design.schemes[name]) for name in design.used_schemes)
+    words = [f"{name}: {prompts_in_words(scheme)}{_corrected(scheme)}" for name, scheme in used]
     return ["Prompts were derived from the reference, after [yu2024].", *words]
 
 
@@ -125,8 +122,8 @@ def _scores(scores: pd.DataFrame) -> str:
 
 
 def _statistics(scores: pd.DataFrame, design: StudyDesign) -> str:
-    ok: Sequence[str] = sorted(scores.loc[scores["status"] == "ok", "volume"].unique())
-    subjects = len(set(subjects_of(list(ok), design.groups)))
+    ok = scores.loc[scores["status"] == "ok", "volume"].unique()
+    subjects = count_subjects(ok, design.groups)
     if subjects < FEWEST:
         return f"Values are medians over volumes; with fewer than {FEWEST} subjects no interval or test is given."
     interval = "bootstrap over subjects" if subjects < len(ok) else "order statistics"

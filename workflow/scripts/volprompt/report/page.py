@@ -35,7 +35,7 @@ from volprompt.report.rendering import page_environment, records
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
-from volprompt.report.volume_pages import configurations_of_volume, page_of
+from volprompt.report.volume_pages import configurations_by_volume, page_of
 from volprompt.report.volume_table import volume_table
 from volprompt.scores.tolerance import tolerance_text
 from volprompt.tables.bootstrap import FEWEST
@@ -109,11 +109,9 @@ def write_report(
     warnings = [(volume, shortened(text)) for volume, text in volume_warnings(converted)]
     models = [{**row, "architecture": shortened(row["architecture"])} for row in model_rows(runs, design)]
     views = volume_views(tables.scores, shards, design) if show_volumes else None
+    with_masks = configurations_by_volume(tables.scores, design) if volumes == "all" else {}
     pages = {
-        name: page_of(shard.volumes, name)
-        for shard in (shards if volumes == "all" else ())
-        for name in converted_rows(shard)
-        if configurations_of_volume(tables.scores[tables.scores["volume"] == name], design)
+        name: page_of(shard.volumes, name) for shard in shards for name in converted_rows(shard) if name in with_masks
     }
     departures = [
         replace(row, here=shortened(row.here))

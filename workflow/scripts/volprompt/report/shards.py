@@ -17,6 +17,9 @@ from volprompt.settings.schemes import Scheme
 from volprompt.volumes.converted import read_volume_table
 from volprompt.volumes.grid import Grid
 
+# Sections of the configuration that the report reads whole.
+SECTIONS = {"frames": Frames, "inference": Inference, "scores": Scores}
+
 
 @dataclass(frozen=True)
 class ShardFiles:
@@ -62,6 +65,23 @@ class StudyDesign:
     preset: Sequence[tuple[str, Any, Any]] = ()
     training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     configuration: str = ""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> StudyDesign:
+        """The design that a rule hands over: schemes and sections as dictionaries, everything else as it is here."""
+        sections = {name: kind(**plain[name]) for name, kind in SECTIONS.items() if name in plain}
+        schemes = {name: Scheme(**scheme) for name, scheme in plain["schemes"].items()}
+        return cls(**{**plain, **sections, "schemes": schemes})
+
+    @property
+    def used_models(self) -> list[str]:
+        """Names of the models of all experiments, each once."""
+        return list(dict.fromkeys(model for models, _ in self.experiments.values() for model in models))
+
+    @property
+    def used_schemes(self) -> list[str]:
+        """Names of the schemes of all experiments, each once."""
+        return list(dict.fromkeys(scheme for _, schemes in self.experiments.values() for scheme in schemes))
 
     @property
     def colours(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,18 +105,25 @@ def shown_region(volume: ShownVolume) -> Region:
     slices = np.flatnonzero(occupied.any(axis=(1, 2))).tolist()
     rows = np.flatnonzero(occupied.any(axis=(0, 2))).tolist()
     columns = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(occupied, axis=(0, 1)), count=width)).tolist()
-    for prompt in (prompt for prompts in volume.prompts.values() for prompt in prompts):
-        slices.append(prompt.slice)
-        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
-        for x, y in [*prompt.points, *corners]:
-            columns.append(min(max(round(float(x)), 0), width - 1))
-            rows.append(min(max(round(float(y)), 0), height - 1))
+    every = [prompt for prompts in volume.prompts.values() for prompt in prompts]
+    slices += [prompt.slice for prompt in every]
+    for row, column in prompted_pixels(every, height, width):
+        rows.append(row)
+        columns.append(column)
     margin = round(MARGIN * max(max(side) - min(side) + 1 for side in (rows, columns))) if rows and columns else 0
     return Region(
         _around(slices, MARGIN_SLICES, depth),
         _around(rows, margin, height),
         _around(columns, margin, width),
     )
+
+
+def prompted_pixels(prompts: Iterable[ObjectPrompt], height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Row and column of each point and of each box's corners; one outside the frame is moved to its border."""
+    for prompt in prompts:
+        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
+        for x, y in [*prompt.points, *corners]:
+            yield min(max(round(float(y)), 0), height - 1), min(max(round(float(x)), 0), width - 1)
 
 
 def _around(indices: Sequence[int], margin: int, size: int) -> tuple[int, int]:

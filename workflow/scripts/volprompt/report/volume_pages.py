@@ -39,11 +39,12 @@ def write_volume_pages(
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.concat([read_table(path) for path in scores], ignore_index=True)
     rows = converted_rows(shard)
+    configurations = configurations_by_volume(table, design)
     progress = Progress(len(rows))
     template = page_environment().get_template("volume.html.j2")
     for name, row in rows.items():
         own = table[table["volume"] == name]
-        shown = configurations_of_volume(own, design)
+        shown = configurations.get(name, [])
         chosen = {configuration: {"volume": name} for configuration in shown}
         views = volume_views(own, [shard], design, BUDGET, chosen) if chosen else None
         if chosen:
@@ -53,18 +54,18 @@ def write_volume_pages(
         progress.step(name, "shown" if views is not None else "nothing to show")
 
 
-def configurations_of_volume(scores: pd.DataFrame, design: StudyDesign) -> list[Configuration]:
-    """Return the study's configurations that have masks of a volume, in the order of their rows.
+def configurations_by_volume(scores: pd.DataFrame, design: StudyDesign) -> dict[str, list[Configuration]]:
+    """Return the study's configurations that have masks of each volume, in the order of their rows.
 
-    scores: its rows, of which those of schemes that the study no longer has are left out.
+    scores: rows of score tables, of which those of schemes that the study no longer has are left out.
     """
     own = scores[(scores["structure"] == "combined") & (scores["status"] != "failed")]
-    keys = own[["experiment", "model", "scheme"]].drop_duplicates()
-    return [
-        (str(experiment), str(model), str(scheme))
-        for experiment, model, scheme in keys.itertuples(index=False)
-        if experiment in design.experiments and scheme in design.experiments[experiment][1]
-    ]
+    found: dict[str, list[Configuration]] = {}
+    for volume, *key in own[["volume", "experiment", "model", "scheme"]].itertuples(index=False):
+        experiment, model, scheme = map(str, key)
+        if experiment in design.experiments and scheme in design.experiments[experiment][1]:
+            found.setdefault(str(volume), []).append((experiment, model, scheme))
+    return found
 
 
 def viewer_commands(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -150,6 +150,10 @@ class Scheme(Section):
         if self.noise and not (self.origins and self.noise.points_mm) and not (self.box and self.noise.boxes_mm):
             raise ValueError("noise moves nothing: give points_mm with point, or boxes_mm with box, above 0")
         return self
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, without what is at its default."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def prompts_every_slice(self) -> bool:

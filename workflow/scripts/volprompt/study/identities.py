@@ -15,7 +15,6 @@ from volprompt import METHOD_VERSION
 from volprompt.files import sha256_of
 from volprompt.identity import Identity, changed_files, differences, identity_path, read_identity, signature_of
 from volprompt.remembered import DigestMemory
-from volprompt.settings.schemes import Scheme
 from volprompt.study.study import Study
 from volprompt.volumes.images.sources import readable_sha256, signature_of_source
 
@@ -90,7 +89,7 @@ def segment_settings(study: Study, experiment: str, model: str) -> dict[str, Any
     return {
         "model": study.checkpoints[model].architecture_settings(),
         "checkpoint": study.checkpoints[model].digests(),
-        "schemes": {name: scheme_settings(scheme) for name, scheme in schemes.items()},
+        "schemes": {name: scheme.plain() for name, scheme in schemes.items()},
         "structures": {name: sorted(numbers) for name, numbers in labels.items()},
         "scored": sorted(study.scored_structures),
         "precision": inference["precision"],
@@ -98,11 +97,6 @@ def segment_settings(study: Study, experiment: str, model: str) -> dict[str, Any
         **({"ignored": sorted(study.ignored)} if study.ignored and corrected else {}),
         "method_version": METHOD_VERSION["segment"],
     }
-
-
-def scheme_settings(scheme: Scheme) -> dict[str, Any]:
-    """A scheme as plain values, without what is at its default."""
-    return scheme.model_dump(mode="json", exclude_defaults=True)
 
 
 def score_settings(study: Study, experiment: str) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def report_settings(study: Study) -> dict[str, Any]:
 def pages_settings(study: Study) -> dict[str, Any]:
     """What the pages of single volumes depend on, beside the volumes, prompts, masks and scores that they show."""
     return {
-        "schemes": {name: scheme_settings(study.settings.schemes[name]) for name in study.settings.schemes},
+        "schemes": {name: scheme.plain() for name, scheme in study.settings.schemes.items()},
         "structures": {name: list(labels) for name, labels in study.labels.items()},
         "scored": study.scored_structures,
         "experiments": {name: parts.schemes for name, parts in study.experiments.items()},

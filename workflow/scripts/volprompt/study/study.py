@@ -17,6 +17,7 @@ from volprompt.columns import SCORED_TOGETHER, reserved_names
 from volprompt.families import family_of
 from volprompt.remembered import DigestMemory
 from volprompt.settings.config import EXECUTION_SETTINGS, Experiment, Settings
+from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.settings.schemes import Scheme
 from volprompt.settings.values import path_fault
@@ -110,6 +111,31 @@ class Study:
             "acceptable_dice": settings.scores.acceptable_dice,
             **settings.comparisons.model_dump(),
             "compare_with": settings.report.compare_with,
+        }
+
+    @property
+    def shown_design(self) -> dict[str, Any]:
+        """What the pages of single volumes show of the study, as plain values: see `report.shards.StudyDesign.of`."""
+        return {
+            "labels": self.labels,
+            "scored": self.scored_structures,
+            "schemes": {name: scheme.plain() for name, scheme in self.settings.schemes.items()},
+            "experiments": {name: (parts.models, parts.schemes) for name, parts in self.experiments.items()},
+        }
+
+    @property
+    def report_design(self) -> dict[str, Any]:
+        """What the report needs of the study, as plain values: see `report.shards.StudyDesign.of`."""
+        settings = self.settings
+        return {
+            **self.shown_design,
+            "groups": self.groups,
+            "models": {name: checkpoint.description() for name, checkpoint in self.checkpoints.items()},
+            "frames": settings.frames.model_dump(mode="json"),
+            "inference": settings.inference.model_dump(mode="json"),
+            "scores": settings.scores.model_dump(mode="json"),
+            "preset": [tuple(setting) for setting in preset_settings(settings)],
+            "training_runs": self.training_runs(),
         }
 
     def sources(self, volumes: Iterable[SheetRow]) -> list[str]:

@@ -7,7 +7,7 @@ number of subjects, so an interval is the same on every run, and the same volume
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,11 @@ SEED = 0
 # two-sided signed-rank test can fall below 0.05 (2 / 2**5 = 0.06). A bootstrap would give a number all the same, one
 # that covers the median less often than it says.
 FEWEST = 6
+
+
+def count_subjects(volumes: Iterable[str], groups: Mapping[str, str] | None) -> int:
+    """Return how many subjects the volumes are of; groups: the group (subject) of each volume that has one."""
+    return len(set(subjects_of(list(volumes), groups)))
 
 
 def subjects_of(volumes: Sequence[str], groups: Mapping[str, str] | None) -> list[str]:

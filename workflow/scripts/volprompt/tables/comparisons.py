@@ -12,7 +12,14 @@ from volprompt.tables.bootstrap import subjects_of
 from volprompt.tables.configurations import comparable, value_table
 from volprompt.tables.design import TableDesign
 from volprompt.tables.intervals import interval_of_median
-from volprompt.tables.paired_tests import equivalence, holm, independent_differences, rank_biserial, signed_rank
+from volprompt.tables.paired_tests import (
+    SIGNIFICANT,
+    equivalence,
+    holm,
+    independent_differences,
+    rank_biserial,
+    signed_rank,
+)
 
 Pair = tuple[str, str]
 # The scores that are compared.
@@ -113,4 +120,4 @@ def standings(values: pd.DataFrame, groups: Mapping[str, str]) -> dict[Pair, tup
 def _standing(test: Mapping[str, Any], p: float) -> str:
     if test["interval"] == "none":
         return "untested"
-    return "below" if p < 0.05 else "tied"
+    return "below" if p < SIGNIFICANT else "tied"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from volprompt.columns import SCORED_TOGETHER, SURFACE_COLUMNS, column_of, median_columns
-from volprompt.tables.bootstrap import subjects_of
+from volprompt.tables.bootstrap import count_subjects, subjects_of
 from volprompt.tables.comparisons import standings
 from volprompt.tables.configurations import configurations, rows_of, value_table
 from volprompt.tables.design import TableDesign
@@ -98,7 +98,7 @@ def medians(scores: pd.DataFrame, runs: pd.DataFrame, design: TableDesign) -> pd
             "scheme": scheme,
             "parameters": _parameters(runs_here),
             "n": len(done),
-            "groups": len(set(subjects_of(list(done), design.groups))),
+            "groups": count_subjects(done, design.groups),
             "interval": long.loc[(model, scheme, "combined", "dice", SCORED), "interval"],
         }
         for name in structures:

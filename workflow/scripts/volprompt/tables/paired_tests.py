@@ -10,6 +10,8 @@ from scipy import stats
 
 from volprompt.tables.bootstrap import FEWEST
 
+# p-values below it, corrected where there are several, count as a difference.
+SIGNIFICANT = 0.05
 # Differences are rounded to so many decimals: a mean of 0.1, 0.2 and -0.3 is 0, and 0.1 + 0.2 has the rank of 0.3.
 DECIMALS = 10
 # Up to so many differences the distribution of the rank sum is computed in full, beyond it is taken as normal.

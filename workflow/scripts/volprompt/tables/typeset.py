@@ -9,6 +9,7 @@ import pandas as pd
 
 from volprompt.columns import CONFIGURATION_COLUMNS, heading_of
 from volprompt.tables.design import TableDesign
+from volprompt.tables.paired_tests import SIGNIFICANT
 
 # Whose published figures can be shown beside a study's: (structure, Dice, what it is). Yu et al. (arXiv 2408.04762)
 # give medians over 488 knees; these two are what could be found of them.
@@ -80,12 +81,12 @@ def comparison_cells(compared: pd.DataFrame, emphasize: Callable[[str], str]) ->
     for row in compared[compared["structure"] == "combined"].itertuples():
         difference = median_text(row.median_difference, row.low, row.high)
         cells = [row.kind, row.model, row.scheme, row.other_model, row.other_scheme, SCORE_WORDS[row.score]]
-        cells.append(emphasize(difference) if row.p_holm < 0.05 else difference)
+        cells.append(emphasize(difference) if row.p_holm < SIGNIFICANT else difference)
         cells += [p_text(row.p), p_text(row.p_holm), "-" if pd.isna(row.effect_size) else f"{row.effect_size:.2f}"]
         cells += [str(row.n), str(row.groups), INTERVAL_WORDS[row.interval]]
         if with_margin:
             p = p_text(row.p_equivalent_holm)
-            cells.append(emphasize(p) if row.p_equivalent_holm < 0.05 else p)
+            cells.append(emphasize(p) if row.p_equivalent_holm < SIGNIFICANT else p)
         body.append(cells)
     return head, body
 
