@@ -55,7 +55,7 @@ def verbs(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
 
 def test_verbs() -> None:
     assert [path[0] for path in verbs(command) if len(path) == 1] == [
-        *("init", "sheet", "check", "verify", "clicks", "phantom", "families", "schema"),
+        *("init", "sheet", "check", "verify", "prune", "clicks", "phantom", "families", "schema"),
     ]
 
 

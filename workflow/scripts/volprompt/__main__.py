@@ -170,6 +170,28 @@ def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: 
     ctx.exit(int(any(check.faults for check in checks)))
 
 
+@command.command(epilog=example("volprompt prune --configfile config/config.yaml --delete"))
+@CONFIGFILE
+@click.option("--delete", is_flag=True, help="Remove what is listed.")
+def prune(configfiles: tuple[str, ...], delete: bool) -> None:
+    """List results that the configuration no longer has.
+
+    Those of experiments, models, schemes and shards of volumes that were taken out of it, with their sizes; with
+    --delete they are removed, unless a run is going on. What somebody else wrote or edited there stays, and nothing
+    outside of the results is touched.
+    """
+    from volprompt.checkpoints.catalogue import CATALOGUE, read_catalogue
+    from volprompt.command.pruning import prune
+    from volprompt.logs import logging_to_console
+    from volprompt.settings.reading import load_config
+    from volprompt.study.study import read_study
+
+    study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
+    with logging_to_console("prune"):
+        lines = prune(study, delete)
+    click.echo("\n".join(lines))
+
+
 @command.group(epilog=example("volprompt clicks collect --structures patella"))
 def clicks() -> None:
     """Clicks as prompts: collect them on a page, or import the paper's."""

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,15 @@ class FileMark:
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns, sha256_of(path))
 
+    def fits(self, status: os.stat_result, digest: Callable[[], str], trust_times: bool = True) -> bool:
+        """Whether a file is as it was made: of the same size and time of modification, or of the same SHA-256.
+
+        status: of the file; digest: computes its SHA-256, which alone decides where times are not trusted.
+        """
+        if trust_times and (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns):
+            return True
+        return status.st_size == self.bytes and digest() == self.sha256
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -47,17 +58,22 @@ class Identity:
 
     settings: those that reach the output and no others, as plain values; made_from: the digest of each thing that was
     read, by a name that stays when folders are moved; files: mark of each file by its path within the output's folder;
-    signatures: of sources, by the same names as in `made_from`, see `signature_of`.
+    signatures: of sources, by the same names as in `made_from`, see `signature_of`; pruned: folders in the output's
+    folder whose files were removed on purpose, see `mark_pruned`.
     """
 
     settings: Mapping[str, Any]
     made_from: Mapping[str, str]
     files: Mapping[str, FileMark]
     signatures: Mapping[str, str] = field(default_factory=dict)
+    pruned: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of settings, sources and content, as 64 hexadecimal digits; times and places are no part of it."""
+        """SHA-256 of settings, sources and content, as 64 hexadecimal digits; times and places are no part of it.
+
+        It is that of the output as it was made, so that what was made from it stays valid when a part is pruned.
+        """
         content = {name: mark.sha256 for name, mark in self.files.items()}
         return digest_of({"settings": self.settings, "made_from": self.made_from, "files": content})
 
@@ -117,6 +133,20 @@ def write_identity(
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def mark_pruned(output: str | Path, folders: Iterable[str]) -> None:
+    """Note in the identity of an output that folders in it were removed, since nothing asks for them any more.
+
+    Its digest stays, and the time of the output's folder. Raises DamagedResult where the output has no identity.
+    """
+    identity, path = require_identity(output), identity_path(output)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["pruned"] = sorted(identity.pruned.union(folders))
+    status = path.parent.stat()
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    with suppress(OSError):  # a colleague's folder
+        os.utime(path.parent, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def is_content(file: Path) -> bool:
     """Whether a file of an output's folder is part of the result: Snakemake's and our own marks are not."""
     return file.is_file() and not file.name.startswith(".") and file.name != "identity.json"
@@ -129,7 +159,9 @@ def read_identity(output: str | Path) -> Identity | None:
         if content["schema_version"] != SCHEMA_VERSION:
             return None
         files = {name: FileMark(*mark) for name, mark in content["files"].items()}
-        identity = Identity(dict(content["settings"]), dict(content["made_from"]), files, dict(content["signatures"]))
+        pruned = frozenset(content.get("pruned", ()))
+        settings, made_from, signatures = (dict(content[key]) for key in ("settings", "made_from", "signatures"))
+        identity = Identity(settings, made_from, files, signatures, pruned)
         return identity if identity.digest == content["digest"] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -141,19 +173,19 @@ def changed_files(
     """One text for each file of an output that is missing, or was edited since the output was made.
 
     A file of the same size and time of modification counts as the same if `trust_times`; otherwise its SHA-256, asked
-    of `digest`, decides.
+    of `digest`, decides. Files that were pruned are not asked for.
     """
     faults = []
     for name, mark in identity.files.items():
+        if name.partition("/")[0] in identity.pruned:
+            continue
         file = folder / name
         try:
             status = file.stat()
         except OSError:
             faults.append(f"{name} is missing")
             continue
-        if trust_times and (status.st_size, status.st_mtime_ns) == (mark.bytes, mark.mtime_ns):
-            continue
-        if status.st_size != mark.bytes or digest(file) != mark.sha256:
+        if not mark.fits(status, partial(digest, file), trust_times):
             faults.append(f"{name} was edited")
     return faults
 
@@ -163,14 +195,23 @@ def digest_of_intact(output: str | Path) -> str:
 
     Raises DamagedResult where its identity is missing, or names a file that is missing or was edited.
     """
+    identity = require_identity(output)
+    if faults := changed_files(identity, identity_path(output).parent):
+        raise _damaged(output, faults)
+    return identity.digest
+
+
+def require_identity(output: str | Path) -> Identity:
+    """The identity of an output. Raises DamagedResult where it is missing."""
     identity = read_identity(output)
     if identity is None:
-        faults = [f"{identity_path(output).name} is missing or damaged, so that nothing says what it was made from"]
-    else:
-        faults = changed_files(identity, identity_path(output).parent)
-        if not faults:
-            return identity.digest
-    raise DamagedResult(
+        name = identity_path(output).name
+        raise _damaged(output, [f"{name} is missing or damaged, so that nothing says what it was made from"])
+    return identity
+
+
+def _damaged(output: str | Path, faults: Iterable[str]) -> DamagedResult:
+    return DamagedResult(
         f"{output} is not the result that was made: {'; '.join(faults)}. Run the same command again: planning sees the "
         "difference, and makes it again."
     )

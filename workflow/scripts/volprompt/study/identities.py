@@ -203,6 +203,8 @@ class Ledger:
         if identity is None:
             return ["nothing says what it was made from" if output.path.exists() else "it is not there"]
         faults = setting_differences(output.rule, identity.settings, output.settings)
+        asked_again = sorted(identity.pruned & output.settings.get("schemes", {}).keys())
+        faults += [f"the masks of scheme {scheme} were pruned" for scheme in asked_again]
         wanted = {*output.inputs, *output.sources}
         faults += [f"{name} is no longer part of it" for name in identity.made_from if name not in wanted]
         for name, path in output.inputs.items():
