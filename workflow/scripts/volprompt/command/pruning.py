@@ -37,8 +37,9 @@ RESULTS = {
     "volume_pages": re.compile(rf"report/volumes/{SHARD}/.+"),
 }
 SEARCHED = ("volumes/", "prompts/", "masks/", "scores/", "report/volumes/")
-# The stage that each rule makes, by the folders of logs and benchmarks.
+# The stage that each rule makes, by the folders of logs and benchmarks; and that of the stamps of checked headers.
 STAGES = {
+    "headers": "volumes",
     "convert": "volumes",
     "extract_prompts": "prompts",
     "segment": "masks",
@@ -164,7 +165,7 @@ def _record_of(path: str) -> tuple[str, str] | None:
         match = pattern.fullmatch(path)
         if match is None:
             continue
-        stage = match["rule"] if match["what"] == "stamps" else STAGES.get(match["rule"], "")
+        stage = STAGES.get(match["rule"], match["rule"])
         if stage in RESULTS:
             return match["what"], f"{stage}/{match['job'] or match['shard']}"
     return None
@@ -239,7 +240,7 @@ def remove(leftovers: Leftovers) -> None:
     """Remove the files that can go, and folders that are empty then. Schemes are noted in their outputs' identities."""
     for output, schemes in leftovers.pruned.items():
         mark_pruned(output, schemes)
-    folders = set()
+    folders: set[Path] = set()
     for file in leftovers.all_files():
         (leftovers.results / file.path).unlink(missing_ok=True)
         folders.update(Path(file.path).parents)
