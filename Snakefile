@@ -12,6 +12,7 @@ if not workflow.overwrite_configfiles:
 
 include: "rules/library.smk"
 include: "rules/common.smk"
+include: "rules/storage.smk"
 
 
 pathvars:
@@ -35,7 +36,8 @@ rule all:
         pages=VOLUME_PAGES,
         scores="<results>/tables/scores.parquet",
         failures="<results>/tables/failures.csv",
-        stamp="<results>/.stamps/complete",
+        tables="<results>/tables/identity.json",
+        stamp=stamp("<results>/.stamps/complete"),
     output:
         summary="<results>/complete.txt",
         identity="<results>/complete.json",
@@ -45,6 +47,7 @@ rule all:
     conda:
         "envs/imaging.yaml"
     params:
+        report=lambda wildcards: f"{STUDY.settings.results}/report/index.html",
         allowed=STUDY.settings.max_failed_fraction,
         skip_invalid=STUDY.settings.on_invalid == "skip",
         identity=verdict_settings(STUDY),

@@ -1,12 +1,15 @@
 # Only files that are not there: one that is in place was compared with the catalogue when the study was read. On a
 # cluster the login node fetches them, since compute nodes often have no internet.
+import os
 import re
-from pathlib import Path
 
+USED = {os.path.normpath(checkpoint.file) for checkpoint in STUDY.checkpoints.values()}
 MISSING = [
     file
     for file, entry in CATALOGUE.items()
-    if entry.sha256 and not Path(STUDY.settings.checkpoints, file).exists()
+    if entry.sha256
+    and os.path.normpath(f"{STUDY.settings.checkpoints}/{file}") in USED
+    and not is_there(f"{STUDY.settings.checkpoints}/{file}")
 ]
 NOTHING = "(?!)"  # matches no name
 

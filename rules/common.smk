@@ -14,11 +14,19 @@ from volprompt.study.identities import (
     tables_settings,
     verdict_settings,
 )
+from volprompt.study.data import Data
 from volprompt.study.stamps import write_stamps
 from volprompt.study.study import read_study
 from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
+
+# In storage (`--default-storage-provider`) only Snakemake can look at files.
+IN_STORAGE = workflow.storage_settings.default_storage_provider is not None
+if IN_STORAGE:
+    DATA = Data.STORED
+else:
+    DATA = Data.HERE if workflow.is_main_process else Data.PLANNED
 
 # Those that are named on the command line come last: they change what the others say.
 NAMED_FILES = len(workflow.overwrite_configfiles)
@@ -30,7 +38,7 @@ try:
     if workflow.is_main_process:
         require_one_configfile_option(sys.argv)
     CATALOGUE = read_catalogue(CATALOGUE_FILE)
-    STUDY = read_study(with_sources(config, CONFIG_FILES), CATALOGUE)
+    STUDY = read_study(with_sources(config, CONFIG_FILES), CATALOGUE, DATA)
 except VolpromptError as error:
     raise WorkflowError(str(error)) from None
 
@@ -55,7 +63,7 @@ VOLUME_PAGES = [
 
 
 # Jobs read the workflow again; only the process that plans compares results with the configuration.
-if workflow.is_main_process:
+if workflow.is_main_process and not IN_STORAGE:
     try:
         with logging_to_console("plan"):
             write_stamps(STUDY)
@@ -87,9 +95,9 @@ def shard_clicks(wildcards):
     return [vars(click) for click in STUDY.clicks_of(wildcards.shard)]
 
 
-def checkpoint_file(wildcards):
-    """The checkpoint of a model; fetched where the catalogue has it."""
-    return STUDY.checkpoints[wildcards.model].file
+def checkpoint_files(wildcards):
+    """The checkpoint of a model, fetched where the catalogue has it; of one in several files the index comes first."""
+    return STUDY.checkpoints[wildcards.model].files()
 
 
 def model_settings(wildcards):

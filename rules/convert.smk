@@ -1,8 +1,8 @@
 rule convert:
     """Convert the volumes of one shard: frames and reference label maps on one grid, and a table of what was found."""
     input:
-        sources=ancient(source_files),
-        stamp="<results>/.stamps/volumes/{shard}",
+        sources=compared(source_files),
+        stamp=stamp("<results>/.stamps/volumes/{shard}"),
     output:
         directory("<results>/volumes/{shard}"),
     log:
@@ -16,6 +16,7 @@ rule convert:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         rows=sheet_rows,
+        sources=source_files,
         frames=STUDY.settings.frames.model_dump(mode="json"),
         labels=LABELS,
         resample=STUDY.settings.references.resample,

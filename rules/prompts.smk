@@ -2,7 +2,7 @@ rule extract_prompts:
     """Extract every candidate prompt of one shard's volumes, whatever the schemes make of them."""
     input:
         volumes="<results>/volumes/{shard}",
-        stamp="<results>/.stamps/prompts/{shard}",
+        stamp=stamp("<results>/.stamps/prompts/{shard}"),
     output:
         table="<results>/prompts/{shard}.parquet",
         identity="<results>/prompts/{shard}.json",
@@ -28,6 +28,7 @@ rule extract_prompts:
 rule prompts:
     """All prompts, and what they are made from."""
     input:
-        expand("<results>/prompts/{shard}.parquet", shard=STUDY.shards),
+        tables=expand("<results>/prompts/{shard}.parquet", shard=STUDY.shards),
+        identities=expand("<results>/prompts/{shard}.json", shard=STUDY.shards),
     message:
         "All prompts are extracted"

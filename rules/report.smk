@@ -4,10 +4,11 @@ rule report:
     input:
         tables=rules.aggregate.output,
         volumes=rules.aggregate.input.volumes,
-        prompts=rules.prompts.input,
+        prompts=rules.prompts.input.tables,
+        prompt_identities=rules.prompts.input.identities,
         masks=rules.masks.input,
         rounds=rules.aggregate.input.rounds,
-        stamp="<results>/.stamps/report",
+        stamp=stamp("<results>/.stamps/report"),
     output:
         page=report(
             "<results>/report/index.html",
@@ -50,10 +51,13 @@ rule volume_pages:
     input:
         volumes="<results>/volumes/{shard}",
         prompts="<results>/prompts/{shard}.parquet",
+        prompts_identity="<results>/prompts/{shard}.json",
         masks=of_shard("<results>/masks/{experiment}/{model}/{shard}"),
         scores=of_shard("<results>/scores/{experiment}/{model}/{shard}.parquet"),
+        slices=of_shard("<results>/scores/{experiment}/{model}/{shard}_slices.parquet"),
         rounds=of_shard("<results>/scores/{experiment}/{model}/{shard}_rounds.parquet"),
-        stamp="<results>/.stamps/volume_pages/{shard}",
+        score_identities=of_shard("<results>/scores/{experiment}/{model}/{shard}.json"),
+        stamp=stamp("<results>/.stamps/volume_pages/{shard}"),
     output:
         directory("<results>/report/volumes/{shard}"),
     log:

@@ -3,7 +3,7 @@ rule score:
     input:
         volumes="<results>/volumes/{shard}",
         masks="<results>/masks/{experiment}/{model}/{shard}",
-        stamp="<results>/.stamps/scores/{experiment}/{model}/{shard}",
+        stamp=stamp("<results>/.stamps/scores/{experiment}/{model}/{shard}"),
     output:
         scores="<results>/scores/{experiment}/{model}/{shard}.parquet",
         slices="<results>/scores/{experiment}/{model}/{shard}_slices.parquet",
@@ -46,5 +46,6 @@ rule scores:
             "<results>/scores/{}/{}/{}_rounds.parquet".format(*job)
             for job in EVERY_JOB
         ],
+        identities=["<results>/scores/{}/{}/{}.json".format(*job) for job in EVERY_JOB],
     message:
         "All masks are scored"

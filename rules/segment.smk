@@ -3,8 +3,9 @@ rule segment:
     input:
         volumes="<results>/volumes/{shard}",
         prompts="<results>/prompts/{shard}.parquet",
-        checkpoint=ancient(checkpoint_file),
-        stamp="<results>/.stamps/masks/{experiment}/{model}/{shard}",
+        prompts_identity="<results>/prompts/{shard}.json",
+        checkpoint=compared(checkpoint_files),
+        stamp=stamp("<results>/.stamps/masks/{experiment}/{model}/{shard}"),
     output:
         directory("<results>/masks/{experiment}/{model}/{shard}"),
     log:

@@ -11,7 +11,9 @@ HELD = []
 
 
 def lock_before_start():
-    """Hold the results until this process ends. Raises WorkflowError."""
+    """Hold the results until this process ends; those in storage have no lock. Raises WorkflowError."""
+    if IN_STORAGE:
+        return
     try:
         with logging_to_console("start"):
             HELD.append(lock_results(STUDY.settings.results))

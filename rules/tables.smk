@@ -5,9 +5,10 @@ rule aggregate:
         scores=rules.scores.input.scores,
         slices=rules.scores.input.slices,
         rounds=rules.scores.input.rounds,
+        score_identities=rules.scores.input.identities,
         masks=rules.masks.input,
         volumes=expand("<results>/volumes/{shard}", shard=STUDY.shards),
-        stamp="<results>/.stamps/tables",
+        stamp=stamp("<results>/.stamps/tables"),
     output:
         identity="<results>/tables/identity.json",
         scores=multiext("<results>/tables/scores", ".parquet", ".csv"),

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 from volprompt.files import write_text
-from volprompt.identity import digest_of_intact, write_identity
+from volprompt.identity import require_identity, write_identity
 from volprompt.logs import NOTICE, logger, logging_to
 from volprompt.tables.failures import check_failures
 
 with logging_to(snakemake.log[0], "all"):
     given, params = snakemake.input, snakemake.params
     summary = check_failures(given.scores, given.failures, params.allowed, params.skip_invalid)
-    logger.log(NOTICE, "%s; the report is %s", summary, Path(given.report).resolve().as_uri())
+    report = Path(params.report)
+    place = report.resolve().as_uri() if report.exists() else f"{report} in storage"
+    logger.log(NOTICE, "%s; the report is %s", summary, place)
     write_text(snakemake.output.summary, summary + "\n")
-    write_identity(snakemake.output.summary, params.identity, {"tables": digest_of_intact(Path(given.scores).parent)})
+    made_from = {"tables": require_identity(Path(given.tables).parent).digest}
+    write_identity(snakemake.output.summary, params.identity, made_from)

@@ -12,4 +12,5 @@ with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
         resample=snakemake.params.resample,
         ignored=snakemake.params.ignored,
         identity=snakemake.params.identity,
+        places=dict(zip(snakemake.params.sources, snakemake.input.sources, strict=True)),
     )

@@ -13,7 +13,7 @@ with logging_to(snakemake.log[0], label), lease_gpu(snakemake.resources.get("gpu
     segment_shard(
         volumes=snakemake.input.volumes,
         prompts=snakemake.input.prompts,
-        checkpoint=snakemake.input.checkpoint,
+        checkpoint=snakemake.input.checkpoint[0],
         model=snakemake.params.model,
         schemes=snakemake.params.schemes,
         labels=snakemake.params.labels,

@@ -101,6 +101,8 @@ def test_a_model_folder_is_a_checkpoint(here: Path) -> None:
     sharded(here / "folder")
     study = read_study(configuration("./folder"), {})
     assert study.checkpoints["it"].file == f"folder/{INDEX}"
+    shards = [f"folder/model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    assert study.checkpoints["it"].files() == [f"folder/{INDEX}", *shards]
     save_file({"a": torch.ones(1)}, here / "folder" / "model.safetensors")
     assert file_of("folder") == "folder/model.safetensors"
     assert file_of("elsewhere.pt") == "elsewhere.pt"

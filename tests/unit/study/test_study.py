@@ -17,6 +17,7 @@ from volprompt.checkpoints.catalogue import CatalogueEntry, read_catalogue
 from volprompt.files import sha256_of
 from volprompt.identity import differences
 from volprompt.settings.reading import ConfigurationError
+from volprompt.study.data import Data
 from volprompt.study.identities import score_settings, segment_settings, tables_settings
 from volprompt.study.models import training_step
 from volprompt.study.study import Study, read_study, shard_of
@@ -808,3 +809,47 @@ def test_planning_imports_neither_torch_nor_pandas() -> None:
 )
 def test_training_steps_in_file_names(stem: str, step: int | None) -> None:
     assert training_step(stem) == step
+
+
+# Data that are elsewhere
+
+
+def test_a_job_does_not_look_for_the_data_of_others() -> None:
+    """The process that planned the run has; a file that is there is looked at, since masks are told by its digest."""
+    present = read(SMALL)
+    Path("image.nii").unlink()
+    study = read_study(SMALL, CATALOGUE, Data.PLANNED)
+    assert [row.image for row in study.volumes] == ["image.nii"] * 2
+    assert study.checkpoints == present.checkpoints
+    Path("runs/mine.pt").unlink()
+    mine = read_study(SMALL, CATALOGUE, Data.PLANNED).checkpoints["mine"]
+    assert (mine.digest, mine.digests(), mine.files()) == ("", {}, ["runs/mine.pt"])
+
+
+def test_in_storage_nothing_is_looked_for_here() -> None:
+    """Nor what lies here under the same names, which may be something else."""
+    config = {**SMALL, "on_invalid": "skip"}
+    Path("image.nii").unlink()
+    study = read_study(config, CATALOGUE, Data.STORED)
+    assert study.sources(study.volumes) == ["image.nii"]
+    assert study.checkpoints["mine"].digest == ""
+    assert study.checkpoints["tiny"].digest == f"sha256:{SUM}"
+
+
+def test_in_storage_a_file_has_to_be_whole() -> None:
+    """What a rule names is brought to a job, and further files are named only in what is brought."""
+    write_sheet("a\tknee.mhd\tknee.nrrd", "b\tknee.img.gz\tknee.nii.gz", "c\tknee.zip\tknee.nhdr")
+    config = changed(models__mine__checkpoint="runs/model.safetensors.index.json", models__tiny__checkpoint=None)
+    config["models"]["tiny"]["checkpoints"] = "runs/*.pt"
+    with pytest.raises(ConfigurationError) as caught:
+        read_study(config, CATALOGUE, Data.STORED)
+    of_files = "has header and voxels in two files; in storage expected one file (.nii.gz, .nrrd, .mha)"
+    assert caught.value.faults == [
+        f"volumes.tsv: volume 'a': knee.mhd {of_files}",
+        f"volumes.tsv: volume 'b': knee.img.gz {of_files}",
+        f"volumes.tsv: volume 'c': knee.nhdr {of_files}",
+        "models.tiny.checkpoints: 'runs/*.pt' is a pattern, which is not looked up in storage; name each file "
+        "(`checkpoint`)",
+        "models.mine: runs/model.safetensors.index.json names further files of weights; in storage expected all in one "
+        "file",
+    ]

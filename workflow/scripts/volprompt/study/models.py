@@ -14,18 +14,22 @@ from volprompt.checkpoints.architectures import ArchitectureFileError, vet_archi
 from volprompt.checkpoints.catalogue import CatalogueEntry, CheckpointError
 from volprompt.checkpoints.digests import content_digest, remembered_sha256
 from volprompt.checkpoints.model_settings import read_model_settings
-from volprompt.checkpoints.shards import file_of
+from volprompt.checkpoints.shards import file_of, weight_files
 from volprompt.families import adapter_file, family_of, is_built_in
 from volprompt.files import sha256_of
 from volprompt.remembered import DigestMemory
 from volprompt.settings.config import Model, Settings
 from volprompt.settings.reading import hint
 from volprompt.settings.values import name_fault, path_fault, same_but_for_case
+from volprompt.study.data import Data, stored_fault
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to be planned: one checkpoint file and what identifies its content."""
+    """A model ready to be planned: one checkpoint file and what identifies its content.
+
+    digest: empty where the file cannot be looked at, see `Data`.
+    """
 
     model: str
     family: str
@@ -64,7 +68,11 @@ class Checkpoint:
     def digests(self) -> dict[str, str]:
         """The digest of the weights, by its kind."""
         kind, _, digest = self.digest.partition(":")
-        return {kind: digest}
+        return {kind: digest} if digest else {}
+
+    def files(self) -> list[str]:
+        """All files of the weights, the one that the configuration names first."""
+        return [str(file) for file in weight_files(self.file)] if Path(self.file).is_file() else [self.file]
 
 
 def training_step(stem: str) -> int | None:
@@ -81,7 +89,7 @@ def training_step(stem: str) -> int | None:
 
 
 def resolve_models(
-    settings: Settings, catalogue: Mapping[str, CatalogueEntry], memory: DigestMemory, faults: list[str]
+    settings: Settings, catalogue: Mapping[str, CatalogueEntry], memory: DigestMemory, faults: list[str], data: Data
 ) -> tuple[dict[str, Checkpoint], dict[str, list[str]]]:
     """Return every single model with its checkpoint, and for each configured name the names that it stands for."""
     resolved: dict[str, Checkpoint] = {}
@@ -93,7 +101,7 @@ def resolve_models(
             continue
         _check_adapter(name, model, faults)
         _check_architecture(name, model, faults)
-        for single, file in _checkpoint_files(name, model, settings.checkpoints, faults):
+        for single, file in _checkpoint_files(name, model, settings.checkpoints, faults, data):
             if fault := name_fault(single):
                 faults.append(f"models.{name}: '{single}' {fault}; rename {file}")
                 continue
@@ -101,7 +109,11 @@ def resolve_models(
                 faults.append(f"models.{name}: {file} {fault}")
                 continue
             run = name if model.checkpoints else ""
-            checkpoint = _resolve_checkpoint(single, model, file, settings.checkpoints, catalogue, memory, faults, run)
+            if data is Data.STORED and (fault := stored_fault(file)):
+                faults.append(f"models.{name}: {fault}")
+                continue
+            folder = settings.checkpoints
+            checkpoint = _resolve_checkpoint(single, model, file, folder, catalogue, memory, faults, run, data)
             if checkpoint is None:
                 continue
             if single in resolved:
@@ -117,11 +129,17 @@ def resolve_models(
     return resolved, expanded
 
 
-def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str]) -> list[tuple[str, str]]:
+def _checkpoint_files(name: str, model: Model, folder: str, faults: list[str], data: Data) -> list[tuple[str, str]]:
     """Names of single models, with their files."""
     if model.checkpoint is not None:
         in_folder = "/" not in model.checkpoint
         return [(name, file_of(f"{folder}/{model.checkpoint}" if in_folder else model.checkpoint))]
+    if data is Data.STORED:
+        faults.append(
+            f"models.{name}.checkpoints: '{model.checkpoints}' is a pattern, which is not looked up in storage; name "
+            "each file (`checkpoint`)"
+        )
+        return []
     files = sorted(glob(str(model.checkpoints)))
     if not files:
         faults.append(f"models.{name}.checkpoints: no file matches '{model.checkpoints}'")
@@ -137,7 +155,9 @@ def _resolve_checkpoint(
     memory: DigestMemory,
     faults: list[str],
     run: str,
+    data: Data,
 ) -> Checkpoint | None:
+    there = data is not Data.STORED and Path(file).is_file()
     entry = catalogue.get(Path(file).name) if Path(file).parent == Path(folder) else None
     if entry is not None:
         if (entry.family, entry.architecture) != (model.family, model.architecture):
@@ -145,14 +165,14 @@ def _resolve_checkpoint(
                 f"models.{name}: {Path(file).name} holds family {entry.family}, architecture {entry.architecture}; "
                 f"found {model.family}, {model.architecture}"
             )
-        if not Path(file).is_file() and entry.page is not None:
+        if data is Data.HERE and not there and entry.page is not None:
             faults.append(
                 f"models.{name}: there is no checkpoint {file}; its authors hand it out themselves: get it at "
                 f"{entry.page} and place it there"
             )
             return None
     if entry is not None and entry.sha256 is not None:
-        if Path(file).is_file() and (actual := remembered_sha256(Path(file), memory)) != entry.sha256:
+        if data is Data.HERE and there and (actual := remembered_sha256(Path(file), memory)) != entry.sha256:
             faults.append(
                 f"models.{name}: {file} is not the file of the catalogue: its SHA-256 is {actual}, expected "
                 f"{entry.sha256}; move it away to have the right one fetched, or correct the catalogue. Nothing was "
@@ -160,7 +180,9 @@ def _resolve_checkpoint(
             )
         digest = f"sha256:{entry.sha256}"
         return Checkpoint(name, model.family, model.architecture, file, digest, True, model.image_size, run)
-    if not Path(file).is_file():
+    if not there and data is not Data.HERE:
+        return Checkpoint(name, model.family, model.architecture, file, "", False, model.image_size, run)
+    if not there:
         faults.append(
             f"models.{name}: there is no checkpoint {file}, and the catalogue has no '{Path(file).name}' to fetch"
             f"{hint(Path(file).name, catalogue)}"

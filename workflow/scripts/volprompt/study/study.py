@@ -21,6 +21,7 @@ from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.settings.schemes import Scheme
 from volprompt.settings.values import path_fault
+from volprompt.study.data import Data, stored_fault
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
 from volprompt.study.statistics import covariates, repetitions, statistics_faults
@@ -47,6 +48,7 @@ class Study:
     experiments: dict[str, Experiment]
     shards: dict[str, tuple[SheetRow, ...]]
     memory: DigestMemory = field(compare=False)
+    data: Data = Data.HERE
 
     @property
     def scored_structures(self) -> list[str]:
@@ -141,9 +143,12 @@ class Study:
     def sources(self, volumes: Iterable[SheetRow]) -> list[str]:
         """Images and references of some volumes, and the files that belong to them (the data file of a header, say).
 
-        With `on_invalid: skip` only those that exist: the conversion records what is missing.
+        With `on_invalid: skip` only those that exist: the conversion records what is missing. In storage all of them,
+        which cannot be looked for here.
         """
         paths = [path for row in volumes for path in (row.image, row.reference) if path]
+        if self.data is Data.STORED:
+            return list(dict.fromkeys(paths))
         paths += [str(file) for path in paths for file in data_files(path) if file.exists()]
         if self.settings.on_invalid == "skip":
             paths = [path for path in paths if Path(path).exists()]
@@ -182,19 +187,23 @@ def shard_of(volume: str, shards: int) -> str:
     return f"{zlib.crc32(volume.encode()) % shards:03d}"
 
 
-def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry]) -> Study:
+def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry], data: Data = Data.HERE) -> Study:
     """Read and check the configuration, its tables and its checkpoints.
 
     `catalogue` holds the checkpoints that can be fetched, by file name. Paths are relative to the working directory.
-    Digests of checkpoints are remembered beside the results. Raises ConfigurationError with all faults.
+    Digests of checkpoints are remembered beside the results. `data` says where images, references and checkpoints are,
+    and so whether what is missing is a fault. Raises ConfigurationError with all faults.
     """
     settings, faults = read_valid_part(config)
     if settings is None:
         raise ConfigurationError([*faults, *_faults_of_the_sheet_alone(config)], config)
-    volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
+    volumes = read_volumes(settings.volumes, settings.on_invalid == "skip" or data is not Data.HERE, faults)
+    if data is Data.STORED:
+        found = ((row.volume, stored_fault(path)) for row in volumes for path in (row.image, row.reference))
+        faults += [f"{settings.volumes}: volume '{volume}': {fault}" for volume, fault in found if fault]
     clicks = read_clicks(settings, volumes, faults)
     memory = DigestMemory(Path(settings.results) / MEMORY)
-    checkpoints, expanded = resolve_models(settings, catalogue, memory, faults)
+    checkpoints, expanded = resolve_models(settings, catalogue, memory, faults, data)
     experiments = _resolve_experiments(settings, expanded, faults)
     _check_structures(settings, faults)
     if not faults:  # else what is missing may be missing because of another fault
@@ -208,7 +217,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     for row in volumes:
         shards.setdefault(shard_of(row.volume, settings.shards), []).append(row)
     ordered = {name: tuple(shards[name]) for name in sorted(shards)}
-    return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered, memory)
+    return Study(settings, tuple(volumes), tuple(clicks), checkpoints, experiments, ordered, memory, data)
 
 
 def _faults_of_the_sheet_alone(config: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,11 @@ from volprompt.logs import Progress, logger
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
-from volprompt.volumes.images.sources import readable_sha256, sha256_of_source, signature_of_source
+from volprompt.volumes.images.sources import placed, readable_sha256, sha256_of_source, signature_of_source
 from volprompt.volumes.references import keep_structures, read_labels
+
+# Where every source lies at its path in the sample sheet.
+NO_PLACES: Mapping[str, str] = {}
 
 
 def limits_of(voxels: np.ndarray, frames: Mapping[str, Any], path: str) -> tuple[float, float]:
@@ -158,25 +161,28 @@ def convert_shard(
     resample: str | None = None,
     ignored: Sequence[int] = (),
     identity: Mapping[str, Any] = NO_SETTINGS,
+    places: Mapping[str, str] = NO_PLACES,
 ) -> None:
     """Convert a shard's volumes into `folder`, and write its `volumes.parquet` and its identity.
 
-    identity: the settings that reach the shard, see `identity.Identity`; the other arguments as in `convert_volume`. A
-    volume that fails keeps its row, with status `failed` and the reason; the others are converted.
+    identity: the settings that reach the shard, see `identity.Identity`; places: see `sources.placed`; the other
+    arguments as in `convert_volume`. A volume that fails keeps its row, with status `failed` and the reason; the others
+    are converted.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(len(rows))
     table = []
     made_from, signatures = {}, {}
-    for row in rows:
+    for listed in rows:
+        row = placed(listed, places)
         sources = {role: row[role] for role in ("image", "reference") if row[role]}
         for role, source in sources.items():  # before they are read: a later write is then noticed
             signatures[f"{row['volume']} {role}"] = signature_of_source(source)
         known = {
             "volume": row["volume"],
-            "source": row["image"],
-            "reference": row["reference"],
+            "source": listed["image"],
+            "reference": listed["reference"],
         }
         changed = False
         try:

@@ -88,6 +88,7 @@ class Format:
         which takes the path and the series.
     data_files: returns the further files that belong to the one in the sample sheet, existing or not.
     data_endings: of data files that the sample sheet may name in the header's place.
+    header_endings: of those of the `endings` whose voxels are always in a data file.
     is_series: whether a source is a series of files, in a folder or in an archive with one of the `endings`, or one
         file of such a series with all of its planes, whatever its name.
     """
@@ -97,6 +98,7 @@ class Format:
     opener: str
     data_files: Callable[[Path], list[Path]] = no_data_files
     data_endings: tuple[str, ...] = ()
+    header_endings: tuple[str, ...] = ()
     is_series: bool = False
 
     @property
@@ -120,11 +122,22 @@ FORMATS = (
         "volprompt.volumes.images.nifti:open_nifti",
         data_files=pair_data_files,
         data_endings=(".img", ".img.gz"),
+        header_endings=(".hdr", ".hdr.gz"),
     ),
     Format("MGH", (".mgh", ".mgz"), "volprompt.volumes.images.nifti:open_mgh"),
-    Format("NRRD", (".nrrd", ".nhdr"), "volprompt.volumes.images.itk:open_nrrd", data_files=nrrd_data_files),
     Format(
-        "MetaImage", (".mha", ".mhd"), "volprompt.volumes.images.itk:open_metaimage", data_files=metaimage_data_files
+        "NRRD",
+        (".nrrd", ".nhdr"),
+        "volprompt.volumes.images.itk:open_nrrd",
+        data_files=nrrd_data_files,
+        header_endings=(".nhdr",),
+    ),
+    Format(
+        "MetaImage",
+        (".mha", ".mhd"),
+        "volprompt.volumes.images.itk:open_metaimage",
+        data_files=metaimage_data_files,
+        header_endings=(".mhd",),
     ),
     Format(
         "DICOM series",
@@ -151,6 +164,12 @@ def ending_of(path: str | Path) -> str:
     name = Path(path).name.lower()
     fitting = [e for known in FORMATS for e in known.endings + known.data_endings if name.endswith(e)]
     return max(fitting, key=len, default="")
+
+
+def is_split(path: str | Path) -> bool:
+    """Return whether a source is by its name a header or the data file of one, with voxels and header in two files."""
+    known, ending = format_of(path), ending_of(path)
+    return known is not None and ending in known.header_endings + known.data_endings
 
 
 def data_files(path: str | Path) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from volprompt.files import sha256_of
@@ -60,6 +61,14 @@ def parts_of(path: str | Path) -> list[Path]:
     if path.is_dir():
         return files_below(path)
     return [path, *data_files(path)]
+
+
+def placed(row: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
+    """Return a row of the sample sheet with the paths at which its image and reference lie for this job.
+
+    places: path by that in the sheet, where the two differ.
+    """
+    return {**row, **{role: places.get(row[role], row[role]) for role in ("image", "reference")}}
 
 
 def sha256_of_source(path: str | Path) -> str:

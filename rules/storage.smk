@@ -1,0 +1,52 @@
+# Data in storage: what a result was made from cannot be read there at planning, so that Snakemake's own records plan.
+from pathlib import Path
+
+from snakemake.logging import logger
+
+
+def is_there(path):
+    """Whether a file exists, in storage where files lie there. Not for input functions, which may not ask storage."""
+    # Snakemake's own function, which looks for `workflow` among the names of its caller.
+    return exists(path)
+
+
+# Whether there are results, and Snakemake, which keeps its records in files or in a database, has none of anything.
+RECORDS_ARE_LOST = (
+    IN_STORAGE
+    and workflow.is_main_process
+    and not any(Path(".snakemake").glob("metadata/*"))
+    and not Path(".snakemake", "metadata.db").exists()
+    and is_there(f"{STUDY.settings.results}/prompts/{min(STUDY.shards)}.json")
+)
+if IN_STORAGE and workflow.is_main_process:
+    logger.info(
+        "The data lie in storage: Snakemake's own records (.snakemake) plan, by inputs, times and parameters."
+    )
+
+
+def stamp(path):
+    """The stamp of an output, which planning writes; of an output in storage it has nothing to say."""
+    return require_records if IN_STORAGE else path
+
+
+def require_records(wildcards):
+    """No input. Raises WorkflowError where Snakemake's records are lost, or not to be compared with what is asked for."""
+    if not workflow.is_main_process:
+        return []
+    asked = {trigger.item_to_choice() for trigger in workflow.rerun_triggers}
+    if not {"input", "mtime", "params"} <= asked:
+        raise WorkflowError(
+            "Data in storage need Snakemake's own records: what a result was made from cannot be read there before a "
+            "job. Add --rerun-triggers input mtime params software-env to the command."
+        )
+    if RECORDS_ARE_LOST and not workflow.dag_settings.forceall:
+        raise WorkflowError(
+            "There are results in storage, and no records of them in .snakemake/metadata, so that nothing tells "
+            "whether they are what is asked for. Run in the folder where they were made, or add --forceall."
+        )
+    return []
+
+
+def compared(files):
+    """Files whose bytes planning compares, so that their times say nothing; in storage the times are all there is."""
+    return files if IN_STORAGE else ancient(files)
