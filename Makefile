@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 
-.PHONY: help demo test test-all clicks slurm-test bench lint format lock schema gallery clean
+.PHONY: help demo test test-all clicks slurm-test bench lint format lock schema pictures clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -62,8 +62,9 @@ lock: .venv/uv ## requirements.lock, after a change of pyproject.toml's dependen
 schema: .venv/ready ## the configuration's schema, after a change of its types
 	.venv/bin/volprompt schema > config/schema/config.schema.json
 
-gallery: .venv/ready ## the README's drawings of schemes and their prompts
+pictures: demo ## the documents' pictures, from the demo; needs Chromium
 	.venv/bin/python docs/gallery.py
+	.venv/bin/python docs/pictures.py
 
 clean: ## remove the demo's volumes and results, and Snakemake's records
 	rm -rf results/demo demo/volumes .snakemake

@@ -20,7 +20,7 @@ from volprompt.clicks.authors import AUTHORS_SLICE
 from volprompt.clicks.table import COLUMNS, ClickTable
 from volprompt.command.study_folder import StudyFolderError, workflow_at
 from volprompt.phantom.study import write_study
-from volprompt.settings.reading import read_settings
+from volprompt.settings.reading import load_config, read_settings
 from volprompt.study.sheets import read_volumes
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,11 +30,13 @@ FILES = {
     "Snakefile",
     "config/clicks.csv",
     "config/config.yaml",
+    "config/rehearsal.yaml",
     "config/volumes.tsv",
     "profiles/local/config.yaml",
     "profiles/slurm/config.yaml",
     "profiles/workstation/config.yaml",
 }
+PUBLISHED = FILES - {"config/rehearsal.yaml"}  # whose models are those of a checkout's demo
 
 
 @pytest.fixture(autouse=True)
@@ -172,13 +174,18 @@ def test_a_new_study_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert volprompt("init", "knees") == 0
     printed = capsys.readouterr().out.splitlines()
     assert set(printed[:-1]) == {f"knees/{name}" for name in FILES}
-    assert printed[-1] == "Next: cd knees, and the three steps of README.md there"
+    assert printed[-1] == "Next: cd knees, and the steps of README.md there"
     assert files_of(Path("knees")) == FILES
     assert not any("{{" in Path("knees", name).read_text() for name in FILES if not name.startswith("profiles"))
-    settings = read_settings(yaml.safe_load(Path("knees/config/config.yaml").read_text()))
+    settings = read_settings(load_config("knees/config/config.yaml"))
     assert list(settings.schemes) == ["point", "box", "box_video"]
     assert [model.family for model in settings.models.values()] == ["sam", "sam2"]
     assert settings.report.title == "knees"
+    rehearsal = read_settings(load_config("knees/config/config.yaml", "knees/config/rehearsal.yaml"))
+    assert rehearsal.schemes == settings.schemes
+    used = [rehearsal.models[name] for one in rehearsal.experiments.values() for name in one.models]
+    assert [Path(model.checkpoint).is_relative_to(REPOSITORY / "demo") for model in used] == [True, True]
+    assert rehearsal.results != settings.results
     assert f'"{REPOSITORY}/workflow/Snakefile"' in Path("knees/Snakefile").read_text()
     faults: list[str] = []
     assert read_volumes("knees/config/volumes.tsv", False, faults) == []
@@ -251,7 +258,8 @@ def test_addresses(address: str, module: str, documents: str) -> None:
     assert volprompt("init", "knees", "--from", address) == 0
     assert module in Path("knees/Snakefile").read_text()
     assert f"{documents}/config/README.md" in Path("knees/config/config.yaml").read_text()
-    assert str(REPOSITORY) not in "".join(Path("knees", name).read_text() for name in FILES)
+    assert files_of(Path("knees")) == PUBLISHED
+    assert str(REPOSITORY) not in "".join(Path("knees", name).read_text() for name in PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +287,6 @@ def test_an_installed_package_has_all_it_needs(here: Path) -> None:
     assert refused.returncode == 1
     assert "is an installed package; expected a checkout with the workflow" in refused.stderr
     assert installed("init", "knees", "--from", "owner/name@v1").returncode == 0
-    assert files_of(here / "knees") == FILES
+    assert files_of(here / "knees") == PUBLISHED
     catalogue = here / "site" / "volprompt" / "checkpoints" / "catalogue.yaml"
     assert catalogue.read_text() == (REPOSITORY / "config" / "checkpoints.yaml").read_text()
