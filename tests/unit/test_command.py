@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from volprompt.settings.reading import load_config, read_settings
 from volprompt.study.sheets import read_volumes
 
 REPOSITORY = Path(__file__).parents[2]
+LIBRARY = REPOSITORY / "workflow" / "scripts" / "volprompt"
 UV = REPOSITORY / ".venv" / "uv" / "bin" / "uv"
 FILES = {
     "README.md",
@@ -92,6 +94,14 @@ def test_both_entries() -> None:
     for entry in ([Path(sys.executable).with_name("volprompt")], [sys.executable, "-m", "volprompt"]):
         done = subprocess.run([*entry, "--version"], capture_output=True, text=True, check=True)
         assert done.stdout == f"volprompt, version {__version__}\n"
+
+
+def test_the_version_is_one_everywhere() -> None:
+    assert tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"] == __version__
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    released = f"## [{__version__}] - {citation['date-released']}"
+    assert citation["version"] == __version__
+    assert released in (REPOSITORY / "CHANGELOG.md").read_text()
 
 
 def test_an_unknown_verb_is_an_error_of_use(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,5 +298,10 @@ def test_an_installed_package_has_all_it_needs(here: Path) -> None:
     assert "is an installed package; expected a checkout with the workflow" in refused.stderr
     assert installed("init", "knees", "--from", "owner/name@v1").returncode == 0
     assert files_of(here / "knees") == PUBLISHED
+    inside = files_of(here / "site" / "volprompt")
+    assert {name for name in files_of(LIBRARY) if not name.endswith(".pyc")} == inside
+    (metadata,) = here.glob("site/*.dist-info")
+    assert "volprompt = volprompt.__main__:command" in (metadata / "entry_points.txt").read_text()
+    assert f"\nVersion: {__version__}\n" in (metadata / "METADATA").read_text()
     catalogue = here / "site" / "volprompt" / "checkpoints" / "catalogue.yaml"
     assert catalogue.read_text() == (REPOSITORY / "config" / "checkpoints.yaml").read_text()
