@@ -1,7 +1,7 @@
 """Make the pictures of README.md and docs/schemes.md from the demo's results: `make pictures`.
 
-docs/pictures/stages.png draws what image and video schemes do, on a knee of the demo with the demo's masks. report.png and
-masks.png are the first screen of the demo's report and one of its figures, as Chromium shows them.
+docs/pictures/stages.png draws what image and video schemes do, on a knee of the demo with the demo's masks. report.png
+and masks.png are the first screen of the demo's report and one of its figures, as Chromium shows them.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def stages(knee: Knee) -> Figure:
     arrow(figure, (0.445, high - 0.07), (0.505, high - 0.02))
     arrow(figure, (0.655, high), (0.73, high))
 
-    figure.text(0.02, 0.485, "Video scheme: one prompted slice, carried both ways by memory", fontsize=10, weight="bold")
+    figure.text(
+        0.02, 0.485, "Video scheme: one prompted slice, carried both ways by memory", fontsize=10, weight="bold"
+    )
     masks = knee.masks("sam2", "demo_sam2", "point_video")
     shown = [knee.slice + STEP * step for step in (-3, -2, -1, 0, 1, 2, 3)]
     places = np.linspace(0.08, 0.92, len(shown))
@@ -135,7 +137,9 @@ def browser_page(width: int, height: int) -> Iterator[Page]:
         raise SystemExit(f"no browser: found none of {', '.join(BROWSERS)}; install one (Debian: apt install chromium)")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium.new_page(viewport={"width": width, "height": height}, color_scheme="light", device_scale_factor=2)
+        yield chromium.new_page(
+            viewport={"width": width, "height": height}, color_scheme="light", device_scale_factor=2
+        )
         chromium.close()
 
 

@@ -1,7 +1,8 @@
-"""What the documents say can be followed: links lead somewhere, examples are valid, commands and their options exist."""
+"""What the documents say can be followed: links lead somewhere, examples are valid, commands and options exist."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections import Counter
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
+from tests.unit.command_line import volprompt
 
 from volprompt.__main__ import command
 from volprompt.settings.config import Settings
@@ -19,11 +23,15 @@ from volprompt.settings.reading import read_settings
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = ("docs", "config", "benchmarks", "demo")
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(path for name in FOLDERS for path in (REPOSITORY / name).rglob("*.md"))])
+DOCUMENTS = sorted(
+    [*REPOSITORY.glob("*.md"), *(path for name in FOLDERS for path in (REPOSITORY / name).rglob("*.md"))]
+)
 NAMES = [str(path.relative_to(REPOSITORY)) for path in DOCUMENTS]
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BASE: dict[str, Any] = {
-    "structures": {name: {"labels": [label]} for label, name in enumerate(("femur", "tibia", "patella", "cartilage"), 1)},
+    "structures": {
+        name: {"labels": [label]} for label, name in enumerate(("femur", "tibia", "patella", "cartilage"), 1)
+    },
     "schemes": {"simple": {"predictor": "image", "point": "centroid"}},
     "models": {"any": {"family": "sam2", "architecture": "any", "checkpoint": "any.pt"}},
 }
@@ -157,7 +165,9 @@ def test_commands_and_their_options_exist(name: str) -> None:
     unknown = []
     for words in calls:
         if words[0] == "make":
-            unknown += [f"make {word}" for word in words[1:] if "=" not in word and word != "TARGET" and word not in targets]
+            unknown += [
+                f"make {word}" for word in words[1:] if "=" not in word and word != "TARGET" and word not in targets
+            ]
         else:
             unknown += [f"{' '.join(words)}: {word}" for word in unknown_words(words) if not word.isupper()]
     assert unknown == []
@@ -166,6 +176,37 @@ def test_commands_and_their_options_exist(name: str) -> None:
 def test_the_readme_lists_all_verbs() -> None:
     rows = re.findall(r"^\| `(\w+)", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
     assert [verb for verb in command.list_commands(click.Context(command)) if verb not in rows] == []
+
+
+def test_the_readme_shows_what_the_first_steps_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its steps with volumes of one's own, up to the first run."""
+    text = (REPOSITORY / "README.md").read_text()
+    section = text[text.index("## Your own volumes") :].partition("\n## ")[0]
+    for number, folder in itertools.product(range(1, 6), ("images", "references")):
+        path = tmp_path / "knees" / folder / f"knee_{number:02d}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.zeros((24, 48, 48), dtype=np.uint8), np.eye(4)), path)
+    (tmp_path / "volprompt").mkdir()
+    monkeypatch.chdir(tmp_path / "volprompt")
+    ran = []
+    for language, block in BLOCK.findall(section):
+        if language == "yaml":
+            config = Path("config/config.yaml")
+            before = config.read_text()
+            assert before.count("structures:\n  object: {labels: [1]}\n") == 1
+            config.write_text(before.replace("structures:\n  object: {labels: [1]}\n", block))
+        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            line, *printed = step.splitlines()
+            words = shlex.split(line)
+            if words[0] == "cd":
+                monkeypatch.chdir(words[1])
+            elif words[0] == "volprompt":
+                assert volprompt(*words[1:]) == 0
+                assert "".join(capfd.readouterr()).splitlines() == printed
+                ran.append(words[1])
+    assert ran == ["init", "sheet", "check"]
 
 
 def test_the_readme_shows_the_table_of_the_demo() -> None:

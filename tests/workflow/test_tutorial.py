@@ -41,8 +41,8 @@ def write_download(folder: Path) -> None:
 def with_small_models() -> str:
     config = yaml.safe_load(CONFIGURATION)
     demo = REPOSITORY / "demo"
-    small = {"family": "sam2", "architecture": f"{demo}/sam2_demo.yaml"}
-    config["models"] = dict.fromkeys(config["models"], {**small, "checkpoint": f"{demo}/checkpoints/demo_sam2.pt"})
+    (model,) = config["models"].values()
+    model |= {"architecture": f"{demo}/sam2_demo.yaml", "checkpoint": f"{demo}/checkpoints/demo_sam2.pt"}
     return yaml.safe_dump({**config, "report": {**config["report"], "print_formats": []}}, sort_keys=False)
 
 
@@ -81,3 +81,5 @@ def test_the_tutorial_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(medians["scheme"]) == ["point", "box", "box_video"]
     assert medians["combined_low"].notna().all()
     assert medians["combined"].min() > 0.5
+    again = snakemake(study, "--profile", "profiles/local", "--dry-run")
+    assert (again.code, again.jobs) == (0, {}), again.text

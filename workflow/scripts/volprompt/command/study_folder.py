@@ -48,7 +48,7 @@ def workflow_here() -> Workflow:
     if not (REPOSITORY / ENTRY).is_file():
         raise StudyFolderError(
             f"{volprompt.__file__}: is an installed package; expected a checkout with the workflow. Name a published "
-            "one: --from github.com/owner/volprompt@v1.0"
+            f"one: --from github.com/volprompt/volprompt@v{volprompt.__version__}"
         )
     activate = Path(sys.prefix) / "bin" / "activate"
     environment = f"In a new shell first:\n\n    source {activate}" if activate.is_file() else ""
