@@ -155,10 +155,10 @@ def save(picture: bytes, name: str, width: int, colours: int = 128) -> None:
 def main() -> None:
     """Make the pictures."""
     save(png(stages(Knee()), 130), "stages.png", 1100)
-    with browser_page(1120, 760) as page:
+    with browser_page(980, 760) as page:
         page.goto((RESULTS / "report" / "index.html").resolve().as_uri())
         page.wait_for_load_state("networkidle")
-        save(page.screenshot(), "report.png", 1120)
+        save(page.screenshot(), "report.png", 980)
         figure = RESULTS / "report" / "figures" / "overlay_sam1.svg"
         page.goto(figure.resolve().as_uri())
         save(page.locator("svg").first.screenshot(), "masks.png", 1000)
