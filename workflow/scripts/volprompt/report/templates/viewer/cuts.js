@@ -2,7 +2,7 @@
 // page holds. Axes have the numbers 0 (slice), 1 (y) and 2 (x); so has a plane, by the axis that it is cut at.
 const cuts = (() => {
   // Directions in which a plane's picture grows, down and to the right, as the eye expects it (volumes/grid.py).
-  const DIRECTIONS = { sagittal: "IP", coronal: "IL", axial: "PL" };
+  const DIRECTIONS = { Sagittal: "IP", Coronal: "IL", Axial: "PL" };
   const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", S: "I", I: "S" };
   const ORDINALS = ["", "", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"];
 

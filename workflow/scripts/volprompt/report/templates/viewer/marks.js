@@ -13,16 +13,14 @@ const marks = (() => {
     });
   }
 
-  // Grey values of a plane, each as a rectangle of its own: nothing lies between two slices.
+  // Grey values of a plane.
   function grey(context, values, rows, columns, box) {
-    context.imageSmoothingEnabled = false;
     paint(context, rows, columns, box, (out) => {
       for (let k = 0; k < values.length; k++) {
         out[4 * k] = out[4 * k + 1] = out[4 * k + 2] = values[k];
         out[4 * k + 3] = 255;
       }
     });
-    context.imageSmoothingEnabled = true;
   }
 
   function paint(context, rows, columns, box, write) {

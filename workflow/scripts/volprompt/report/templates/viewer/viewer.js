@@ -125,7 +125,9 @@
   });
   const ownPanes = panesOf(() => state.loaded), panesBeside = panesOf(() => state.beside.loaded);
   const paneOf = new Map([...ownPanes, ...panesBeside].map((pane) => [pane.canvas, pane]));
-  const stagesOf = (panes) => make("div", { class: "viewer-planes" }, panes.map(({ stage }) => stage));
+  // The plane cut at x stands beside the slices: it has their rows.
+  const ORDER = [0, 2, 1];
+  const stagesOf = (panes) => make("div", { class: "viewer-planes" }, ORDER.map((through) => panes[through].stage));
   const planesButton = make("button", {
     type: "button", class: "viewer-button", text: "Three planes", "aria-pressed": "false", onclick: () => showPlanes(!state.planes),
   });
@@ -148,7 +150,7 @@
     return { name, value, slider, label: make("label", { class: "viewer-across" }, [name, slider, value]) };
   });
   const acrossText = make("p", { class: "viewer-caption" });
-  const acrossBlock = make("div", {}, [...acrossRanges.map(({ label }) => label), acrossText]);
+  const acrossBlock = make("div", {}, [...ORDER.slice(1).map((axis) => acrossRanges[axis - 1].label), acrossText]);
   const jumpButton = make("button", { type: "button", class: "viewer-button", text: "Prompted slice", onclick: jump });
   const solid = make("canvas", {
     class: "viewer-canvas viewer-solid", tabindex: 0, role: "img", "aria-describedby": "viewer-help",
@@ -209,6 +211,7 @@
     ["viewer-mark-box", "box"],
     ["viewer-mark-dice", "Dice of each slice"],
     ["viewer-mark-prompted", "prompted slice"],
+    ["viewer-mark-line", "prompted slice, in the planes across"],
     ["viewer-mark-astray", "a structure is predicted where the reference does not show it"],
   ].filter(([mark]) => anyRounds || !["viewer-mark-corrected", "viewer-mark-refused"].includes(mark))
     .map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
@@ -461,10 +464,10 @@
     acrossRanges.forEach(({ name, value, slider }, k) => {
       const axis = k + 1, kind = planes[axis].name;
       const where = `${(shareOf(axis) * volume.extent_mm[axis]).toFixed(1)} mm from ${OPPOSITE[volume.axes[axis]]}`;
-      name.textContent = kind[0].toUpperCase() + kind.slice(1);
+      name.textContent = kind;
       value.textContent = where;
       Object.assign(slider, { max: String(last(axis)), value: String(at(axis)) });
-      slider.setAttribute("aria-label", `${name.textContent} plane`);
+      slider.setAttribute("aria-label", `${kind} plane`);
       slider.setAttribute("aria-valuetext", where);
       const own = `${volume.name}, ${kind} plane across, ${where}`;
       ownPanes[axis].canvas.setAttribute("aria-label", own);
@@ -734,6 +737,7 @@
       drawStrip();
       if (!state.beside) drawSolid();
       root.dataset.planes = String(state.planes && unpacked);
+      noteAddress();
       root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
     });
   }
@@ -777,7 +781,7 @@
     if (!width || !height) return; // hidden; drawn once it has a size
     const plane = planeOf(pane), box = boxOf(pane);
     const [rows, columns] = pane.through ? [plane.down.count, plane.right.count] : volume.size;
-    context.imageSmoothingEnabled = true;
+    context.imageSmoothingEnabled = !pane.through; // across, nothing is made up between two slices
     context.imageSmoothingQuality = "high";
     const { brightness, contrast } = state.light;
     if (brightness !== 100 || contrast !== 100) context.filter = `brightness(${brightness}%) contrast(${contrast}%)`;
@@ -807,15 +811,13 @@
         if (mask) marks.outline(context, mask, rows, columns, box, [[3, "rgba(0, 0, 0, 0.45)"], [1.4, "#ffffff"]]);
       });
     }
-    if (state.shown.prompts && pane.through) drawPromptedSlices(context, loaded, plane, box);
+    if (state.planes) drawCrosshair(context, plane, box);
+    if (state.shown.prompts && pane.through) drawPromptedSlices(context, loaded, plane, box, width, height);
     else if (state.shown.prompts) {
       drawPrompts(context, view.prompts, volume.slices[state.place], box);
       drawClicks(context, shownClicks(loaded), volume.slices[state.place], box);
     }
-    if (state.planes) {
-      drawCrosshair(context, plane, box);
-      marks.write(context, plane.name, 10, 14, { align: "left" });
-    }
+    if (state.planes) marks.write(context, plane.name, 10, 14, { align: "left" });
     drawLetters(context, plane, width, height);
     marks.bar(context, box, width, height);
   }
@@ -834,25 +836,38 @@
     }
   }
 
-  // Slices with a prompt or a click as lines; only as marks at the edges if most slices have one.
-  function drawPromptedSlices(context, loaded, { down, right }, box) {
+  // Slices with a prompt or a click: triangles at the edge as in the strip and, if they are few, lines.
+  function drawPromptedSlices(context, loaded, { down, right }, box, width, height) {
     const { slices, first, extent_slices } = loaded.volume, places = promptedPlaces(loaded);
-    const path = new Path2D(), upright = right.axis === 0, [side, length] = upright ? [right, box.height] : [down, box.width];
-    const reach = places.length > slices.length / 2 ? 7 : length;
+    const upright = right.axis === 0, side = upright ? right : down, few = places.length <= slices.length / 2;
+    const edge = upright ? Math.min(box.top + box.height, height) : Math.min(box.left + box.width, width);
+    const lines = new Path2D(), triangles = new Path2D();
+    // From the lower or right edge: how far inwards, and how far along it.
+    const point = (inwards, along) => (upright ? [along, edge - inwards] : [edge - inwards, along]);
     for (const place of places) {
-      const share = (slices[place] - first + 0.5) / extent_slices, along = side.backwards ? 1 - share : share;
-      const [x, y] = upright ? [box.left + along * box.width, box.top] : [box.left, box.top + along * box.height];
-      path.moveTo(x, y);
-      path.lineTo(upright ? x : x + reach, upright ? y + reach : y);
+      const share = (slices[place] - first + 0.5) / extent_slices, shown = side.backwards ? 1 - share : share;
+      const along = upright ? box.left + shown * box.width : box.top + shown * box.height;
+      triangles.moveTo(...point(8, along));
+      triangles.lineTo(...point(1, along - 4));
+      triangles.lineTo(...point(1, along + 4));
+      triangles.closePath();
+      if (!few) continue;
+      lines.moveTo(...point(8, along));
+      lines.lineTo(...point(upright ? box.height : box.width, along));
     }
     context.lineCap = "butt";
     context.setLineDash([7, 5]);
     for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1.4, "#7fc0f0"]]) {
       context.lineWidth = thick;
       context.strokeStyle = colour;
-      context.stroke(path);
+      context.stroke(lines);
     }
     context.setLineDash([]);
+    context.lineWidth = 2;
+    context.strokeStyle = "rgba(0, 0, 0, 0.7)";
+    context.stroke(triangles);
+    context.fillStyle = "#7fc0f0";
+    context.fill(triangles);
   }
 
   // What only the prediction has, and what only the reference has, of the structures that are shown.
@@ -1137,20 +1152,56 @@
     }
   }
 
-  // ---------------------------------------------------------------- start
+  // ---------------------------------------------------------------- the address
 
-  // A volume that the address names (#volume=knee_7) is shown in the first configuration that has it.
-  function chooseByAddress() {
-    const name = new URLSearchParams(location.hash.slice(1)).get("volume");
-    for (const [index, configuration] of data.configurations.entries()) {
-      for (const [role, place] of Object.entries(configuration.roles)) {
-        if (data.volumes[configuration.views[place].volume].name !== name) continue;
-        mount.scrollIntoView();
-        return choose(index, role);
-      }
-    }
-    return null;
+  const nameOf = ({ experiment, model, scheme }) => `${experiment}/${model}/${scheme}`;
+  let addressed = null; // what the address stands for; null where that is what is drawn next
+  let addressing = 0;
+
+  // What is shown, for the address: volume, configuration, slice and, of three planes, where the others are cut.
+  function addressOf() {
+    const { volume } = state.loaded;
+    const words = new URLSearchParams({
+      volume: volume.name, configuration: nameOf(data.configurations[state.configuration]), slice: volume.slices[state.place],
+    });
+    if (state.planes) words.set("planes", [1, 2].map((axis) => shareOf(axis).toFixed(3)));
+    return "#" + words;
   }
+
+  // The address follows what is shown, once that has stood for a moment: browsers refuse many changes in a row.
+  function noteAddress() {
+    clearTimeout(addressing);
+    const address = addressOf();
+    addressed ??= address;
+    if (address === addressed) return;
+    addressing = setTimeout(() => {
+      addressed = address;
+      try {
+        history.replaceState(history.state, "", address);
+      } catch { /* not in a frame without an address of its own */ }
+    }, 300);
+  }
+
+  // What the address names is shown: a volume (#volume=knee_7), in the configuration that it names or in the first that
+  // has it. Null if it names none that is here.
+  function chooseByAddress() {
+    clearTimeout(addressing);
+    addressed = null;
+    const words = new URLSearchParams(location.hash.slice(1));
+    const found = data.configurations.flatMap((configuration, index) => Object.entries(configuration.roles)
+      .filter(([, view]) => data.volumes[configuration.views[view].volume].name === words.get("volume"))
+      .map(([role]) => ({ index, role, named: nameOf(configuration) === words.get("configuration") })));
+    const { index, role } = found.find(({ named }) => named) ?? found[0] ?? {};
+    if (index === undefined) return null;
+    mount.scrollIntoView();
+    const slice = Number(words.get("slice") ?? NaN), across = (words.get("planes") ?? "").split(",").map(Number);
+    return choose(index, role, {
+      slice: Number.isInteger(slice) ? slice : undefined,
+      across: across.length === 2 && across.every(Number.isFinite) ? across : undefined,
+    });
+  }
+
+  // ---------------------------------------------------------------- start
 
   new ResizeObserver(draw).observe(root);
   window.addEventListener("beforeprint", draw);
