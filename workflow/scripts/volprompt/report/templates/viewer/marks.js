@@ -113,8 +113,124 @@ const marks = (() => {
       context.lineTo(12 + long, height - 14);
       context.stroke();
     }
-    write(context, `${length} mm`, 12 + long / 2, height - 26);
+    write(context, `${length} mm`, Math.max(12 + long / 2, 28), height - 26);
   }
 
-  return { bar, cross, fill, grey, outline, star, write };
+  // Two lines through a point of a plane, given as shares of its sides, open where they meet.
+  function crosshair(context, box, right, down) {
+    const x = box.left + right * box.width, y = box.top + down * box.height;
+    const path = new Path2D();
+    for (const [from, to] of [[box.left, x - 7], [x + 7, box.left + box.width]]) { path.moveTo(from, y); path.lineTo(to, y); }
+    for (const [from, to] of [[box.top, y - 7], [y + 7, box.top + box.height]]) { path.moveTo(x, from); path.lineTo(x, to); }
+    context.lineCap = "butt";
+    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.4)"], [1, "#f0e442"]]) {
+      context.lineWidth = thick;
+      context.strokeStyle = colour;
+      context.stroke(path);
+    }
+  }
+
+  // Slices that are cut across, at shares of a plane's width or height: triangles at the edge and, if wished, lines.
+  function slicesAcross(context, box, width, height, shares, { upright, lines: drawn }) {
+    const edge = upright ? Math.min(box.top + box.height, height) : Math.min(box.left + box.width, width);
+    const lines = new Path2D(), triangles = new Path2D();
+    // From the lower or right edge: how far inwards, and how far along it.
+    const point = (inwards, along) => (upright ? [along, edge - inwards] : [edge - inwards, along]);
+    for (const share of shares) {
+      const along = upright ? box.left + share * box.width : box.top + share * box.height;
+      triangles.moveTo(...point(8, along));
+      triangles.lineTo(...point(1, along - 4));
+      triangles.lineTo(...point(1, along + 4));
+      triangles.closePath();
+      if (!drawn) continue;
+      lines.moveTo(...point(8, along));
+      lines.lineTo(...point(upright ? box.height : box.width, along));
+    }
+    context.lineCap = "butt";
+    context.setLineDash([7, 5]);
+    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1.4, "#7fc0f0"]]) {
+      context.lineWidth = thick;
+      context.strokeStyle = colour;
+      context.stroke(lines);
+    }
+    context.setLineDash([]);
+    context.lineWidth = 2;
+    context.strokeStyle = "rgba(0, 0, 0, 0.7)";
+    context.stroke(triangles);
+    context.fillStyle = "#7fc0f0";
+    context.fill(triangles);
+  }
+
+  // Correcting clicks: the marks of points in their object's colour, on a white disc if positive, on a dark one if not.
+  function clicks(context, made, structures, box) {
+    for (const [, structure, , x, y, label] of made) {
+      const cx = box.left + x * box.width, cy = box.top + y * box.height;
+      const { colour } = structures[structure];
+      context.beginPath();
+      context.arc(cx, cy, 9, 0, 2 * Math.PI);
+      context.fillStyle = label ? "#ffffff" : "#10151a";
+      context.fill();
+      context.lineWidth = 1.8;
+      context.strokeStyle = label ? "#10151a" : "#ffffff";
+      context.stroke();
+      if (label) {
+        context.fillStyle = colour;
+        context.fill(star(cx, cy, 8));
+      } else {
+        context.lineWidth = 2.6;
+        context.strokeStyle = colour;
+        context.stroke(cross(cx, cy, 4));
+      }
+    }
+  }
+
+  // Boxes and points of prompts in their object's colour. structures: with the colour of each.
+  function prompts(context, given, structures, box) {
+    const place = ([x, y]) => [box.left + x * box.width, box.top + y * box.height];
+    const twice = (thick, colour, path) => {
+      for (const [line, ink] of [[thick + 2, "rgba(0, 0, 0, 0.7)"], [thick, colour]]) {
+        context.lineWidth = line;
+        context.strokeStyle = ink;
+        context.stroke(path);
+      }
+    };
+    context.lineCap = "round";
+    context.lineJoin = "round";
+    for (const prompt of given.filter((prompt) => prompt.box)) {
+      const [left, top] = place(prompt.box), [right, bottom] = place(prompt.box.slice(2));
+      const path = new Path2D();
+      path.rect(left, top, right - left, bottom - top);
+      twice(1.8, structures[prompt.structure].colour, path);
+    }
+    for (const wanted of [0, 1]) { // positive points last: they lie on top
+      for (const prompt of given) {
+        for (const [x, y, label] of prompt.points) {
+          if (label !== wanted) continue;
+          const [cx, cy] = place([x, y]);
+          const colour = structures[prompt.structure].colour;
+          if (label) {
+            const path = star(cx, cy, 9);
+            twice(2, "#ffffff", path);
+            context.fillStyle = colour;
+            context.fill(path);
+          } else {
+            // Objects can share a negative point, and it can lie below another's star: earlier ones have longer arms.
+            const arm = 5 + 3 * Math.min(structures.length - 1 - prompt.structure, 3);
+            twice(2.4, colour, cross(cx, cy, arm));
+          }
+        }
+      }
+    }
+  }
+
+  // The patient's directions at the edges: right, left, anterior, posterior, superior, inferior.
+  // inset: how far from the right and lower edge, where triangles may mark slices.
+  function letters(context, { down, right }, width, height, inset) {
+    write(context, right.letter, width - inset, height / 2);
+    write(context, cuts.OPPOSITE[right.letter], 10, height / 2);
+    write(context, down.letter, width / 2, height - inset);
+    write(context, cuts.OPPOSITE[down.letter], width / 2, 10);
+  }
+
+  return { bar, clicks, crosshair, fill, grey, letters, outline, prompts, slicesAcross, write };
 })();

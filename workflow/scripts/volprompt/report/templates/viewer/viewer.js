@@ -349,7 +349,7 @@
     besidePanel.hidden = !loaded;
     root.dataset.beside = loaded ? String(index) : "";
     showBeside();
-    draw();
+    showCrosshair();
   }
 
   function showBeside() {
@@ -423,10 +423,10 @@
   const at = (axis) => (axis ? state.across[axis - 1] : state.place);
   const last = (axis) => (axis ? state.loaded.volume.size[axis - 1] : state.loaded.volume.slices.length) - 1;
 
-  // The same as a share of the shown part.
-  function shareOf(axis) {
+  // The same, or another one, as a share of the shown part.
+  function shareOf(axis, index = at(axis)) {
     const { slices, first, extent_slices } = state.loaded.volume;
-    return axis ? (at(axis) + 0.5) / (last(axis) + 1) : (slices[state.place] - first + 0.5) / extent_slices;
+    return axis ? (index + 0.5) / (last(axis) + 1) : (slices[index] - first + 0.5) / extent_slices;
   }
 
   function move(axis, index) {
@@ -441,19 +441,26 @@
     planesButton.setAttribute("aria-pressed", String(on));
     root.classList.toggle("viewer-three", on);
     acrossBlock.hidden = !on;
-    for (const { through, stage } of paneOf.values()) stage.hidden = !on && through > 0;
+    for (const { through, stage, canvas } of paneOf.values()) {
+      if (!on && through && canvas === document.activeElement) ownPanes[0].canvas.focus({ preventScroll: true });
+      stage.hidden = !on && through > 0;
+    }
     if (state.loaded) showCrosshair();
   }
 
-  // The stages of the planes are as wide and high as these.
+  // The stages of the planes are as wide and high as these, at one scale; thin ones have room for their letters. The two
+  // planes across stand below each other if both fit beside the slices.
   function fitStages() {
-    const planes = cuts.planesOf(state.loaded.volume);
-    const wide = planes.map(({ right }) => right.mm), high = planes.map(({ down }) => down.mm);
+    const planes = cuts.planesOf(state.loaded.volume), least = 0.28 * Math.max(...state.loaded.volume.extent_mm);
+    const wide = planes.map(({ right }) => Math.max(right.mm, least)), high = planes.map(({ down }) => Math.max(down.mm, least));
     for (const { through, stage } of paneOf.values()) {
       stage.style.setProperty("--wide", wide[through]);
       stage.style.setProperty("--high", high[through]);
     }
-    root.style.setProperty("--all-wide", wide[0] + wide[1] + wide[2]);
+    const stacked = high[1] + high[2] <= high[0], beside = stacked ? Math.max(wide[1], wide[2]) : wide[1] + wide[2];
+    root.classList.toggle("viewer-stacked", stacked);
+    root.style.setProperty("--columns", `minmax(0, ${wide[0]}fr) minmax(0, ${beside}fr)`);
+    root.style.setProperty("--all-wide", wide[0] + beside);
     root.style.setProperty("--widest", Math.max(...wide));
     root.style.setProperty("--highest", Math.max(...high));
   }
@@ -494,8 +501,8 @@
     }
   }
 
-  // How far from the plane's left or upper edge the crosshair is, as a share of the plane.
-  const shownShare = ({ axis, backwards }) => (backwards ? 1 - shareOf(axis) : shareOf(axis));
+  // The same from a plane's left or upper edge.
+  const shownShare = (side, index) => (side.backwards ? 1 - shareOf(side.axis, index) : shareOf(side.axis, index));
 
   // The shares of the volume's sides at a pointer, by axis; undefined along the plane's own.
   function sharesAt(pane, event) {
@@ -811,63 +818,21 @@
         if (mask) marks.outline(context, mask, rows, columns, box, [[3, "rgba(0, 0, 0, 0.45)"], [1.4, "#ffffff"]]);
       });
     }
-    if (state.planes) drawCrosshair(context, plane, box);
-    if (state.shown.prompts && pane.through) drawPromptedSlices(context, loaded, plane, box, width, height);
-    else if (state.shown.prompts) {
-      drawPrompts(context, view.prompts, volume.slices[state.place], box);
-      drawClicks(context, shownClicks(loaded), volume.slices[state.place], box);
+    if (state.planes) marks.crosshair(context, box, shownShare(plane.right), shownShare(plane.down));
+    if (state.shown.prompts && pane.through) {
+      const places = promptedPlaces(loaded), upright = plane.right.axis === 0, side = upright ? plane.right : plane.down;
+      const shares = places.map((place) => shownShare(side, place));
+      marks.slicesAcross(context, box, width, height, shares, { upright, lines: places.length <= volume.slices.length / 2 });
+    } else if (state.shown.prompts) {
+      const slice = volume.slices[state.place];
+      const prompts = view.prompts.filter((prompt) => prompt.slice === slice && state.structures[prompt.structure]);
+      marks.prompts(context, prompts, data.structures, box);
+      const clicks = shownClicks(loaded).filter(([, structure, clicked]) => clicked === slice && state.structures[structure]);
+      marks.clicks(context, clicks, data.structures, box);
     }
-    if (state.planes) marks.write(context, plane.name, 10, 14, { align: "left" });
-    drawLetters(context, plane, width, height);
+    if (state.planes) marks.write(context, plane.name, 10, width < 170 ? 28 : 14, { align: "left" }); // below the letter
+    marks.letters(context, plane, width, height, pane.through ? 18 : 10);
     marks.bar(context, box, width, height);
-  }
-
-  // Two lines through the point at which the other planes are cut, open where they meet.
-  function drawCrosshair(context, { down, right }, box) {
-    const x = box.left + shownShare(right) * box.width, y = box.top + shownShare(down) * box.height;
-    const path = new Path2D();
-    for (const [from, to] of [[box.left, x - 7], [x + 7, box.left + box.width]]) { path.moveTo(from, y); path.lineTo(to, y); }
-    for (const [from, to] of [[box.top, y - 7], [y + 7, box.top + box.height]]) { path.moveTo(x, from); path.lineTo(x, to); }
-    context.lineCap = "butt";
-    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.4)"], [1, "#f0e442"]]) {
-      context.lineWidth = thick;
-      context.strokeStyle = colour;
-      context.stroke(path);
-    }
-  }
-
-  // Slices with a prompt or a click: triangles at the edge as in the strip and, if they are few, lines.
-  function drawPromptedSlices(context, loaded, { down, right }, box, width, height) {
-    const { slices, first, extent_slices } = loaded.volume, places = promptedPlaces(loaded);
-    const upright = right.axis === 0, side = upright ? right : down, few = places.length <= slices.length / 2;
-    const edge = upright ? Math.min(box.top + box.height, height) : Math.min(box.left + box.width, width);
-    const lines = new Path2D(), triangles = new Path2D();
-    // From the lower or right edge: how far inwards, and how far along it.
-    const point = (inwards, along) => (upright ? [along, edge - inwards] : [edge - inwards, along]);
-    for (const place of places) {
-      const share = (slices[place] - first + 0.5) / extent_slices, shown = side.backwards ? 1 - share : share;
-      const along = upright ? box.left + shown * box.width : box.top + shown * box.height;
-      triangles.moveTo(...point(8, along));
-      triangles.lineTo(...point(1, along - 4));
-      triangles.lineTo(...point(1, along + 4));
-      triangles.closePath();
-      if (!few) continue;
-      lines.moveTo(...point(8, along));
-      lines.lineTo(...point(upright ? box.height : box.width, along));
-    }
-    context.lineCap = "butt";
-    context.setLineDash([7, 5]);
-    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1.4, "#7fc0f0"]]) {
-      context.lineWidth = thick;
-      context.strokeStyle = colour;
-      context.stroke(lines);
-    }
-    context.setLineDash([]);
-    context.lineWidth = 2;
-    context.strokeStyle = "rgba(0, 0, 0, 0.7)";
-    context.stroke(triangles);
-    context.fillStyle = "#7fc0f0";
-    context.fill(triangles);
   }
 
   // What only the prediction has, and what only the reference has, of the structures that are shown.
@@ -885,77 +850,6 @@
     });
     marks.fill(context, surplus, rows, columns, OUTSIDE, box, 200);
     marks.fill(context, lacking, rows, columns, INSIDE, box, 200);
-  }
-
-  // Correcting clicks: the marks of points in their object's colour, on a white disc if positive, on a dark one if not.
-  function drawClicks(context, clicks, slice, box) {
-    for (const [, structure, clicked, x, y, label] of clicks) {
-      if (clicked !== slice || !state.structures[structure]) continue;
-      const cx = box.left + x * box.width, cy = box.top + y * box.height;
-      const { colour } = data.structures[structure];
-      context.beginPath();
-      context.arc(cx, cy, 9, 0, 2 * Math.PI);
-      context.fillStyle = label ? "#ffffff" : "#10151a";
-      context.fill();
-      context.lineWidth = 1.8;
-      context.strokeStyle = label ? "#10151a" : "#ffffff";
-      context.stroke();
-      if (label) {
-        context.fillStyle = colour;
-        context.fill(marks.star(cx, cy, 8));
-      } else {
-        context.lineWidth = 2.6;
-        context.strokeStyle = colour;
-        context.stroke(marks.cross(cx, cy, 4));
-      }
-    }
-  }
-
-  function drawPrompts(context, prompts, slice, box) {
-    const own = prompts.filter((prompt) => prompt.slice === slice && state.structures[prompt.structure]);
-    const place = ([x, y]) => [box.left + x * box.width, box.top + y * box.height];
-    const twice = (thick, colour, path) => {
-      for (const [line, ink] of [[thick + 2, "rgba(0, 0, 0, 0.7)"], [thick, colour]]) {
-        context.lineWidth = line;
-        context.strokeStyle = ink;
-        context.stroke(path);
-      }
-    };
-    context.lineCap = "round";
-    context.lineJoin = "round";
-    for (const prompt of own.filter((prompt) => prompt.box)) {
-      const [left, top] = place(prompt.box), [right, bottom] = place(prompt.box.slice(2));
-      const path = new Path2D();
-      path.rect(left, top, right - left, bottom - top);
-      twice(1.8, data.structures[prompt.structure].colour, path);
-    }
-    for (const wanted of [0, 1]) { // positive points last: they lie on top
-      for (const prompt of own) {
-        for (const [x, y, label] of prompt.points) {
-          if (label !== wanted) continue;
-          const [cx, cy] = place([x, y]);
-          const colour = data.structures[prompt.structure].colour;
-          if (label) {
-            const path = marks.star(cx, cy, 9);
-            twice(2, "#ffffff", path);
-            context.fillStyle = colour;
-            context.fill(path);
-          } else {
-            // Objects can share a negative point, and it can lie below another's star: earlier ones have longer arms.
-            const arm = 5 + 3 * Math.min(names.length - 1 - prompt.structure, 3);
-            twice(2.4, colour, marks.cross(cx, cy, arm));
-          }
-        }
-      }
-    }
-  }
-
-  // The patient's directions at the edges: right, left, anterior, posterior, superior, inferior.
-  function drawLetters(context, { down, right }, width, height) {
-    marks.write(context, right.letter, width - 10, height / 2);
-    marks.write(context, OPPOSITE[right.letter], 10, height / 2);
-    marks.write(context, down.letter, width / 2, height - 10);
-    marks.write(context, OPPOSITE[down.letter], width / 2, 10);
   }
 
   // Dice of every slice as a bar, marks of prompted slices, and slices with a prediction but no reference.
