@@ -20,8 +20,8 @@ from volprompt.report import views
 from volprompt.report.shown import Level
 from volprompt.report.views import volume_views
 
-# Of planes cut at a y (1) and at an x (2), by the directions in which (slice, y, x) grow: the axes that go down and to the
-# right, negative ones backwards. The head or the front is up, the front left, the right left as radiologists see it.
+# Of planes cut at a y (1) and at an x (2), by the directions in which (slice, y, x) grow: the axes that go down and to
+# the right, negative ones backwards. Head or front is up, the front left, the right left as radiologists see it.
 SLICE, Y, X = 1, 2, 3
 SIDES = {
     "RIP": {1: (X, -SLICE), 2: (Y, -SLICE)},  # axial, coronal
@@ -87,7 +87,9 @@ def picture_of(found: np.ndarray) -> tuple[slice, slice]:
 def at_centres(found: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The pixels of a canvas at the centres of a plane's voxels."""
     inside = found[picture_of(found)]
-    rows, columns = (((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(shape, inside.shape, strict=False))
+    rows, columns = (
+        ((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(shape, inside.shape, strict=False)
+    )
     return inside[rows][:, columns]
 
 
@@ -179,7 +181,9 @@ def letters(page: Page) -> list[str]:
     ]
 
 
-def test_masks_across_are_those_of_the_volume(visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path) -> None:
+def test_masks_across_are_those_of_the_volume(
+    visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path
+) -> None:
     page = visit(write_page(tmp_path / "page.html", made)).page
     three_planes(page)
     without_marks(page)
@@ -206,7 +210,7 @@ def test_a_slice_is_as_thick_as_the_gap_that_it_stands_for(
     three_planes(page)
     without_marks(page)
     page.get_by_role("slider", name="Coronal plane").fill("11")
-    # Of two that are equally near the first: 3 stands for 3 to 5, 7 for 6 to 8, 10 for 9 to 11, 12 for 12 to 14, 16 for two.
+    # Of two that are equally near the first: 3 stands for 3 to 5, 7 for 6 to 8, 10 for 9 to 11, and so on.
     standing = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4]
     assert agreement(page, 2, across(values[standing], "RIP", 2, 11)) > 0.95
     text = "about every third slice of the shown part, each drawn as thick as the gap that it stands for."
