@@ -1,4 +1,4 @@
-"""Frames, masks and surfaces as short texts, which the script of the viewer decodes (templates/viewer.js)."""
+"""Frames, masks and surfaces as short texts, which the script of the viewer decodes (templates/viewer/unpacking.js)."""
 
 from __future__ import annotations
 
