@@ -1,4 +1,6 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
+import os
+
 from snakemake.exceptions import WorkflowError
 
 from volprompt.checkpoints.catalogue import read_catalogue
@@ -19,6 +21,10 @@ from volprompt.study.study import read_study
 from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
+
+# Snakemake then prints the log of a failed job, so the job itself need not print what ended it.
+if workflow.output_settings.show_failed_logs:
+    os.environ["VOLPROMPT_FAILED_LOGS"] = "shown"
 
 # Those that are named on the command line come last: they change what the others say.
 NAMED_FILES = len(workflow.overwrite_configfiles)
@@ -55,10 +61,11 @@ VOLUME_PAGES = [
 
 
 # Jobs read the workflow again; only the process that plans compares results with the configuration.
+SHARDS_TO_CONVERT = []
 if workflow.is_main_process:
     try:
         with logging_to_console("plan"):
-            write_stamps(STUDY)
+            SHARDS_TO_CONVERT = write_stamps(STUDY)
     except VolpromptError as error:
         raise WorkflowError(str(error)) from None
 
@@ -66,6 +73,18 @@ if workflow.is_main_process:
 def sheet_rows(wildcards):
     """The shard's rows of the sample sheet."""
     return [row.plain() for row in STUDY.shards[wildcards.shard]]
+
+
+def rows_to_convert(wildcards):
+    """The rows of all shards that this run converts: a target may ask for some of them alone."""
+    asked = {os.path.normpath(path) for job in workflow.dag.jobs for path in job.output}
+    volumes = {
+        row.volume
+        for shard in SHARDS_TO_CONVERT
+        for row in STUDY.shards[shard]
+        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in asked
+    }
+    return [row.plain() for row in STUDY.volumes if row.volume in volumes]
 
 
 def of_shard(pattern):

@@ -122,6 +122,7 @@ def test_a_study_that_failed_stays_failed_until_it_is_mended(broken: Study, tmp_
     sheet.write_text("\n".join(dict.fromkeys(sheet.read_text().splitlines())) + "\n")
     mended = study.plan()
     assert mended == {
+        "check_headers": 1,
         "convert": 1,
         "extract_prompts": 1,
         "segment": 1,

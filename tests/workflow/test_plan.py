@@ -36,6 +36,7 @@ def test_jobs_of_the_papers_study(tmp_path: Path, entry: str) -> None:
     study.workflow = (REPOSITORY / entry).parent
     # 3 SAM and 4 SAM 2 models on 16 shards each
     assert study.plan() == {
+        "check_headers": 1,
         "convert": 16,
         "extract_prompts": 16,
         "fetch_checkpoint": 7,
@@ -59,7 +60,7 @@ def test_gpu_is_asked_for_by_segment_alone(tmp_path: Path) -> None:
 def test_targets_by_name_end_after_their_stage(tmp_path: Path) -> None:
     study = paper_study(tmp_path, volumes=3)
     stages = {
-        "prompts": {"convert", "extract_prompts"},
+        "prompts": {"check_headers", "convert", "extract_prompts"},
         "masks": {"fetch_checkpoint", "segment"},
         "scores": {"score"},
         "tables": {"aggregate"},
@@ -98,5 +99,5 @@ def test_a_fresh_clone_plans_the_whole_demo(tmp_path: Path, arguments: tuple[str
     sheet.write_text(sheet.read_text().replace(f"{tmp_path}/", ""))
     run = snakemake(tmp_path, "--cores", "2", "--configfile", "config/demo.yaml", "--dry-run", *arguments)
     assert run.code == 0, run.text
-    shards = {"convert": 3, "extract_prompts": 3, "segment": 6, "score": 6}
+    shards = {"check_headers": 1, "convert": 3, "extract_prompts": 3, "segment": 6, "score": 6}
     assert run.jobs == {**shards, "aggregate": 1, "report": 1, "all": 1}

@@ -26,8 +26,8 @@ from volprompt.study.study import shard_of
 REST = {"report": 1, "all": 1}
 TABLES = {"aggregate": 1, **REST}
 ONE_EXPERIMENT = {"segment": 2, "score": 2, **TABLES}
-ONE_SHARD = {"convert": 1, "extract_prompts": 1, "segment": 2, "score": 2, **TABLES}
-EVERYTHING = {"convert": 2, "extract_prompts": 2, "segment": 4, "score": 4, **TABLES}
+ONE_SHARD = {"check_headers": 1, "convert": 1, "extract_prompts": 1, "segment": 2, "score": 2, **TABLES}
+EVERYTHING = {"check_headers": 1, "convert": 2, "extract_prompts": 2, "segment": 4, "score": 4, **TABLES}
 ONE_JOB = {"segment": 1, "score": 1, **TABLES}
 
 

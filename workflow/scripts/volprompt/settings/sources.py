@@ -22,6 +22,11 @@ class Sources:
         self.named: dict[str, Any] = self._with_keys_as_text(config, self.inside)
         self._of_documents = [self._with_keys_as_text(document.values, ()) for document in documents]
 
+    @property
+    def files(self) -> list[str]:
+        """The files, later ones over the earlier ones."""
+        return [document.file for document in self.documents]
+
     def _with_keys_as_text(self, values: Any, place: Place) -> Any:
         """The values, each key as it is written."""
         if isinstance(values, list):
