@@ -5,7 +5,7 @@ from snakemake.exceptions import WorkflowError
 
 from volprompt.checkpoints.catalogue import read_catalogue
 from volprompt.settings.config import EXECUTION_SETTINGS
-from volprompt.settings.reading import require_one_configfile_option, with_sources
+from volprompt.settings.reading import with_sources
 from volprompt.study.identities import (
     convert_settings,
     pages_settings,
@@ -33,10 +33,9 @@ CONFIG_FILES = [
     *workflow.configfiles[:NAMED_FILES],
 ]
 try:
-    if workflow.is_main_process:
-        require_one_configfile_option(sys.argv)
     CATALOGUE = read_catalogue(CATALOGUE_FILE)
-    STUDY = read_study(with_sources(config, CONFIG_FILES), CATALOGUE)
+    elsewhere = "--config" if workflow.modifier.is_main_snakefile() else ""
+    STUDY = read_study(with_sources(config, CONFIG_FILES, elsewhere), CATALOGUE)
 except VolpromptError as error:
     raise WorkflowError(str(error)) from None
 
