@@ -24,7 +24,7 @@ from volprompt.logs import logging_to_console
 
 # Snakemake then prints the log of a failed job, so the job itself need not print what ended it.
 if workflow.output_settings.show_failed_logs:
-    os.environ["VOLPROMPT_FAILED_LOGS"] = "shown"
+    os.environ.update(VOLPROMPT_FAILED_LOGS="shown")
 
 # Those that are named on the command line come last: they change what the others say.
 NAMED_FILES = len(workflow.overwrite_configfiles)

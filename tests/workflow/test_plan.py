@@ -101,3 +101,23 @@ def test_a_fresh_clone_plans_the_whole_demo(tmp_path: Path, arguments: tuple[str
     assert run.code == 0, run.text
     shards = {"check_headers": 1, "convert": 3, "extract_prompts": 3, "segment": 6, "score": 6}
     assert run.jobs == {**shards, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_the_rule_graph_is_drawn_as_the_catalog_asks_for_it(tmp_path: Path) -> None:
+    """`make rulegraph` has drawn the same rules and edges, and what the catalog reads is there."""
+    shutil.copytree(REPOSITORY / ".test" / "config", tmp_path / "config")
+    graph = ["-s", str(REPOSITORY / "workflow" / "Snakefile"), "-c", "1", "-d", str(tmp_path)]
+    run = snakemake(tmp_path, *graph, "--forceall", "--rulegraph")
+    assert run.code == 0, run.text
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', run.text))
+    edges = {(names[first], names[second]) for first, second in re.findall(r"(\d+) -> (\d+)", run.text)}
+    assert ("check_headers", "convert") in edges
+
+    drawn = (REPOSITORY / "docs" / "rulegraph.svg").read_text()
+    titles = dict(re.findall(r"<title>(\d+)</title>.*?<text[^>]*>(\w+)</text>", drawn, re.DOTALL))
+    arrows = re.findall(r"<title>(\d+)&#45;&gt;(\d+)</title>", drawn)
+    assert set(titles.values()) == set(names.values())
+    assert {(titles[first], titles[second]) for first, second in arrows} == edges
+
+    usage = yaml.safe_load((REPOSITORY / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment"}
