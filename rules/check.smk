@@ -3,10 +3,10 @@ rule check:
     """Check the header of every file in the sample sheet."""
     log:
         "<logs>/check.log",
+    retries: 0  # a fault of a file stays
     localrule: True
     conda:
         "../envs/imaging.yaml"
-    retries: 0  # a fault of a file stays
     params:
         rows=[row.plain() for row in STUDY.volumes],
         volumes=len(STUDY.volumes),

@@ -11,7 +11,6 @@ import yaml
 from tests.conftest import MadeOnce
 from tests.workflow.small_study import CONFIGURATION, REPOSITORY, Run, Study, new_study, snakemake, snakemake_command
 
-
 # A workflow of its own that says with which configuration it goes on, and what jobs are given of it.
 EFFECTIVE = """
 include: "{snakefile}"
@@ -69,7 +68,7 @@ def test_what_yaml_hides_is_told_with_file_and_line(tmp_path: Path) -> None:
 
 
 def test_files_and_values_are_put_together_as_documented(tmp_path: Path) -> None:
-    study = new_study(tmp_path)
+    new_study(tmp_path)
     text = (REPOSITORY / "config" / "README.md").read_text()
     quick = re.search(r"With `config/quick.yaml`\n\n```yaml\n(.*?)```", text, re.DOTALL)
     commands = re.findall(r"^snakemake (--configfile config/mine.yaml .*)$", text, re.MULTILINE)
@@ -98,7 +97,8 @@ def test_files_and_values_are_put_together_as_documented(tmp_path: Path) -> None
             "sam2": CONFIGURATION["experiments"]["sam2"],
         },
     }
-    assert for_jobs == [*(f"{tmp_path}/config/{name}.yaml" for name in ("mine", "quick")), *shlex.split(commands[0])[-2:]]
+    files = [f"{tmp_path}/config/{name}.yaml" for name in ("mine", "quick")]
+    assert for_jobs == [*files, *shlex.split(commands[0])[-2:]]
 
 
 def break_volume(study: Study, volume: str) -> None:

@@ -31,11 +31,11 @@ rule mine:
     output: "mine.txt"
     shell: "cp {input} {output}"
 """
-OWN_START = '''
+OWN_START = """
 onstart:
     print("the outer start")
 
-'''
+"""
 HOSTED = 'github("acme/volprompt", path="workflow/Snakefile", branch="main")'
 ENTRY, PLAIN = f'"{REPOSITORY}/workflow/Snakefile"', f'"{REPOSITORY}/Snakefile"'
 FORMS = {
@@ -107,7 +107,8 @@ def planned_rules(run: Run) -> list[str]:
 def test_a_module_plans_the_jobs_of_the_workflow(user: Study, host: dict[str, str], form: str) -> None:
     run = run_as_module(user, module(form), "--dry-run", "--logger", "jobs", **host)
     prefix = "volprompt_" if FORMS[form][1] else ""
-    once, twice = ["aggregate", "all", "check_headers", "report"], 2 * ["convert", "extract_prompts", "score", "segment"]
+    once = ["aggregate", "all", "check_headers", "report"]
+    twice = 2 * ["convert", "extract_prompts", "score", "segment"]
     assert planned_rules(run) == sorted(prefix + rule for rule in once + twice)
 
 

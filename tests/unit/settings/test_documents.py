@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from volprompt.settings.documents import DocumentError, read_document
+from volprompt.settings.options import require_one_use, uses_of
 from volprompt.settings.reading import (
     ConfigurationError,
     load_config,
     read_settings,
     with_sources,
 )
-from volprompt.settings.options import require_one_use, uses_of
 
 TEXT = """\
 structures:

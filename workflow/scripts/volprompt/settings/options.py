@@ -39,7 +39,7 @@ def require_one_use(option: str, uses: Sequence[Sequence[str]]) -> None:
     if len(uses) > 1:
         raise ConfigurationError(
             [
-                f"{option}: is given more than once, and Snakemake takes the last one alone; give all values behind one "
-                f"`{option}`, those that change others last"
+                f"{option}: is given more than once, and Snakemake takes the last one alone; give all values behind "
+                f"one `{option}`, those that change others last"
             ]
         )

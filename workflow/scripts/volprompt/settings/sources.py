@@ -14,7 +14,11 @@ class Sources:
     def __init__(
         self, documents: Sequence[Document] = (), config: Mapping[Any, Any] | None = None, elsewhere: str = ""
     ) -> None:
-        """config: what has become of them, if that is not just their values. elsewhere: where other values come from."""
+        """Take the files as one.
+
+        config: what has become of them, if that is not just their values.
+        elsewhere: where values come from that are in no file.
+        """
         self.documents = documents
         self.elsewhere = elsewhere
         self.values: dict[Any, Any] = {}

@@ -4,8 +4,8 @@ Each job has a stamp among its inputs. Planning gives the stamp of an output tha
 so that it is newer than the output, and every other stamp a time long past. So the decision is ours, whatever became of
 Snakemake's own records, and its edges, targets and flags mean what they always do.
 
-The stamp of a shard that has to be converted comes from the check of its headers instead, which has a stamp in its turn.
-So conversions wait for the check, and the check is a job only where there is one to wait.
+The stamp of a shard that has to be converted comes from the check of headers instead, which has a stamp in its turn. So
+conversions wait for the check, and it is a job only where there is one to wait.
 """
 
 from __future__ import annotations
