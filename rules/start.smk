@@ -14,21 +14,26 @@ def lock_before_start():
         raise WorkflowError(str(error)) from None
 
 
-def locked(hook):
+def prepare():
+    """What comes before the first job of a real run."""
+    lock_before_start()
+
+
+def prepared(hook):
     """A hook of Snakemake with ours before it."""
 
-    def lock_and_start(log):
-        lock_before_start()
+    def prepare_and_start(log):
+        prepare()
         hook(log)
 
-    return lock_and_start
+    return prepare_and_start
 
 
 onstart:
-    lock_before_start()
+    prepare()
 
 
 # Snakemake runs the outermost `onstart:` alone. Where this is a module, ours goes before that one.
 AS_MODULE = not workflow.modifier.is_main_snakefile()
 if AS_MODULE and workflow.modifier.avail_rulename("convert"):
-    workflow._onstart = locked(workflow._onstart)
+    workflow._onstart = prepared(workflow._onstart)

@@ -35,10 +35,12 @@ def last_lines(path: str, count: int, since: float = 0, most_bytes: int = TAIL_B
 
 
 def how_it_ended(path: str, count: int, since: float = 0) -> list[str]:
-    """The last lines of a log: `count`, or more where its last entry is longer, such as a list of faults."""
+    """The last lines of a log: `count`, or more where its last error is longer, such as a list of faults."""
     lines = last_lines(path, END_BYTES, since, END_BYTES)
-    entries = [number for number, line in enumerate(lines) if HEAD_OF_LINE.match(line)]
-    return lines[min(max(len(lines) - count, 0), entries[-1] if entries else len(lines)) :]
+    errors = [
+        number for number, line in enumerate(lines) if (head := HEAD_OF_LINE.match(line)) and " ERROR " in head[0]
+    ]
+    return lines[min(max(len(lines) - count, 0), errors[-1] if errors else len(lines)) :]
 
 
 def volumes_done(lines: list[str]) -> tuple[int, int] | None:
