@@ -127,12 +127,23 @@ def test_a_default_target_behind_the_module_is_kept(user: Study) -> None:
     assert "volprompt_all" not in planned_rules(run)
 
 
-def test_a_module_without_the_library_says_how_to_install_it(user: Study, host: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(NOT_INSTALLED)
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("sitecustomize.py", NOT_INSTALLED, "is not installed"),
+        ("volprompt/__init__.py", '__version__ = "0.0.1"\n', r"is installed in another version \(.*/volprompt\)"),
+    ],
+    ids=["missing", "another version"],
+)
+def test_a_module_without_its_library_says_how_to_install_it(
+    file: str, text: str, fault: str, user: Study, host: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
     run = run_as_module(user, module("hosted"), "--dry-run", **host, PYTHONPATH=str(tmp_path))
     assert run.code != 0
-    assert "its library is not installed" in run.text
-    assert re.search(r"-m pip install git\+https://github\.com/acme/volprompt@main`", run.text)
+    install = r"install it with `\S+ -m pip install git\+https://github\.com/acme/volprompt@main`"
+    assert re.search(f"its library {fault}; {install}", run.text), run.text
 
 
 def test_a_module_converts_nothing_where_a_file_is_faulty(user: Study, tmp_path: Path) -> None:

@@ -61,7 +61,10 @@ def test_first_run_makes_everything(finished: Study) -> None:
 
 
 def test_nothing_changed(study: Study) -> None:
+    """With all of Snakemake's own triggers, too, as in a module without our profile."""
     assert study.plan() == {}
+    workflow = ["--snakefile", str(study.workflow / "Snakefile"), "--configfile", "config.yaml"]
+    assert "Nothing to be done" in snakemake(study.folder, *workflow, "--cores", "1", "--dry-run").text
 
 
 def test_touched_checkpoint_and_script(study: Study) -> None:
