@@ -13,14 +13,14 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_volprompt.joblogs import last_lines, last_words, volumes_done
+from snakemake_logger_plugin_volprompt.joblogs import how_it_ended, last_lines, last_words, volumes_done
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
 from snakemake_logger_plugin_volprompt.words import counted, duration, jobs_by_rule, share, time_left
 
 LOOK_SECONDS = 5  # between two looks at the logs of running jobs
 SILENT_SECONDS = 60  # without a terminal: after so long without a line, one says that the run goes on
-LOG_LINES = 30  # of a failed job
+LOG_LINES = 30  # of a failed job, or more where its error is longer
 
 # Of Snakemake's messages, these are also said on the console; the others are only in its log file.
 INTERRUPTED = "Terminating processes on user request"
@@ -126,7 +126,7 @@ class LogHandler(LogHandlerBase):
         if error.rule_msg:
             self.screen.line(f"    {error.rule_msg}")
         for path in error.log:
-            lines = last_lines(path, LOG_LINES, job.started if job else 0)
+            lines = how_it_ended(path, LOG_LINES, job.started if job else 0)
             self.screen.line(f"    {path} {'ends with' if lines else 'is empty or missing'}", "dim")
             for line in lines:
                 self.screen.line(f"        {line}")
