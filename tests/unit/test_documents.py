@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 import shlex
@@ -100,10 +101,16 @@ def deep_merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
 def as_configuration(fragment: Mapping[str, Any]) -> dict[str, Any]:
     """A whole configuration of a part: sections, or lines of `schemes`. Whatever no experiment names gets one."""
     known = set(Settings.model_fields)
-    config = deep_merge(BASE, fragment if set(fragment) <= known else {"schemes": fragment})
+    config = deep_merge(copy.deepcopy(BASE), fragment if set(fragment) <= known else {"schemes": fragment})
     if "structures" in fragment:
         config["structures"] = fragment["structures"]
-    experiments = dict(config.get("experiments") or {})
+    experiments = {
+        name: {"models": ["any"], "schemes": ["simple"], **one}
+        for name, one in (config.get("experiments") or {}).items()
+    }
+    for kind, simple in (("models", "any"), ("schemes", "simple")):  # that the part takes for granted
+        for name in (name for one in experiments.values() for name in one[kind]):
+            config[kind].setdefault(name, config[kind][simple])
     used = {(kind, name) for one in experiments.values() for kind in ("models", "schemes") for name in one[kind]}
     volume_schemes = [name for name, scheme in config["schemes"].items() if scheme["predictor"] == "volume"]
     for name in config["schemes"]:
