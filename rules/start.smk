@@ -56,6 +56,7 @@ def prepare():
     """What comes before the first job of a real run."""
     lock_before_start()
     check_before(workflow.dag.needrun_jobs())
+    stop_vain_attempts(workflow.dag.needrun_jobs())
 
 
 def prepared(hook):
