@@ -1,4 +1,4 @@
-"""Peak memory of segmentation jobs: python benchmarks/memory.py [--device cuda] [MODEL ...].
+"""Peak memory of segmentation jobs: python benchmarks/memory.py [MODEL ...] [--device cuda].
 
 Random weights of every published size on few slices of 384 x 384, a process for each, beside what the rule `segment`
 asks for. docs/methods of the estimate: volprompt/study/memory.py.
@@ -32,7 +32,7 @@ def measured(case: Case, precision: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         case.make(Path(folder))
         command = [sys.executable, str(OURS), folder, f"{folder}/masks", precision]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         weights = Path(str(case.checkpoint)).stat().st_size / 1e6
     figures = (weights, found["peak_memory_mb"], found["peak_gpu_memory_mb"], found["seconds"])
@@ -45,13 +45,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("models", nargs="*")
     given = parser.parse_args()
     every = cases(given.device, given.slices, given.threads)
     print("| model | precision | slices | weights MB | peak MB | peak of the GPU MB | seconds |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for name in given.models or every:
-        for precision in ("float32", "bfloat16"):
+        for precision in given.precisions:
             print(measured(every[name], precision), flush=True)
 
 

@@ -128,7 +128,12 @@ def test_a_missing_package_is_named_without_a_traceback(log: Path, capsys: pytes
 def test_the_last_line_alone_says_that_a_fault_lasts(log: Path) -> None:
     assert not has_lasting_fault(log)
     log.parent.mkdir(parents=True)
-    for text, lasts in (("", False), (f"{LASTING}\n", True), (f"x INFO {LASTING}\n", True), (f"{LASTING}\nnext\n", False)):
+    for text, lasts in (
+        ("", False),
+        (f"{LASTING}\n", True),
+        (f"x INFO {LASTING}\n", True),
+        (f"{LASTING}\nnext\n", False),
+    ):
         log.write_text(text)
         assert has_lasting_fault(log) is lasts, text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
-
 # What torch says in a plain RuntimeError where memory is short, and where a GPU does not work any more.
 MEMORY_FAULTS = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
 GPU_FAULTS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")

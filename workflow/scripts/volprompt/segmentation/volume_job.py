@@ -261,4 +261,3 @@ class VolumeJob:
 def _packed(mask: np.ndarray) -> np.ndarray:
     """A mask, bool (slice, y, x), as bits, uint8 (slice, y, ceil(x / 8))."""
     return np.packbits(mask, axis=-1)
-
