@@ -13,8 +13,12 @@ def stop_vain_attempts(jobs):
     before = {log: written(log) for job in jobs for log in job.log}
 
     def tell_error_once(job):
-        logs = [log for one in (job.jobs if job.is_group() else [job]) for log in one.log]
-        if any(has_lasting_fault(log) and written(log) != before.get(log) for log in logs):
+        logs = [
+            log for one in (job.jobs if job.is_group() else [job]) for log in one.log
+        ]
+        if any(
+            has_lasting_fault(log) and written(log) != before.get(log) for log in logs
+        ):
             job.attempt = max(job.attempt, job.restart_times + 1)
         tell_error(job)
 
