@@ -43,7 +43,7 @@ def asked(weights: int, *schemes: dict[str, Any], family: str = "sam2", **change
 
 
 def test_memory_of_a_segmentation() -> None:
-    # torch 1400, weights 390, work 2000, features 32 x 17, frames 3 x 160 x 1.05, memory 2 x 26 x 0.53, voxels 12 x 23.6
+    # torch 1400, weights 390, work 2000, features 32 x 17, frames 3 x 160 x 1.05, memory 28, voxels 12 x 23.6
     assert asked(156, POINT, VIDEO) == 5200
     # weights 6411, features 32 x 4.2, no memory
     assert asked(2565, POINT, family="sam") == 10_800

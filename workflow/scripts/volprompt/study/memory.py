@@ -29,7 +29,7 @@ TORCH_MB, PYTHON_MB = 1400, 600
 WEIGHTS = 2.5
 # Slices whose features are kept: at most (`models.engine.FEATURES_KEPT`), and where all objects set out from one slice.
 KEPT, KEPT_FROM_ONE_SLICE = 256, 32
-# Bytes per voxel of frames, masks and references that are read, segmented and written at one time; and with corrections.
+# Bytes per voxel of frames, masks and references that are read, segmented and written together; and with corrections.
 SEGMENT_BYTES, CORRECT_BYTES = 12, 40
 # A frame at the size of the model's image, and an entry of an object's memory, in MB at the published image size.
 FRAME_MB, ENTRY_MB = 1.05, 0.53
