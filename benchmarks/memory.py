@@ -1,7 +1,7 @@
 """Peak memory of segmentation jobs: python benchmarks/memory.py [MODEL ...] [--device cuda].
 
-Random weights of every published size on few slices of 384 x 384, a process for each, beside what the rule `segment`
-asks for. docs/methods of the estimate: volprompt/study/memory.py.
+Random weights of every published size on few slices of 384 x 384, a process for each. What jobs ask for goes by it:
+volprompt/study/memory.py, docs/cluster.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -111,14 +111,14 @@ def weights_bytes(checkpoint: Checkpoint, catalogue: Mapping[str, CatalogueEntry
 
 
 def largest_frames(folder: str | Path) -> Shape:
-    """Shape of the largest volume of a converted shard, from the first bytes of its file; UNKNOWN before it is there."""
+    """Shape of the largest volume of a converted shard, from the first bytes of its file; UNKNOWN before that."""
     try:
         return _largest_frames(str(folder), os.stat(folder).st_mtime_ns)
     except OSError:
         return UNKNOWN
 
 
-@lru_cache(maxsize=None)
+@cache
 def _largest_frames(folder: str, written: int) -> Shape:
     """The same for a folder as it was when it was last written to: every model of a shard asks."""
     with os.scandir(folder) as entries:
