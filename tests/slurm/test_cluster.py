@@ -163,7 +163,7 @@ def masks(study: Study) -> dict[str, str]:
 
 def send(sent: signal.Signals, number: str) -> None:
     """Send a signal to every process that has the job's number in its environment, once there is one."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (found := processes_of(number)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert found, f"job {number} has no process"

@@ -18,6 +18,7 @@ from snakemake_logger_plugin_volprompt import LogHandler
 from snakemake_logger_plugin_volprompt.joblogs import last_lines, last_words, volumes_done
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
+from snakemake_logger_plugin_volprompt.slurm import end_in_words
 from snakemake_logger_plugin_volprompt.words import cut, duration, jobs_by_rule, share, time_left
 from volprompt.logs import LASTING
 
@@ -326,6 +327,14 @@ def test_the_cause_that_slurm_tells(
     assert run.lines[3] == f"    {own} ends with"
     assert run.lines[5] == f"    {slurms} ends with"  # the job's own log breaks off
     run.handler.close()
+
+
+def test_messages_of_the_plugin() -> None:
+    lost = "SLURM-job '9' failed due to a node failure, SLURM status is: 'NODE_FAIL'. Failed nodes will be excluded."
+    assert end_in_words(lost, [], {}) == "Slurm job 9: NODE_FAIL, its node failed"
+    task = "SLURM-job '5_2' failed, SLURM status is: 'TIMEOUT'. Reason: Unknown."
+    assert end_in_words(task, [], {}) == "Slurm job 5_2: TIMEOUT, it ran longer than it had asked for"
+    assert end_in_words("sbatch failed", ["out of memory"], {}) == "sbatch failed"
 
 
 def test_the_log_of_slurm_is_left_out_where_the_job_tells_its_end(
