@@ -5,12 +5,15 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+include: "rules/library.smk"
+include: "rules/options.smk"
+
+
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 
 
-include: "rules/library.smk"
 include: "rules/common.smk"
 
 

@@ -1,9 +1,11 @@
 # The checked study, and what rules ask of it. Paths are spelled out in the rules themselves.
+import os
+
 from snakemake.exceptions import WorkflowError
 
 from volprompt.checkpoints.catalogue import read_catalogue
 from volprompt.settings.config import EXECUTION_SETTINGS
-from volprompt.settings.reading import require_one_configfile_option, with_sources
+from volprompt.settings.reading import with_sources
 from volprompt.study.identities import (
     convert_settings,
     pages_settings,
@@ -26,6 +28,10 @@ from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
 from volprompt.logs import logging_to_console
 
+# Snakemake then prints the log of a failed job, so the job itself need not print what ended it.
+if workflow.output_settings.show_failed_logs:
+    os.environ.update(VOLPROMPT_FAILED_LOGS="shown")
+
 # Those that are named on the command line come last: they change what the others say.
 NAMED_FILES = len(workflow.overwrite_configfiles)
 CONFIG_FILES = [
@@ -33,10 +39,9 @@ CONFIG_FILES = [
     *workflow.configfiles[:NAMED_FILES],
 ]
 try:
-    if workflow.is_main_process:
-        require_one_configfile_option(sys.argv)
     CATALOGUE = read_catalogue(CATALOGUE_FILE)
-    STUDY = read_study(with_sources(config, CONFIG_FILES), CATALOGUE)
+    elsewhere = "--config" if workflow.modifier.is_main_snakefile() else ""
+    STUDY = read_study(with_sources(config, CONFIG_FILES, elsewhere), CATALOGUE)
 except VolpromptError as error:
     raise WorkflowError(str(error)) from None
 
@@ -61,10 +66,11 @@ VOLUME_PAGES = [
 
 
 # Jobs read the workflow again; only the process that plans compares results with the configuration.
+SHARDS_TO_CONVERT = []
 if workflow.is_main_process:
     try:
         with logging_to_console("plan"):
-            write_stamps(STUDY)
+            SHARDS_TO_CONVERT = write_stamps(STUDY)
     except VolpromptError as error:
         raise WorkflowError(str(error)) from None
 
@@ -72,6 +78,18 @@ if workflow.is_main_process:
 def sheet_rows(wildcards):
     """The shard's rows of the sample sheet."""
     return [row.plain() for row in STUDY.shards[wildcards.shard]]
+
+
+def rows_to_convert(wildcards):
+    """The rows of all shards that this run converts: a target may ask for some of them alone."""
+    asked = {os.path.normpath(path) for job in workflow.dag.jobs for path in job.output}
+    volumes = {
+        row.volume
+        for shard in SHARDS_TO_CONVERT
+        for row in STUDY.shards[shard]
+        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in asked
+    }
+    return [row.plain() for row in STUDY.volumes if row.volume in volumes]
 
 
 def of_shard(pattern):

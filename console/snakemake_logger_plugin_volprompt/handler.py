@@ -13,7 +13,13 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_volprompt.joblogs import last_lines, last_words, tells_its_end, volumes_done
+from snakemake_logger_plugin_volprompt.joblogs import (
+    how_it_ended,
+    last_lines,
+    last_words,
+    tells_its_end,
+    volumes_done,
+)
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
 from snakemake_logger_plugin_volprompt.slurm import end_in_words, request_in_words
@@ -21,7 +27,7 @@ from snakemake_logger_plugin_volprompt.words import counted, duration, jobs_by_r
 
 LOOK_SECONDS = 5  # between two looks at the logs of running jobs
 SILENT_SECONDS = 60  # without a terminal: after so long without a line, one says that the run goes on
-LOG_LINES = 30  # of a failed job
+LOG_LINES = 30  # of a failed job, or more where its error is longer
 
 # Of Snakemake's messages, these are also said on the console; the others are only in its log file.
 INTERRUPTED = "Terminating processes on user request"
@@ -126,7 +132,7 @@ class LogHandler(LogHandlerBase):
         label, after = (job.label, f" after {duration(record.created - job.started)}") if job else (error.rule_name, "")
         self._say(f"FAILED: {label}{after}", "red")
         # The job's own log comes first; what the cluster keeps of it says nothing new where that one tells the end.
-        ends = {path: last_lines(path, LOG_LINES, job.started if job else 0) for path in error.log}
+        ends = {path: how_it_ended(path, LOG_LINES, job.started if job else 0) for path in error.log}
         if error.rule_msg:
             others = [line for lines in list(ends.values())[1:] for line in lines]
             self.screen.line(f"    {end_in_words(error.rule_msg, others, job.asked if job else {})}")

@@ -182,7 +182,8 @@ def test_a_new_study_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert f'"{REPOSITORY}/workflow/Snakefile"' in Path("knees/Snakefile").read_text()
     faults: list[str] = []
     assert read_volumes("knees/config/volumes.tsv", False, faults) == []
-    assert faults == ["knees/config/volumes.tsv: lists no volume"]
+    command = "volprompt sheet LAYOUT FOLDERS --out knees/config/volumes.tsv"
+    assert faults == [f"knees/config/volumes.tsv: lists no volume; add rows, or make it with `{command}`"]
     assert ClickTable("knees/config/clicks.csv").rows == []
     assert Path("knees/config/clicks.csv").read_text() == ",".join(COLUMNS) + "\n"
     for name in ("local", "slurm", "workstation"):

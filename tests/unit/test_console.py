@@ -356,6 +356,19 @@ def test_the_log_of_slurm_is_left_out_where_the_job_tells_its_end(
         run.handler.close()
 
 
+def test_a_long_list_of_faults_is_shown_as_a_whole(console: Callable[..., Console], tmp_path: Path) -> None:
+    log, before = tmp_path / "check.log", "2026-11-28 15:31:20,000 INFO Reading the headers of 50 volumes\n"
+    faults = [f"  - knee_{number}: {'cut off ' * 60}" for number in range(50)]
+    error = [before.replace("INFO", "ERROR").strip(), *faults, before.strip()]
+    log.write_text(40 * before + "\n".join(error) + "\n")
+    run = console()
+    run.begin(check=1)
+    run.start(1, "check", log=str(log))
+    run.fail(1, "check", 5, str(log))
+    run.handler.close()
+    assert run.lines[3:-2] == [f"        {line}" for line in error]
+
+
 def test_errors_and_warnings_of_snakemake_are_shown(console: Callable[..., Console]) -> None:
     run = console()
     run.begin(segment=1)

@@ -146,10 +146,12 @@ def test_an_interrupted_job_ends_without_a_traceback(log: Path, capsys: pytest.C
     assert capsys.readouterr().err == "Interrupted\n"
 
 
+@pytest.mark.parametrize("reader", [{"VOLPROMPT_CONSOLE": "status"}, {"VOLPROMPT_FAILED_LOGS": "shown"}], ids=str)
 def test_a_console_that_reads_the_log_is_not_told_the_error_twice(
-    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    reader: dict[str, str], log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VOLPROMPT_CONSOLE", "status")
+    for name, value in reader.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit), logging_to(log):
         raise VolpromptError("knee.nii: no such file")
     assert capsys.readouterr().err == ""

@@ -18,7 +18,7 @@ DEMO = REPOSITORY / "demo"
 SHARDS = len({shard_of(f"phantom_{seed}", 16) for seed in (100, 101)})
 JOBS = {
     **{"convert": SHARDS, "extract_prompts": SHARDS, "segment": 2 * SHARDS, "score": 2 * SHARDS},
-    **{"fetch_checkpoint": 2, "aggregate": 1, "report": 1, "all": 1},
+    **{"check_headers": 1, "fetch_checkpoint": 2, "aggregate": 1, "report": 1, "all": 1},
 }
 
 

@@ -132,18 +132,19 @@ class _ConsoleFilter(logging.Filter):
     """Lets pass notices, the first warnings and errors of a job, what ends it, and its progress once a minute.
 
     Where VOLPROMPT_CONSOLE is `status`, Snakemake's console reads progress and the error that ends a job from the log
-    file, and shows them itself.
+    file, and shows them itself. Where VOLPROMPT_FAILED_LOGS is `shown`, it shows the whole log of a failed job.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.status = os.environ.get("VOLPROMPT_CONSOLE") == "status"
+        self.end_is_shown = self.status or os.environ.get("VOLPROMPT_FAILED_LOGS") == "shown"
         self.progress_shown = time.monotonic()
         self.warnings = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         if getattr(record, "ends_job", False):
-            return not self.status
+            return not self.end_is_shown
         if getattr(record, "progress", False):
             due = not self.status and time.monotonic() - self.progress_shown >= PROGRESS_SECONDS
             self.progress_shown = time.monotonic() if due else self.progress_shown

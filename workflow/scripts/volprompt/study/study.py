@@ -20,6 +20,7 @@ from volprompt.settings.config import EXECUTION_SETTINGS, Experiment, Settings
 from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.settings.schemes import Scheme
+from volprompt.settings.sources import with_files
 from volprompt.settings.values import path_fault
 from volprompt.study.models import Checkpoint, resolve_models, training_step
 from volprompt.study.sheets import Click, SheetRow, read_clicks, read_volumes
@@ -192,7 +193,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     if settings is None:
         raise ConfigurationError([*faults, *_faults_of_the_sheet_alone(config)], config)
     volumes = read_volumes(settings.volumes, settings.on_invalid == "skip", faults)
-    clicks = read_clicks(settings, volumes, faults)
+    clicks = read_clicks(settings, volumes, faults, with_files(config).sources.files)
     memory = DigestMemory(Path(settings.results) / MEMORY)
     checkpoints, expanded = resolve_models(settings, catalogue, memory, faults)
     experiments = _resolve_experiments(settings, expanded, faults)
