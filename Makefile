@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake --profile profiles/local
 
-.PHONY: help demo test test-all clicks slurm-test bench lint format lock schema gallery clean
+.PHONY: help demo test test-all clicks slurm-test bench lint format lock schema pictures rulegraph clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -48,8 +48,8 @@ lint: .venv/ready ## ruff, mypy, snakefmt and Snakemake's lint
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/snakefmt --check Snakefile rules workflow/Snakefile
-	.venv/bin/snakemake --lint --configfile tests/workflow/lint.yaml
-	.venv/bin/snakemake --lint --snakefile workflow/Snakefile --configfile tests/workflow/lint.yaml
+	.venv/bin/snakemake --lint --directory .test
+	.venv/bin/snakemake --lint --directory .test --snakefile workflow/Snakefile
 
 format: .venv/ready ## format all code
 	.venv/bin/ruff check --fix .
@@ -62,8 +62,13 @@ lock: .venv/uv ## requirements.lock, after a change of pyproject.toml's dependen
 schema: .venv/ready ## the configuration's schema, after a change of its types
 	.venv/bin/volprompt schema > config/schema/config.schema.json
 
-gallery: .venv/ready ## the README's drawings of schemes and their prompts
+pictures: demo ## the documents' pictures, from the demo; needs Chromium
 	.venv/bin/python docs/gallery.py
+	.venv/bin/python docs/pictures.py
+
+# As the Snakemake workflow catalog asks for it; .test has a configuration for that.
+rulegraph: .venv/ready ## docs/rulegraph.svg, after a change of rules; needs `dot` (apt install graphviz)
+	.venv/bin/snakemake --directory .test --forceall --rulegraph | dot -Tsvg -Grankdir=LR -o docs/rulegraph.svg
 
 clean: ## remove the demo's volumes and results, and Snakemake's records
 	rm -rf results/demo demo/volumes .snakemake

@@ -5,12 +5,15 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+include: "rules/library.smk"
+include: "rules/options.smk"
+
+
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 
 
-include: "rules/library.smk"
 include: "rules/common.smk"
 include: "rules/storage.smk"
 
@@ -65,4 +68,5 @@ include: "rules/segment.smk"
 include: "rules/score.smk"
 include: "rules/tables.smk"
 include: "rules/report.smk"
+include: "rules/retries.smk"
 include: "rules/start.smk"

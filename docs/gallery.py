@@ -1,6 +1,6 @@
-"""Draw the README's gallery: each kind of scheme with its prompts on slices of a synthetic knee.
+"""Draw the gallery of docs/schemes.md: each kind of scheme with its prompts on slices of a synthetic knee.
 
-`make gallery` writes docs/gallery/*.png and the README's section between its two marks. The same versions of the
+`make pictures` writes docs/gallery/*.png and the document's section between its two marks. The same versions of the
 libraries give the same bytes.
 """
 
@@ -27,7 +27,7 @@ from volprompt.report.drawing import draw_prompts, png
 from volprompt.settings.reading import read_settings
 
 FOLDER = Path(__file__).parent / "gallery"
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENT = Path(__file__).parent / "schemes.md"
 BEGIN, END = "<!-- gallery: written by docs/gallery.py -->\n", "<!-- end of gallery -->\n"
 SHAPE, SPACING = (40, 96, 96), (2.8, 1.46, 1.46)
 STRUCTURES = {"femur": [1], "tibia": [3], "patella": [5]}
@@ -124,11 +124,11 @@ class Knee:
 
 
 def section() -> str:
-    """The README's section, between its marks."""
+    """The document's section, between its marks."""
     parts = []
     for title, lines in VARIETIES:
         name = next(iter(yaml.safe_load(lines)))
-        parts.append(f"**{title}**\n\n```yaml\n{lines}\n```\n\n![Prompts of {name}](docs/gallery/{name}.png)\n")
+        parts.append(f"**{title}**\n\n```yaml\n{lines}\n```\n\n![Prompts of {name}](gallery/{name}.png)\n")
     return "\n" + "\n".join(parts) + "\n"
 
 
@@ -141,8 +141,8 @@ def main() -> None:
             # A palette halves the file.
             few = picture.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             few.save(temporary, format="png", optimize=True)
-    before, _, rest = README.read_text().partition(BEGIN)
-    write_text(README, before + BEGIN + section() + END + rest.partition(END)[2])
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    write_text(DOCUMENT, before + BEGIN + section() + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

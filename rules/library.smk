@@ -18,9 +18,18 @@ if isinstance(RULES, os.PathLike):
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, folders)))
 else:
     CATALOGUE_FILE = Path(workflow.source_path("../config/checkpoints.yaml"))
-    if find_spec("volprompt") is None:
+    # This file says of which version the library is, and what each stage's results depend on. A host gives it without its
+    # last line break.
+    OURS = Path(workflow.source_path("../workflow/scripts/volprompt/__init__.py"))
+    installed = find_spec("volprompt")
+    fault = ""
+    if installed is None:
+        fault = "is not installed"
+    elif Path(installed.origin).read_text().split() != OURS.read_text().split():
+        fault = f"is installed in another version ({Path(installed.origin).parent})"
+    if fault:
         source = f"{RULES.host}/{RULES.repo}@{RULES.ref}"
         raise WorkflowError(
-            f"The workflow comes from {source}, but its library is not installed; install it with "
+            f"The workflow comes from {source}, but its library {fault}; install it with "
             f"`{sys.executable} -m pip install git+https://{source}`."
         )

@@ -1,9 +1,4 @@
-# Before the first job the results are locked against a second run, and all faulty files are reported at once. Only
-# volumes that are about to be converted are checked.
-import os
-
-from snakemake.logging import logger
-
+# Before the first job the results are locked against a second run.
 from volprompt.logs import logging_to_console
 from volprompt.study.lock import lock_results
 
@@ -21,43 +16,10 @@ def lock_before_start():
         raise WorkflowError(str(error)) from None
 
 
-def check_before(jobs):
-    """Check the headers of the volumes of the shards that these jobs convert, if any. Raises WorkflowError."""
-    # Told by what the jobs write, since a workflow that uses this one as a module may rename the rules.
-    written = {os.path.normpath(path) for job in jobs for path in job.output}
-    ours = {
-        row.volume
-        for shard, rows in STUDY.shards.items()
-        for row in rows
-        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in written
-    }
-    if not ours:
-        return
-    try:
-        from volprompt.study.check import check_sheet
-    except ImportError as error:
-        logger.warning(f"Headers are not checked before the start: {error}")
-        return
-
-    settings = STUDY.settings
-    try:
-        with logging_to_console("check"):
-            check_sheet(
-                [row.plain() for row in STUDY.volumes if row.volume in ours],
-                settings.frames.axis,
-                settings.references.resample,
-                settings.on_invalid,
-                f"{settings.results}/check/faults.tsv",
-                whole=len(ours) == len(STUDY.volumes),
-            )
-    except VolpromptError as error:
-        raise WorkflowError(str(error)) from None
-
-
 def prepare():
     """What comes before the first job of a real run."""
     lock_before_start()
-    check_before(workflow.dag.needrun_jobs())
+    stop_vain_attempts(workflow.dag.needrun_jobs())
 
 
 def prepared(hook):

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 
 TAIL_BYTES = 16_384
+END_BYTES = 262_144
 CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
 VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
-HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
+LASTING = "Not tried again: "  # begins the line that follows the error of a job that would fail again
 
 
-def last_lines(path: str, count: int, since: float = 0) -> list[str]:
-    """Read the last lines of a text file, at most `count`.
+def last_lines(path: str, count: int, since: float = 0, most_bytes: int = TAIL_BYTES) -> list[str]:
+    """Read the last lines of a text file, at most `count` and of at most `most_bytes`.
 
     There are none where the file cannot be read, or was last written before `since` (seconds since the epoch): the log
     of an earlier attempt stays until the job itself begins, which on a cluster may be hours after its submission.
@@ -23,14 +25,23 @@ def last_lines(path: str, count: int, since: float = 0) -> list[str]:
             if os.fstat(file.fileno()).st_mtime < since - CLOCK_SECONDS:
                 return []
             size = file.seek(0, 2)
-            file.seek(max(size - TAIL_BYTES, 0))
+            file.seek(max(size - most_bytes, 0))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
     lines = text.splitlines()
-    if size > TAIL_BYTES:
+    if size > most_bytes:
         lines = lines[1:]  # the first one is cut
     return lines[-count:]
+
+
+def how_it_ended(path: str, count: int, since: float = 0) -> list[str]:
+    """The last lines of a log: `count`, or more where its last error is longer, such as a list of faults."""
+    lines = last_lines(path, END_BYTES, since, END_BYTES)
+    errors = [
+        number for number, line in enumerate(lines) if (head := HEAD_OF_LINE.match(line)) and " ERROR " in head[0]
+    ]
+    return lines[min(max(len(lines) - count, 0), errors[-1] if errors else len(lines)) :]
 
 
 def volumes_done(lines: list[str]) -> tuple[int, int] | None:
@@ -45,3 +56,9 @@ def volumes_done(lines: list[str]) -> tuple[int, int] | None:
 def last_words(lines: list[str]) -> str:
     """The last line of a log without its time and level."""
     return HEAD_OF_LINE.sub("", lines[-1]) if lines else ""
+
+
+def tells_its_end(lines: list[str]) -> bool:
+    """Whether a job's log ends with the error that ended the job; that of a job that was killed breaks off."""
+    heads = [(found[1], line[found.end() :]) for line in lines if (found := HEAD_OF_LINE.match(line))]
+    return bool(heads) and (heads[-1][0] == "ERROR" or heads[-1][1].startswith(LASTING))

@@ -17,6 +17,7 @@ from tests.viewed_study import Study
 
 from volprompt.files import write_table
 from volprompt.report import views
+from volprompt.report.rendering import viewer_script
 from volprompt.report.views import volume_views
 from volprompt.report.volume_pages import write_volume_pages
 
@@ -32,8 +33,8 @@ PAGE = """<!doctype html>
 
 
 def write_page(path: Path, made: object) -> Path:
-    css, js = (TEMPLATES.joinpath(name).read_text(encoding="utf-8") for name in ("viewer.css", "viewer.js"))
-    path.write_text(Environment().from_string(PAGE).render(css=css, js=js, views=made), encoding="utf-8")
+    css = TEMPLATES.joinpath("viewer.css").read_text(encoding="utf-8")
+    path.write_text(Environment().from_string(PAGE).render(css=css, js=viewer_script(), views=made), encoding="utf-8")
     return path
 
 
@@ -119,6 +120,7 @@ def test_volumes_and_configurations_are_chosen(page: Page) -> None:
     assert page.get_by_role("button", name="Best").get_attribute("aria-pressed") == "true"
     page.keyboard.press("Tab")  # the focus stays where it was, though the buttons were made anew
     page.keyboard.press("Tab")  # over the choice of what stands beside
+    page.keyboard.press("Tab")  # and over the three planes
     assert page.evaluate("document.activeElement.className").startswith("viewer-canvas")
     first = picture(page)
     page.locator(".viewer-range").fill("3")
@@ -188,7 +190,7 @@ def test_the_prompted_slice_is_marked_and_found(page: Page) -> None:
     page.locator(".viewer-range").fill("2")
     page.get_by_role("button", name="Prompted slice").click()
     assert state(page, "slice") == "10"
-    assert "prompted" in page.locator(".viewer-caption").first.inner_text()
+    assert "prompted" in page.locator(".viewer-of-slice").inner_text()
     page.keyboard.press("Tab")
     page.locator(".viewer-range").fill("2")
     page.locator(".viewer-canvas").first.focus()
@@ -395,7 +397,7 @@ def test_clicks_up_to_a_round(visit: Callable[..., Visit], corrected_file: Path)
 def test_a_slice_says_in_which_rounds_it_was_corrected(visit: Callable[..., Visit], corrected_file: Path) -> None:
     page = visit(corrected_file).page
     choose(page, "corrected", 2)
-    caption = page.locator(".viewer-caption").first
+    caption = page.locator(".viewer-of-slice")
     assert caption.inner_text().endswith("prompted, corrected in round 1")
     page.locator(".viewer-range").fill("0")
     page.get_by_role("button", name="Prompted slice").click()
@@ -475,7 +477,7 @@ def test_a_prediction_that_runs_on_is_pointed_out(visit: Callable[..., Visit], t
     texts = {}
     for place in range(int(page.locator(".viewer-range").get_attribute("max") or 0) + 1):
         page.locator(".viewer-range").fill(str(place))
-        texts[int(state(page, "slice"))] = page.locator(".viewer-caption").first.inner_text().partition(": ")[2]
+        texts[int(state(page, "slice"))] = page.locator(".viewer-of-slice").inner_text().partition(": ")[2]
     assert texts[13] == "prompted"
     assert texts[14] == "prompted, tibia predicted, not in the reference"
     assert texts[15] == "femur, tibia predicted, not in the reference"
@@ -652,7 +654,7 @@ def test_two_configurations_side_by_side(visit: Callable[..., Visit], corrected_
     # The masks of the last round are those of `box`; those of the round before are others.
     first, second = canvases(page)
     assert first == second == alone[0]
-    assert "corrected, round 2 of 2" in page.locator(".viewer-caption:visible").last.inner_text()
+    assert "corrected, round 2 of 2" in page.locator(".viewer-of-beside").inner_text()
     # What is done to one is done to both.
     for canvas, key in ((0, "ArrowUp"), (1, "ArrowUp"), (1, "+"), (0, "Shift+ArrowLeft"), (1, "p")):
         before = canvases(page)[0]
@@ -674,7 +676,7 @@ def test_what_stands_beside_has_a_round_of_its_own(visit: Callable[..., Visit], 
     page.locator(".viewer-round").fill("0")
     first, second = canvases(page)
     assert first != second
-    caption = page.locator(".viewer-caption:visible").last.inner_text()
+    caption = page.locator(".viewer-of-beside").inner_text()
     assert "round" not in caption
     assert caption.startswith("m, box: Dice ")
     # Another volume, and another configuration: what stands beside stays if it has the volume.
@@ -683,7 +685,7 @@ def test_what_stands_beside_has_a_round_of_its_own(visit: Callable[..., Visit], 
     ready(page)
     page.wait_for_function("document.querySelector('.viewer-root').dataset.beside !== ''")
     assert state(page, "volume") != volume
-    assert caption != page.locator(".viewer-caption:visible").last.inner_text()
+    assert caption != page.locator(".viewer-of-beside").inner_text()
     page.locator(CHOICE).select_option(label="m, box")
     ready(page)
     assert state(page, "beside") == ""

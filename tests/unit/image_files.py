@@ -206,6 +206,7 @@ def pack(folder: Path, archive: Path) -> str:
             for path in sorted(folder.iterdir()):
                 packed.write(path, f"study/{path.name}")
     else:
-        with tarfile.open(archive, "w" if archive.suffix == ".tar" else "w:gz") as packed:
+        how = {"mode": "w"} if archive.suffix == ".tar" else {"mode": "w:gz", "compresslevel": 1}
+        with tarfile.open(archive, **how) as packed:
             packed.add(folder, arcname="study")
     return str(archive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,21 +21,24 @@ from volprompt.clicks.authors import AUTHORS_SLICE
 from volprompt.clicks.table import COLUMNS, ClickTable
 from volprompt.command.study_folder import StudyFolderError, workflow_at
 from volprompt.phantom.study import write_study
-from volprompt.settings.reading import read_settings
+from volprompt.settings.reading import load_config, read_settings
 from volprompt.study.sheets import read_volumes
 
 REPOSITORY = Path(__file__).parents[2]
+LIBRARY = REPOSITORY / "workflow" / "scripts" / "volprompt"
 UV = REPOSITORY / ".venv" / "uv" / "bin" / "uv"
 FILES = {
     "README.md",
     "Snakefile",
     "config/clicks.csv",
     "config/config.yaml",
+    "config/rehearsal.yaml",
     "config/volumes.tsv",
     "profiles/local/config.yaml",
     "profiles/slurm/config.yaml",
     "profiles/workstation/config.yaml",
 }
+PUBLISHED = FILES - {"config/rehearsal.yaml"}  # whose models are those of a checkout's demo
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +94,14 @@ def test_both_entries() -> None:
     for entry in ([Path(sys.executable).with_name("volprompt")], [sys.executable, "-m", "volprompt"]):
         done = subprocess.run([*entry, "--version"], capture_output=True, text=True, check=True)
         assert done.stdout == f"volprompt, version {__version__}\n"
+
+
+def test_the_version_is_one_everywhere() -> None:
+    assert tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"] == __version__
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    released = f"## [{__version__}] - {citation['date-released']}"
+    assert citation["version"] == __version__
+    assert released in (REPOSITORY / "CHANGELOG.md").read_text()
 
 
 def test_an_unknown_verb_is_an_error_of_use(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,17 +184,23 @@ def test_a_new_study_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert volprompt("init", "knees") == 0
     printed = capsys.readouterr().out.splitlines()
     assert set(printed[:-1]) == {f"knees/{name}" for name in FILES}
-    assert printed[-1] == "Next: cd knees, and the three steps of README.md there"
+    assert printed[-1] == "Next: cd knees, and the steps of README.md there"
     assert files_of(Path("knees")) == FILES
     assert not any("{{" in Path("knees", name).read_text() for name in FILES if not name.startswith("profiles"))
-    settings = read_settings(yaml.safe_load(Path("knees/config/config.yaml").read_text()))
+    settings = read_settings(load_config("knees/config/config.yaml"))
     assert list(settings.schemes) == ["point", "box", "box_video"]
     assert [model.family for model in settings.models.values()] == ["sam", "sam2"]
     assert settings.report.title == "knees"
+    rehearsal = read_settings(load_config("knees/config/config.yaml", "knees/config/rehearsal.yaml"))
+    assert rehearsal.schemes == settings.schemes
+    used = [rehearsal.models[name] for one in rehearsal.experiments.values() for name in one.models]
+    assert [Path(model.checkpoint).is_relative_to(REPOSITORY / "demo") for model in used] == [True, True]
+    assert rehearsal.results != settings.results
     assert f'"{REPOSITORY}/workflow/Snakefile"' in Path("knees/Snakefile").read_text()
     faults: list[str] = []
     assert read_volumes("knees/config/volumes.tsv", False, faults) == []
-    assert faults == ["knees/config/volumes.tsv: lists no volume"]
+    command = "volprompt sheet LAYOUT FOLDERS --out knees/config/volumes.tsv"
+    assert faults == [f"knees/config/volumes.tsv: lists no volume; add rows, or make it with `{command}`"]
     assert ClickTable("knees/config/clicks.csv").rows == []
     assert Path("knees/config/clicks.csv").read_text() == ",".join(COLUMNS) + "\n"
     for name in ("local", "slurm", "workstation"):
@@ -251,7 +269,8 @@ def test_addresses(address: str, module: str, documents: str) -> None:
     assert volprompt("init", "knees", "--from", address) == 0
     assert module in Path("knees/Snakefile").read_text()
     assert f"{documents}/config/README.md" in Path("knees/config/config.yaml").read_text()
-    assert str(REPOSITORY) not in "".join(Path("knees", name).read_text() for name in FILES)
+    assert files_of(Path("knees")) == PUBLISHED
+    assert str(REPOSITORY) not in "".join(Path("knees", name).read_text() for name in PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +298,11 @@ def test_an_installed_package_has_all_it_needs(here: Path) -> None:
     assert refused.returncode == 1
     assert "is an installed package; expected a checkout with the workflow" in refused.stderr
     assert installed("init", "knees", "--from", "owner/name@v1").returncode == 0
-    assert files_of(here / "knees") == FILES
+    assert files_of(here / "knees") == PUBLISHED
+    inside = files_of(here / "site" / "volprompt")
+    assert {name for name in files_of(LIBRARY) if not name.endswith(".pyc")} == inside
+    (metadata,) = here.glob("site/*.dist-info")
+    assert "volprompt = volprompt.__main__:command" in (metadata / "entry_points.txt").read_text()
+    assert f"\nVersion: {__version__}\n" in (metadata / "METADATA").read_text()
     catalogue = here / "site" / "volprompt" / "checkpoints" / "catalogue.yaml"
     assert catalogue.read_text() == (REPOSITORY / "config" / "checkpoints.yaml").read_text()

@@ -1,4 +1,4 @@
-"""The README's gallery: drawings of the schemes that its lines define."""
+"""The gallery of docs/schemes.md: drawings of the schemes that its lines define."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def gallery() -> ModuleType:
     return module
 
 
-def test_the_readme_shows_the_gallery(gallery: ModuleType) -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    assert gallery.BEGIN + gallery.section() + gallery.END in text, "run `make gallery`"
+def test_the_document_shows_the_gallery(gallery: ModuleType) -> None:
+    text = gallery.DOCUMENT.read_text()
+    assert gallery.BEGIN + gallery.section() + gallery.END in text, "run `make pictures`"
     names = [next(iter(yaml.safe_load(lines))) for _, lines in gallery.VARIETIES]
     files = {path.name for path in (REPOSITORY / "docs" / "gallery").iterdir()}
     assert files == {f"{name}.png" for name in names}

@@ -26,6 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 SAM, SAM2 = REPOSITORY / "tests" / "small_sam.yaml", REPOSITORY / "tests" / "small_sam2.yaml"
 PLUGINS = Path(__file__).parent / "plugins"
 STAGES = (
+    "check_headers",
     "convert",
     "extract_prompts",
     "fetch_checkpoint",

@@ -1,4 +1,4 @@
-"""Headers are checked before the first job: faults stop the run, or their volumes are skipped."""
+"""Headers are checked before the first conversion: faults stop it, or their volumes are skipped."""
 
 from pathlib import Path
 
@@ -28,10 +28,16 @@ def faults_of(study: Study) -> pd.DataFrame:
     return pd.read_csv(study.folder / "results" / "check" / "faults.tsv", sep="\t")
 
 
-def test_faults_stop_the_run_before_its_first_job(small: Study) -> None:
+@pytest.mark.parametrize("console", ["volprompt", "plain"])
+def test_faults_are_told_once_and_nothing_is_converted(
+    console: str, small: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if console == "volprompt":
+        monkeypatch.delenv("VOLPROMPT_CONSOLE")
     break_headers(small)
     run = small.run()
     assert run.code != 0
+    assert run.text.count("the file is damaged or cut off") == 1
     assert (
         "The files of the sample sheet have 2 faults in 2 of 3 volumes (table: results/check/faults.tsv):" in run.text
     )
@@ -52,12 +58,11 @@ def test_the_target_check_alone_and_the_command(
     assert whole.code == 0, whole.text
     assert "The headers of 3 volumes have no fault" in whole.text
     assert faults_of(small).empty
-    assert "Nothing to be done" in small.run("--", "check").text
-    assert not (small.folder / "results" / "volumes").exists()
     break_headers(small)
     broken = small.run("--", "check")
     assert broken.code != 0
-    assert "2 faults in 2 of 3 volumes" in broken.text
+    assert broken.text.count("2 faults in 2 of 3 volumes") == 1
+    assert not (small.folder / "results" / "volumes").exists()
     found = faults_of(small)
     assert len(found) == 2
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.workflow.small_study import Study, new_study
 
+from volprompt.logs import LASTING
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
@@ -26,11 +28,12 @@ def test_a_run_is_a_line_per_job(study: Study, monkeypatch: pytest.MonkeyPatch) 
     # On a busy machine a silent minute gives a line of its own.
     printed = [line for line in run.text.splitlines() if " running; " not in line and not line.endswith(" running")]
     lines = [line[10:] for line in printed if re.match(r"\d\d:\d\d:\d\d  ", line)]
-    assert lines[0] == "7 jobs: 1 convert, 1 extract_prompts, 1 segment, 1 score, 1 aggregate, 1 report, 1 all"
-    assert [line[:6] for line in lines[1:8]] == [f"{number} of 7" for number in range(1, 8)]
+    rules = ("check_headers", "convert", "extract_prompts", "segment", "score", "aggregate", "report", "all")
+    assert lines[0] == "8 jobs: " + ", ".join(f"1 {rule}" for rule in rules)
+    assert [line[:6] for line in lines[1:9]] == [f"{number} of 8" for number in range(1, 9)]
     assert sum(": 1 volume in " in line for line in lines) == 4
-    assert re.search(r"; about \d+ (s|min) left$", lines[4])
-    assert re.match(r"Done: 7 jobs in \S+ .*\. Snakemake's own log is \S+$", lines[8])
+    assert re.search(r"; about \d+ (s|min) left$", lines[5])
+    assert re.match(r"Done: 8 jobs in \S+ .*\. Snakemake's own log is \S+$", lines[9])
     page = study.folder / "results" / "report" / "index.html"
     others = [line for line in printed if line[10:] not in lines]
     assert others[0].startswith("Using profile")
@@ -39,9 +42,9 @@ def test_a_run_is_a_line_per_job(study: Study, monkeypatch: pytest.MonkeyPatch) 
     assert others[2].endswith(f"the report is {page.resolve().as_uri()}")
     assert len(others) == 3, others
     (log,) = (study.folder / ".snakemake" / "log").iterdir()
-    assert lines[8].endswith(str(log.relative_to(study.folder)))
+    assert lines[9].endswith(str(log.relative_to(study.folder)))
     kept = log.read_text()
-    assert kept.count("Finished jobid") == 7
+    assert kept.count("Finished jobid") == 8
     for noise in ("Select jobs", "Building DAG", "Provided cores", "Snakemake version"):
         assert noise in kept
     again = study.run()
@@ -56,7 +59,7 @@ def test_a_failed_job_is_shown_with_its_log(console: str, study: Study, monkeypa
     config = study.config
     config["models"]["small_sam"]["checkpoint"] = "models/small.pt"  # of a SAM 2
     study.configure(**config)
-    run = study.run("--until", "segment")
+    run = study.run("--until", "segment", "--retries", "2")
     assert run.code != 0
     log = "results/logs/segment/sam1/small_sam/001.log"
     assert "does not fit sam architecture" in (study.folder / log).read_text()
@@ -64,12 +67,15 @@ def test_a_failed_job_is_shown_with_its_log(console: str, study: Study, monkeypa
     assert shown, run.text
     assert "does not fit sam architecture" in text
     assert "Traceback" not in run.text
+    assert text.count(LASTING) == 1, run.text
+    assert "Trying to restart" not in run.text
     if console == "volprompt":
         assert "FAILED: Segment sam1/small_sam, shard 001 after " in run.text
         assert run.text.count("does not fit sam architecture") == 1
         assert "Exiting because a job execution failed" not in run.text
-        assert re.search(r"Stopped after .*: 2 of 3 jobs are done, 1 failed\.", run.text)
+        assert re.search(r"Stopped after .*: 3 of 4 jobs are done, 1 failed\.", run.text)
     else:
-        assert re.search(r"^2 of \d steps \(\d+%\) done$", run.text, re.MULTILINE), run.text
+        assert run.text.count("does not fit sam architecture") == 1
+        assert re.search(r"^3 of \d steps \(\d+%\) done$", run.text, re.MULTILINE), run.text
         assert "SNAKEMAKE\n=" not in run.text
         assert "reason:" not in run.text

@@ -1,5 +1,8 @@
 """Faulty input: found before any job where it can be, else recorded, and nothing else is lost."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +10,14 @@ import pytest
 import yaml
 from tests.conftest import MadeOnce
 from tests.workflow.small_study import CONFIGURATION, REPOSITORY, Run, Study, new_study, snakemake, snakemake_command
+
+# A workflow of its own that says with which configuration it goes on, and what jobs are given of it.
+EFFECTIVE = """
+include: "{snakefile}"
+import json
+given = [*map(str, workflow.overwrite_configfiles), *workflow.config_settings.config_args]
+print("EFFECTIVE", json.dumps([config, given]))
+"""
 
 
 def test_all_faults_of_a_configuration_at_once_and_no_job(tmp_path: Path) -> None:
@@ -51,25 +62,43 @@ def test_what_yaml_hides_is_told_with_file_and_line(tmp_path: Path) -> None:
         f"- config.yaml line {lines + 1}: shards: is written `010`, which YAML reads as 8",
         f"- config.yaml line {lines + 2}: report.title: Input should be a valid string",
         "- over.yaml line 2: max_failed_fraction: Input should be less than or equal to 1",
-        "- on_invalid: Input should be 'stop' or 'skip' (found 'maybe')",
+        "- --config: on_invalid: Input should be 'stop' or 'skip' (found 'maybe')",
     ):
         assert fault in run.text, run.text
 
 
-def test_a_second_file_changes_the_first_one(tmp_path: Path) -> None:
-    study = new_study(tmp_path)
-    (tmp_path / "over.yaml").write_text("shards: 1\nexperiments: {sam1: {schemes: [point]}}\n")
-    planned = run_with(study, "--configfile", "config.yaml", "over.yaml")
-    assert planned.code == 0, planned.text
-    assert planned.jobs["convert"] == 1
-    assert planned.jobs["segment"] == 2  # the other experiment is still there
-    changed = run_with(study, "--configfile", "config.yaml", "over.yaml", "--config", "shards=2")
-    assert changed.jobs["convert"] == 2, changed.text
-    options = ["--configfile", "config.yaml", "--configfile", "over.yaml"]
-    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--dry-run"]
-    twice = snakemake_command(study.folder, *snakefile, *options)  # which looks at the command itself
-    assert twice.code != 0
-    assert "--configfile: is given more than once, and Snakemake takes the last one alone" in twice.text
+def test_files_and_values_are_put_together_as_documented(tmp_path: Path) -> None:
+    new_study(tmp_path)
+    text = (REPOSITORY / "config" / "README.md").read_text()
+    quick = re.search(r"With `config/quick.yaml`\n\n```yaml\n(.*?)```", text, re.DOTALL)
+    commands = re.findall(r"^snakemake (--configfile config/mine.yaml .*)$", text, re.MULTILINE)
+    assert quick is not None
+    assert len(commands) == 2
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config.yaml").rename(tmp_path / "config" / "mine.yaml")
+    (tmp_path / "config" / "quick.yaml").write_text(quick[1])
+    (tmp_path / "Snakefile").write_text(EFFECTIVE.format(snakefile=REPOSITORY / "Snakefile"))
+    arguments = [[*shlex.split(command), "--dry-run", "--cores", "1", "--quiet"] for command in commands]
+    runs = snakemake(tmp_path, *arguments[0]), snakemake_command(tmp_path, *arguments[1])
+    for run in runs:
+        assert run.code == 0, run.text
+    one, several = (re.search(r"^EFFECTIVE (.*)$", run.text, re.MULTILINE) for run in runs)
+    assert one is not None
+    assert several is not None
+    assert several[1] == one[1]
+    settings, for_jobs = json.loads(one[1])
+    assert settings == {
+        **CONFIGURATION,
+        "shards": 1,
+        "on_invalid": "skip",
+        "report": {**CONFIGURATION["report"], "title": "A closer look"},
+        "experiments": {
+            "sam1": {**CONFIGURATION["experiments"]["sam1"], "schemes": ["point"]},
+            "sam2": CONFIGURATION["experiments"]["sam2"],
+        },
+    }
+    files = [f"{tmp_path}/config/{name}.yaml" for name in ("mine", "quick")]
+    assert for_jobs == [*files, *shlex.split(commands[0])[-2:]]
 
 
 def break_volume(study: Study, volume: str) -> None:
@@ -122,6 +151,7 @@ def test_a_study_that_failed_stays_failed_until_it_is_mended(broken: Study, tmp_
     sheet.write_text("\n".join(dict.fromkeys(sheet.read_text().splitlines())) + "\n")
     mended = study.plan()
     assert mended == {
+        "check_headers": 1,
         "convert": 1,
         "extract_prompts": 1,
         "segment": 1,

@@ -1,4 +1,4 @@
-"""The workflow as a module of another one: the same jobs, the other one's own targets, and the check at the start."""
+"""The workflow as a module of another one: the same jobs, the other one's own targets, the check and the lock."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.workflow.small_study import REPOSITORY, Run, Study, new_study, snakemake
+
+from volprompt.study.lock import lock_results
 
 MODULE = """
 configfile: "config/config.yaml"
@@ -28,6 +30,11 @@ rule mine:
     input: "results/tables/medians.csv"
     output: "mine.txt"
     shell: "cp {input} {output}"
+"""
+OWN_START = """
+onstart:
+    print("the outer start")
+
 """
 HOSTED = 'github("acme/volprompt", path="workflow/Snakefile", branch="main")'
 ENTRY, PLAIN = f'"{REPOSITORY}/workflow/Snakefile"', f'"{REPOSITORY}/Snakefile"'
@@ -100,7 +107,8 @@ def planned_rules(run: Run) -> list[str]:
 def test_a_module_plans_the_jobs_of_the_workflow(user: Study, host: dict[str, str], form: str) -> None:
     run = run_as_module(user, module(form), "--dry-run", "--logger", "jobs", **host)
     prefix = "volprompt_" if FORMS[form][1] else ""
-    once, twice = ["aggregate", "all", "report"], 2 * ["convert", "extract_prompts", "score", "segment"]
+    once = ["aggregate", "all", "check_headers", "report"]
+    twice = 2 * ["convert", "extract_prompts", "score", "segment"]
     assert planned_rules(run) == sorted(prefix + rule for rule in once + twice)
 
 
@@ -119,28 +127,56 @@ def test_a_default_target_behind_the_module_is_kept(user: Study) -> None:
     assert "volprompt_all" not in planned_rules(run)
 
 
-def test_a_module_without_the_library_says_how_to_install_it(user: Study, host: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(NOT_INSTALLED)
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("sitecustomize.py", NOT_INSTALLED, "is not installed"),
+        ("volprompt/__init__.py", '__version__ = "0.0.1"\n', r"is installed in another version \(.*/volprompt\)"),
+    ],
+    ids=["missing", "another version"],
+)
+def test_a_module_without_its_library_says_how_to_install_it(
+    file: str, text: str, fault: str, user: Study, host: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
     run = run_as_module(user, module("hosted"), "--dry-run", **host, PYTHONPATH=str(tmp_path))
     assert run.code != 0
-    assert "its library is not installed" in run.text
-    assert re.search(r"-m pip install git\+https://github\.com/acme/volprompt@main`", run.text)
+    install = r"install it with `\S+ -m pip install git\+https://github\.com/acme/volprompt@main`"
+    assert re.search(f"its library {fault}; {install}", run.text), run.text
 
 
-def test_a_module_stops_at_faulty_files_before_its_first_job(user: Study, tmp_path: Path) -> None:
+def test_a_module_converts_nothing_where_a_file_is_faulty(user: Study, tmp_path: Path) -> None:
+    """Whatever hook the outer workflow has, since the check is a job that conversions wait for."""
     study = user.copy_to(tmp_path)
     (study.folder / "volumes" / "knee_a_image.nii.gz").write_text("not an image")
-    own_start = '\nonstart:\n    print("the outer start")\n'
-    run = run_as_module(study, own_start + OWN_RULES + module("prefixed"))
+    snakefile = OWN_RULES + module("prefixed") + OWN_START
+    run = run_as_module(study, snakefile)
     assert run.code != 0
     assert "1 fault in 1 of 3 volumes" in run.text
-    assert "the outer start" not in run.text
     assert not (study.folder / "results" / "volumes").exists()
 
-    only_good = run_as_module(study, own_start + module("prefixed"), "results/volumes/000")
+    only_good = run_as_module(study, snakefile, "results/volumes/000")
     assert only_good.code == 0, only_good.text
     assert "The headers of 1 volumes have no fault" in only_good.text
-    assert "the outer start" in only_good.text
+    assert [path.name for path in (study.folder / "results" / "volumes").iterdir()] == ["000"]
+
+
+def test_a_module_locks_its_results(user: Study, tmp_path: Path) -> None:
+    """Before the outer workflow's own start, and once, although a rule that is changed reads the module again."""
+    study = user.copy_to(tmp_path)
+    changed = "use rule convert from volprompt as volprompt_convert with:\n    threads: 1\n"
+    snakefile = OWN_START + module("prefixed") + changed
+    held = lock_results(study.folder / "results")
+    assert held is not None
+    run = run_as_module(study, snakefile, "results/volumes/000")
+    assert run.code != 0
+    assert "results is in use by another run" in run.text
+    assert "the outer start" not in run.text
+    held.release()
+    free = run_as_module(study, snakefile, "results/volumes/000")
+    assert free.code == 0, free.text
+    assert "the outer start" in free.text
 
 
 def test_a_section_of_the_outer_configuration_has_its_lines(user: Study, tmp_path: Path) -> None:

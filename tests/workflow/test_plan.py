@@ -36,6 +36,7 @@ def test_jobs_of_the_papers_study(tmp_path: Path, entry: str) -> None:
     study.workflow = (REPOSITORY / entry).parent
     # 3 SAM and 4 SAM 2 models on 16 shards each
     assert study.plan() == {
+        "check_headers": 1,
         "convert": 16,
         "extract_prompts": 16,
         "fetch_checkpoint": 7,
@@ -59,7 +60,7 @@ def test_gpu_is_asked_for_by_segment_alone(tmp_path: Path) -> None:
 def test_targets_by_name_end_after_their_stage(tmp_path: Path) -> None:
     study = paper_study(tmp_path, volumes=3)
     stages = {
-        "prompts": {"convert", "extract_prompts"},
+        "prompts": {"check_headers", "convert", "extract_prompts"},
         "masks": {"fetch_checkpoint", "segment"},
         "scores": {"score"},
         "tables": {"aggregate"},
@@ -98,5 +99,25 @@ def test_a_fresh_clone_plans_the_whole_demo(tmp_path: Path, arguments: tuple[str
     sheet.write_text(sheet.read_text().replace(f"{tmp_path}/", ""))
     run = snakemake(tmp_path, "--cores", "2", "--configfile", "config/demo.yaml", "--dry-run", *arguments)
     assert run.code == 0, run.text
-    shards = {"convert": 3, "extract_prompts": 3, "segment": 6, "score": 6}
+    shards = {"check_headers": 1, "convert": 3, "extract_prompts": 3, "segment": 6, "score": 6}
     assert run.jobs == {**shards, "aggregate": 1, "report": 1, "all": 1}
+
+
+def test_the_rule_graph_is_drawn_as_the_catalog_asks_for_it(tmp_path: Path) -> None:
+    """`make rulegraph` has drawn the same rules and edges, and what the catalog reads is there."""
+    shutil.copytree(REPOSITORY / ".test" / "config", tmp_path / "config")
+    graph = ["-s", str(REPOSITORY / "workflow" / "Snakefile"), "-c", "1", "-d", str(tmp_path)]
+    run = snakemake(tmp_path, *graph, "--forceall", "--rulegraph")
+    assert run.code == 0, run.text
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', run.text))
+    edges = {(names[first], names[second]) for first, second in re.findall(r"(\d+) -> (\d+)", run.text)}
+    assert ("check_headers", "convert") in edges
+
+    drawn = (REPOSITORY / "docs" / "rulegraph.svg").read_text()
+    titles = dict(re.findall(r"<title>(\d+)</title>.*?<text[^>]*>(\w+)</text>", drawn, re.DOTALL))
+    arrows = re.findall(r"<title>(\d+)&#45;&gt;(\d+)</title>", drawn)
+    assert set(titles.values()) == set(names.values())
+    assert {(titles[first], titles[second]) for first, second in arrows} == edges
+
+    usage = yaml.safe_load((REPOSITORY / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment"}

@@ -26,8 +26,8 @@ from volprompt.study.study import shard_of
 REST = {"report": 1, "all": 1}
 TABLES = {"aggregate": 1, **REST}
 ONE_EXPERIMENT = {"segment": 2, "score": 2, **TABLES}
-ONE_SHARD = {"convert": 1, "extract_prompts": 1, "segment": 2, "score": 2, **TABLES}
-EVERYTHING = {"convert": 2, "extract_prompts": 2, "segment": 4, "score": 4, **TABLES}
+ONE_SHARD = {"check_headers": 1, "convert": 1, "extract_prompts": 1, "segment": 2, "score": 2, **TABLES}
+EVERYTHING = {"check_headers": 1, "convert": 2, "extract_prompts": 2, "segment": 4, "score": 4, **TABLES}
 ONE_JOB = {"segment": 1, "score": 1, **TABLES}
 
 
@@ -61,7 +61,10 @@ def test_first_run_makes_everything(finished: Study) -> None:
 
 
 def test_nothing_changed(study: Study) -> None:
+    """With all of Snakemake's own triggers, too, as in a module without our profile."""
     assert study.plan() == {}
+    workflow = ["--snakefile", str(study.workflow / "Snakefile"), "--configfile", "config.yaml"]
+    assert "Nothing to be done" in snakemake(study.folder, *workflow, "--cores", "1", "--dry-run").text
 
 
 def test_touched_checkpoint_and_script(study: Study) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import pandas as pd
-import pytest
 import yaml
 from tests.unit.command_line import volprompt
 from tests.workflow.small_study import REPOSITORY, snakemake
@@ -14,11 +12,10 @@ from tests.workflow.test_modules import host  # noqa: F401
 
 from volprompt.study.study import shard_of
 
-DEMO = REPOSITORY / "demo"
 SHARDS = len({shard_of(f"phantom_{seed}", 16) for seed in (100, 101)})
 JOBS = {
     **{"convert": SHARDS, "extract_prompts": SHARDS, "segment": 2 * SHARDS, "score": 2 * SHARDS},
-    **{"fetch_checkpoint": 2, "aggregate": 1, "report": 1, "all": 1},
+    **{"check_headers": 1, "fetch_checkpoint": 2, "aggregate": 1, "report": 1, "all": 1},
 }
 
 
@@ -38,30 +35,16 @@ def planned(folder: Path, profile: str = "local", **environment: str) -> tuple[C
     return Counter(job["rule_name"] for job in run.planned), run.planned
 
 
-def test_a_new_folder_runs_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planned as it is; run in one shard, and with the demo's models, which need no download."""
+def test_a_new_folder_is_planned(tmp_path: Path) -> None:
+    """As it is, and as a rehearsal, whose models need no download. docs/tutorial.md runs one (test_tutorial.py)."""
     folder = new_folder(tmp_path / "knees")
     assert planned(folder)[0] == JOBS
-    file = folder / "config" / "config.yaml"
-    text = file.read_text().replace("shards: 16", "shards: 1")
-    for family, architecture, checkpoint in (
-        ("sam", "vit_b", "sam_vit_b_01ec64.pth"),
-        ("sam2", "configs/sam2.1/sam2.1_hiera_t.yaml", "sam2.1_hiera_tiny.pt"),
-    ):
-        theirs = f"architecture: {architecture}, checkpoint: {checkpoint}"
-        demo = f"checkpoints/demo_{family}{Path(checkpoint).suffix}"
-        assert text.count(theirs) == 1
-        text = text.replace(theirs, f"architecture: {DEMO}/{family}_demo.yaml, checkpoint: {DEMO}/{demo}")
-    file.write_text(text)
-    monkeypatch.chdir(folder)
-    assert volprompt("check") == 0
-    run = snakemake(folder, "--profile", "profiles/local", "--cores", "2")
+    files = ("config/config.yaml", "config/rehearsal.yaml")
+    run = snakemake(folder, "--cores", "1", "--configfile", *files, "--dry-run", "--logger", "jobs")
     assert run.code == 0, run.text
-    assert (folder / "results" / "complete.txt").read_text().startswith("2 volumes, 5 configurations, 0.0%")
-    medians = pd.read_csv(folder / "results" / "tables" / "medians.csv")
-    assert list(medians["scheme"]) == ["point", "box", "point", "box", "box_video"]
-    assert medians["object"].min() > 0.5
-    assert planned(folder)[0] == {}
+    rules = Counter(job["rule_name"] for job in run.planned)
+    assert rules["segment"] == 2 * rules["convert"] > 0
+    assert "fetch_checkpoint" not in rules
 
 
 def test_a_prefix_names_rules_and_profiles(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from volprompt.files import write_text
-from volprompt.identity import require_identity, write_identity
 from volprompt.logs import NOTICE, logger, logging_to
-from volprompt.tables.failures import check_failures
 
 with logging_to(snakemake.log[0], "all"):
+    from volprompt.files import write_text
+    from volprompt.identity import require_identity, write_identity
+    from volprompt.tables.failures import check_failures
+
     given, params = snakemake.input, snakemake.params
     summary = check_failures(given.scores, given.failures, params.allowed, params.skip_invalid)
     report = Path(params.report)

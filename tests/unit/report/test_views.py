@@ -237,7 +237,7 @@ def test_the_shown_part(study: Study) -> None:
     # Both boxes: slices 5 to 14 and two more to each side; y 10 to 49, x 12 to 35. The margin is 15 % of 40 pixels.
     assert volume["slices"] == list(range(3, 17))
     assert volume["size"] == [40 + 2 * 6, 24 + 2 * 6]
-    assert (volume["height_mm"], volume["width_mm"]) == (52 * SPACING[1], 36 * SPACING[2])
+    assert volume["extent_mm"] == [14 * SPACING[0], 52 * SPACING[1], 36 * SPACING[2]]
     mask = decoded_mask(volume["reference"][0], (14, 52, 36))
     expected = np.zeros(SHAPE, dtype=bool)
     expected[FEMUR] = True

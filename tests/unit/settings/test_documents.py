@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from volprompt.settings.documents import DocumentError, read_document
+from volprompt.settings.options import require_one_use, uses_of
 from volprompt.settings.reading import (
     ConfigurationError,
     load_config,
     read_settings,
-    require_one_configfile_option,
     with_sources,
 )
 
@@ -172,12 +172,14 @@ def test_faults_of_two_files_have_the_line_of_the_file_that_counts() -> None:
 
 
 def test_what_the_command_line_says_has_no_line() -> None:
-    Path("1.yaml").write_text(TEXT + "shards: 4\nreport: {titel: a}\n")
-    config = {**yaml.safe_load(Path("1.yaml").read_text()), "shards": 0}
+    Path("1.yaml").write_text(TEXT + "shards: 4\nreport: {titel: a}\nframes: {axis: axial}\n")
+    config = {**yaml.safe_load(Path("1.yaml").read_text()), "shards": 0, "frames": "axial", "scores": {"border": "no"}}
     with pytest.raises(ConfigurationError) as caught:
-        read_settings(with_sources(config, ["1.yaml", "no file"]))
-    shards, title = sorted(caught.value.faults, reverse=True)
-    assert shards.startswith("shards: Input should be greater")
+        read_settings(with_sources(config, ["1.yaml", "no file"], "--config"))
+    frames, border, shards, title = sorted(caught.value.faults)
+    assert border.startswith("--config: scores.border: Input should be")
+    assert frames.startswith("--config: frames: Input should be")
+    assert shards.startswith("--config: shards: Input should be greater")
     assert title.startswith("1.yaml line 12: report.titel: unknown key")
 
 
@@ -213,7 +215,12 @@ def test_anchors_that_hold_themselves_or_repeat_without_end() -> None:
         read_document("1.yaml")
 
 
-def test_the_option_is_given_once() -> None:
-    require_one_configfile_option(["snakemake", "--configfile", "a.yaml", "b.yaml", "--cores", "1"])
-    with pytest.raises(ConfigurationError, match="is given more than once, and Snakemake takes the last one alone"):
-        require_one_configfile_option(["snakemake", "--configfile", "a.yaml", "--configfiles=b.yaml"])
+def test_an_option_that_is_given_more_than_once() -> None:
+    once = ["snakemake", "--configfile", "a.yaml", "b.yaml", "--cores", "1", "--", "--configfile", "target"]
+    assert uses_of(once, "--configfile", "--configfiles") == [["a.yaml", "b.yaml"]]
+    require_one_use("--configfile", uses_of(once, "--configfile", "--configfiles"))
+    twice = ["snakemake", "--configfile", "a.yaml", "-n", "target", "--configfiles=b.yaml", "c", "-C", "shards=1"]
+    assert uses_of(twice, "--configfile", "--configfiles") == [["a.yaml"], ["b.yaml"]]
+    assert uses_of(twice, "--config", "-C") == [["shards=1"]]
+    with pytest.raises(ConfigurationError, match="--configfile: is given more than once, and Snakemake takes the last"):
+        require_one_use("--configfile", uses_of(twice, "--configfile", "--configfiles"))

@@ -34,6 +34,12 @@ def test_held_by_another_process_until_it_dies(tmp_path: Path) -> None:
     lock.release()
 
 
+def test_one_process_may_ask_twice(tmp_path: Path) -> None:
+    first, second = lock_results(tmp_path), lock_results(tmp_path)
+    assert first is second is not None
+    first.release(force=True)
+
+
 def test_a_file_system_without_locks_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,8 +107,15 @@ def test_a_study_without_faults() -> None:
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"volumes": "none.tsv"}, "none.tsv: no such file"),
-        ({"clicks": "none.csv"}, "none.csv: no such file"),
+        (
+            {"volumes": "my volumes.tsv"},
+            "my volumes.tsv: no such file; make it with `volprompt sheet LAYOUT FOLDERS --out 'my volumes.tsv'`, or "
+            "correct the path",
+        ),
+        (
+            {"clicks": "none.csv"},
+            "none.csv: no such file; make it with `volprompt clicks collect --table none.csv`, or correct the path",
+        ),
         (
             {"schemes__point__structures": ["femur", "tibia", "pattela"]},
             "schemes.point.structures: there is no structure 'pattela'; did you mean 'patella'?",

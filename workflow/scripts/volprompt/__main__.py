@@ -82,7 +82,7 @@ class Layouts(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of one layout."""
         from volprompt.study.layouts.layouts import LAYOUTS
-        from volprompt.study.layouts.sheet import summary, write_sheet
+        from volprompt.study.layouts.sheet import USUAL, summary, write_sheet
 
         if cmd_name not in LAYOUTS:
             return None
@@ -96,7 +96,7 @@ class Layouts(click.Group):
         out = click.Option(
             ["--out"],
             type=click.Path(path_type=Path),
-            default="config/volumes.tsv",
+            default=USUAL,
             show_default=True,
             help="Sample sheet, .tsv or .csv.",
         )

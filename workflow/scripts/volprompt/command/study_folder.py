@@ -20,6 +20,8 @@ from volprompt.files import write_text
 TEMPLATES = Path(__file__).parent / "templates"
 REPOSITORY = Path(volprompt.__file__).resolve().parents[3]
 ENTRY = "workflow/Snakefile"
+# Only where there is a checkout, whose demo it takes its models from.
+REHEARSAL = Path("config", "rehearsal.yaml")
 
 
 class StudyFolderError(VolpromptError):
@@ -31,12 +33,14 @@ class Workflow:
     """Where a study takes the workflow from, in the words of its files.
 
     snakefile: what the Snakefile says of the module's place; documents: folder or address of the documents;
-    environment: how a shell finds `volprompt` and `snakemake`.
+    environment: how a shell finds `volprompt` and `snakemake`; demo: the folder of the demo's models, None without a
+    checkout.
     """
 
     snakefile: str
     documents: str
     environment: str
+    demo: Path | None = None
 
 
 def workflow_here() -> Workflow:
@@ -44,11 +48,11 @@ def workflow_here() -> Workflow:
     if not (REPOSITORY / ENTRY).is_file():
         raise StudyFolderError(
             f"{volprompt.__file__}: is an installed package; expected a checkout with the workflow. Name a published "
-            "one: --from github.com/owner/volprompt@v1.0"
+            f"one: --from github.com/volprompt/volprompt@v{volprompt.__version__}"
         )
     activate = Path(sys.prefix) / "bin" / "activate"
     environment = f"In a new shell first:\n\n    source {activate}" if activate.is_file() else ""
-    return Workflow(json.dumps(str(REPOSITORY / ENTRY)), str(REPOSITORY), environment)
+    return Workflow(json.dumps(str(REPOSITORY / ENTRY)), str(REPOSITORY), environment, REPOSITORY / "demo")
 
 
 def workflow_at(address: str) -> Workflow:
@@ -87,6 +91,8 @@ def write_study_folder(folder: Path, workflow: Workflow, prefix: str = "") -> li
     if prefix and not prefix.isidentifier():
         raise StudyFolderError(f"--prefix: is '{prefix}'; expected letters, digits and _, beginning with a letter")
     files = {path.relative_to(TEMPLATES): path for path in sorted(TEMPLATES.rglob("*")) if path.is_file()}
+    if workflow.demo is None:
+        del files[REHEARSAL]
     if there := [folder / path for path in files if (folder / path).exists()]:
         listed = "".join(f"\n  {path}" for path in there)
         raise StudyFolderError(
@@ -97,6 +103,8 @@ def write_study_folder(folder: Path, workflow: Workflow, prefix: str = "") -> li
     words = {
         "name": name,
         "title": json.dumps(name),
+        "demo": workflow.demo and (lambda file: json.dumps(str(workflow.demo / file))),
+        "rehearsal": json.dumps(f"{name}: a rehearsal with small models"),
         "snakefile": workflow.snakefile,
         "renamed": f" as {prefix}_*" if prefix else "",
         "documents": workflow.documents,
@@ -115,4 +123,4 @@ def write_study_folder(folder: Path, workflow: Workflow, prefix: str = "") -> li
 
 def next_steps(folder: Path) -> str:
     """What to do with a new study folder."""
-    return f"Next: cd {shlex.quote(str(folder))}, and the three steps of README.md there"
+    return f"Next: cd {shlex.quote(str(folder))}, and the steps of README.md there"

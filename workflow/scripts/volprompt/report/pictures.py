@@ -49,8 +49,6 @@ def encode_volume(
         "mirrored": mirrored(volume.grid.axes),
         "slices": list(slices),
         "size": list(size),
-        "width_mm": round((region.columns[1] - region.columns[0]) * spacing[2], 3),
-        "height_mm": round((region.rows[1] - region.rows[0]) * spacing[1], 3),
         "first": region.slices[0],
         "extent_slices": region.slices[1] - region.slices[0],
         "extent_mm": [round(float(np.ptp(side) * mm), 3) for side, mm in zip(_sides(region), spacing, strict=True)],

@@ -115,6 +115,7 @@ def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "", forma
                 dots: dict[str, Any] = {"dpi": PRINT_DPI} if format_ == "png" else {}
                 figure.savefig(stream, format=format_, metadata=UNDATED[format_], **dots)
                 path.write_bytes(stream.getvalue())
+            figure.set_layout_engine("none")  # the places stay; laying out again takes as long as drawing
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
 
 

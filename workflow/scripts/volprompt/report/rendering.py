@@ -15,6 +15,8 @@ from volprompt.report.facts import flow
 from volprompt.tables.typeset import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+# The viewer's script, in the order in which a file uses those before it.
+VIEWER = ("unpacking.js", "cuts.js", "marks.js", "solids.js", "viewer.js")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -33,6 +35,7 @@ def page_environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    environment.globals["viewer_script"] = viewer_script
     environment.globals["cell"] = cell
     environment.filters |= {
         "fixed": fixed,
@@ -45,6 +48,12 @@ def page_environment() -> Environment:
         "heading": heading_of,
     }
     return environment
+
+
+def viewer_script() -> Markup:
+    """Put the files of the viewer's script together, in a block that keeps their names from other scripts."""
+    parts = [(TEMPLATES / "viewer" / name).read_text(encoding="utf-8") for name in VIEWER]
+    return Markup('"use strict";\n{{\n{}}}').format(Markup("".join(parts)))
 
 
 def fixed(value: float | None, digits: int = 3) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,27 +50,13 @@ def load_config(*paths: str | Path) -> Configuration:
     return Configuration(Sources(_read_documents(paths)))
 
 
-def with_sources(config: Mapping[Any, Any], paths: Iterable[str | Path]) -> Configuration:
+def with_sources(config: Mapping[Any, Any], paths: Iterable[str | Path], elsewhere: str = "") -> Configuration:
     """A configuration that Snakemake has read, with the files that it read, so that faults can name their lines.
 
-    What is no file that can be read twice (a pipe) is left out. Raises ConfigurationError.
+    elsewhere: where values that are not in the files come from. What is no file that can be read twice (a pipe) is left
+    out. Raises ConfigurationError.
     """
-    return Configuration(Sources(_read_documents(path for path in paths if Path(path).is_file()), config))
-
-
-def require_one_configfile_option(arguments: Sequence[str]) -> None:
-    """Refuse a second `--configfile`, of which Snakemake would take the last one alone. Raises ConfigurationError.
-
-    arguments: those that Snakemake was called with.
-    """
-    options = [argument for argument in arguments if re.fullmatch(r"--configfiles?(=.*)?", argument)]
-    if len(options) > 1:
-        raise ConfigurationError(
-            [
-                "--configfile: is given more than once, and Snakemake takes the last one alone; name the files behind "
-                "one `--configfile`, those that change others last"
-            ]
-        )
+    return Configuration(Sources(_read_documents(path for path in paths if Path(path).is_file()), config, elsewhere))
 
 
 def _read_documents(paths: Iterable[str | Path]) -> list[Document]:

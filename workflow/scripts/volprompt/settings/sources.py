@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from volprompt.settings.documents import Document, Miswritten, Place, Written, dotted
@@ -11,9 +11,16 @@ from volprompt.settings.documents import Document, Miswritten, Place, Written, d
 class Sources:
     """The files that a configuration comes from, a later one over the earlier ones."""
 
-    def __init__(self, documents: Sequence[Document] = (), config: Mapping[Any, Any] | None = None) -> None:
-        """config: what has become of them, if that is not just their values."""
+    def __init__(
+        self, documents: Sequence[Document] = (), config: Mapping[Any, Any] | None = None, elsewhere: str = ""
+    ) -> None:
+        """Take the files as one.
+
+        config: what has become of them, if that is not just their values.
+        elsewhere: where values come from that are in no file.
+        """
         self.documents = documents
+        self.elsewhere = elsewhere
         self.values: dict[Any, Any] = {}
         for document in documents:
             self.values = overlaid(self.values, document.values)
@@ -21,6 +28,11 @@ class Sources:
         self.inside = _place_of(config, self.values) or ()
         self.named: dict[str, Any] = self._with_keys_as_text(config, self.inside)
         self._of_documents = [self._with_keys_as_text(document.values, ()) for document in documents]
+
+    @property
+    def files(self) -> list[str]:
+        """The files, later ones over the earlier ones."""
+        return [document.file for document in self.documents]
 
     def _with_keys_as_text(self, values: Any, place: Place) -> Any:
         """The values, each key as it is written."""
@@ -52,7 +64,8 @@ class Sources:
         for document, values in reversed(list(zip(self.documents, self._of_documents, strict=True))):
             if full in document.written:
                 value, used = _at(values, full), _at(self.named, place)
-                same = isinstance(value, Mapping) or value == used or value != value  # NaN equals nothing
+                merged = isinstance(value, Mapping) and isinstance(used, Mapping)
+                same = merged or value == used or value != value  # NaN equals nothing
                 return document.written[full] if same else None
         return None
 
@@ -63,14 +76,18 @@ class Sources:
         for document in self.documents:
             inner = [place for place in document.written if place[:depth] == self.inside]
             places.update((dotted(place[depth:]), place[depth:]) for place in inner if len(place) > depth)
+        places.update((dotted(place), place) for place in _places_in(self.named))
         return [self._located(fault, places) for fault in faults]
 
     def _located(self, fault: str, places: Mapping[str, Place]) -> str:
         name, _, message = fault.partition(": ")
         if name not in places and message.startswith("is required"):
             name = name.rpartition(".")[0]
-        written = self.written(places[name]) if name in places else None
-        return f"{written.file} line {written.line}: {fault}" if written else fault
+        if name not in places:
+            return fault
+        if written := self.written(places[name]):
+            return f"{written.file} line {written.line}: {fault}"
+        return f"{self.elsewhere}: {fault}" if self.elsewhere else fault
 
 
 class Configuration(dict[str, Any]):
@@ -96,6 +113,13 @@ def overlaid(values: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[Any, An
         else:
             merged[key] = value
     return merged
+
+
+def _places_in(values: Any, place: Place = ()) -> Iterator[Place]:
+    """The places of all values inside sections."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        yield (*place, key)
+        yield from _places_in(value, (*place, key))
 
 
 def _at(values: Any, place: Place) -> Any:

@@ -27,7 +27,8 @@ def lock_results(results: str | Path) -> FileLock | None:
     results = Path(results)
     results.mkdir(parents=True, exist_ok=True)
     # A mark that a file system without locks would be given instead would outlive a run that dies.
-    lock = FileLock(results / LOCK, timeout=0, mode=0o666, fallback_to_soft=False)
+    # Once per process: a workflow that uses this one as a module may read its rules more than once.
+    lock = FileLock(results / LOCK, timeout=0, mode=0o666, fallback_to_soft=False, is_singleton=True)
     try:
         lock.acquire()
     except Timeout:

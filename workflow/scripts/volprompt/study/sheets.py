@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,13 +69,15 @@ def read_rows(
     required: set[str],
     optional: set[str] | None,
     faults: list[str],
+    command: str = "",
 ) -> list[dict]:
     """Read a table with a header; each row also holds its line number under `line`.
 
-    required, optional: names of columns; with None any further one can be there. A table whose form leaves open which
-    cell belongs to which column is a fault, and gives no row.
+    required, optional: names of columns; with None any further one can be there. command: what makes such a table, for
+    one that is not there. A table whose form leaves open which cell belongs to which column is a fault, and gives no
+    row.
     """
-    text = _text_of(path, faults)
+    text = _text_of(path, command, faults)
     if text is None:
         return []
     lines = _split(path, text, delimiter, faults)
@@ -99,10 +102,11 @@ def read_rows(
     return rows
 
 
-def _text_of(path: str, faults: list[str]) -> str | None:
+def _text_of(path: str, command: str, faults: list[str]) -> str | None:
     """The text of a table, None with a fault if it has none."""
     if path_fault(path) or not os.path.isfile(path):
-        faults.append(f"{path}: no such file")
+        made = f"make it with `{command}`, or " if command else ""
+        faults.append(f"{path}: no such file; {made}correct the path")
         return None
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -151,7 +155,8 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
 
     skip_missing: whether a file that does not exist is left for the conversion to record.
     """
-    rows = read_rows(path, separator(path, "\t"), {"volume", "image"}, None, faults)
+    command = f"volprompt sheet LAYOUT FOLDERS --out {shlex.quote(path)}"
+    rows = read_rows(path, separator(path, "\t"), {"volume", "image"}, None, faults, command)
     covariates = [name for name in (rows[0] if rows else {}) if name not in (*SHEET_COLUMNS, "line")]
     faults += [f"{path}: column '{name}' {fault}" for name in covariates if (fault := _covariate_fault(name))]
     volumes: list[SheetRow] = []
@@ -181,7 +186,7 @@ def read_volumes(path: str, skip_missing: bool, faults: list[str]) -> list[Sheet
             "case, and both become names of files; rename one"
         )
     if not rows and Path(path).is_file() and not any(fault.startswith(path) for fault in faults):
-        faults.append(f"{path}: lists no volume")
+        faults.append(f"{path}: lists no volume; add rows, or make it with `{command}`")
     return volumes
 
 
@@ -201,24 +206,36 @@ def _is_missing(path: str, required: bool, skip_missing: bool) -> bool:
     return required if not path else not (skip_missing or os.path.exists(path))
 
 
-def read_clicks(settings: Settings, volumes: Sequence[SheetRow], faults: list[str]) -> list[Click]:
-    """Read the study's table of clicks and the tables that single volumes name in the sample sheet."""
-    clicks = read_click_table(settings.clicks, settings, None, faults) if settings.clicks else []
+def read_clicks(
+    settings: Settings, volumes: Sequence[SheetRow], faults: list[str], files: Sequence[str] = ()
+) -> list[Click]:
+    """Read the study's table of clicks and the tables that single volumes name in the sample sheet.
+
+    files: of the configuration, for the command that makes a table which is not there.
+    """
+    collect = " ".join(["volprompt clicks collect", *(f"--configfile {shlex.quote(file)}" for file in files)])
+    clicks = read_click_table(settings.clicks, settings, None, faults, collect) if settings.clicks else []
     if clicks and not {click.volume for click in clicks} & {row.volume for row in volumes}:
         faults.append(
             f"{settings.clicks}: none of its volumes is in {settings.volumes}; found '{clicks[0].volume}', ..."
         )
     for volume in volumes:
         if volume.clicks:
-            clicks += read_click_table(volume.clicks, settings, volume.volume, faults)
+            clicks += read_click_table(volume.clicks, settings, volume.volume, faults, collect)
     return clicks
 
 
-def read_click_table(path: str, settings: Settings, volume: str | None, faults: list[str]) -> list[Click]:
-    """Read a clicks table: the study's, or that of one `volume`. What is wrong with it is added to `faults`."""
+def read_click_table(
+    path: str, settings: Settings, volume: str | None, faults: list[str], collect: str = "volprompt clicks collect"
+) -> list[Click]:
+    """Read a clicks table: the study's, or that of one `volume`. What is wrong with it is added to `faults`.
+
+    collect: the command that collects the study's clicks.
+    """
     clicks: list[Click] = []
     required = {"structure", "slice", "x", "y"} | ({"volume"} if volume is None else set())
-    for row in read_rows(path, separator(path, ","), required, {"volume", "label"}, faults):
+    command = f"{collect} --table {shlex.quote(path)}"
+    for row in read_rows(path, separator(path, ","), required, {"volume", "label"}, faults, command):
         place = f"{path} line {row['line']}"
         structure = row["structure"]
         if structure not in settings.structures:

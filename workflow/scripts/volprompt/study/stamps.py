@@ -1,8 +1,11 @@
 """Stamps tell Snakemake which outputs are not what the configuration asks for.
 
-Each job has a stamp among its inputs, which no rule makes. Planning gives the stamp of an output that has to be made
-again the present time, so that it is newer than the output, and every other stamp a time long past. So the decision is
-ours, whatever became of Snakemake's own records, and its edges, targets and flags mean what they always do.
+Each job has a stamp among its inputs. Planning gives the stamp of an output that has to be made again the present time,
+so that it is newer than the output, and every other stamp a time long past. So the decision is ours, whatever became of
+Snakemake's own records, and its edges, targets and flags mean what they always do.
+
+The stamp of a shard that has to be converted comes from the check of headers instead, which has a stamp in its turn. So
+conversions wait for the check, and it is a job only where there is one to wait.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
 
 FOLDER = ".stamps"
+UNCHECKED = "headers"  # in this folder: stamps of the stamps that the check of headers makes
 # Seconds since 1970: older than any output.
 LONG_PAST = 1
 SHOWN = 10
@@ -41,17 +45,28 @@ def compare(study: Study) -> Iterator[tuple[Output, list[str]]]:
     study.memory.save()
 
 
-def write_stamps(study: Study) -> None:
-    """Compare every output with what the configuration asks for, set its stamp, and log what is made again and why."""
+def write_stamps(study: Study) -> list[str]:
+    """Compare every output with what the configuration asks for, set its stamp, and log what is made again and why.
+
+    Returns the names of the shards that have to be converted.
+    """
     again: list[str] = []
+    to_convert: list[str] = []
     for output, faults in compare(study):
-        write_stamp(stamp_of(study, output), output.path, faults)
+        stamp = stamp_of(study, output)
+        if faults and output.rule == "convert":
+            shard = output.path.name
+            to_convert.append(shard)
+            write_stamp(Path(study.settings.results) / FOLDER / UNCHECKED / shard, stamp, faults)
+        else:
+            write_stamp(stamp, output.path, faults)
         if faults and output.path.exists():
             again.append(f"  - {output.name}: {'; '.join(faults)}")
     if again:
         more = [f"  - and {len(again) - SHOWN} more"] if len(again) > SHOWN else []
         lines = ["Results that are not what is asked for are made again:", *again[:SHOWN], *more]
         logger.log(NOTICE, "%s", "\n".join(lines))
+    return to_convert
 
 
 def write_stamp(stamp: Path, output: Path, faults: list[str]) -> None:

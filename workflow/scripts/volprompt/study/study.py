@@ -20,6 +20,7 @@ from volprompt.settings.config import EXECUTION_SETTINGS, Experiment, Settings
 from volprompt.settings.presets import preset_settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.settings.schemes import Scheme
+from volprompt.settings.sources import with_files
 from volprompt.settings.values import path_fault
 from volprompt.study.data import Data, stored_fault
 from volprompt.study.models import Checkpoint, resolve_models, training_step
@@ -201,7 +202,7 @@ def read_study(config: Mapping[str, Any], catalogue: Mapping[str, CatalogueEntry
     if data is Data.STORED:
         found = ((row.volume, stored_fault(path)) for row in volumes for path in (row.image, row.reference))
         faults += [f"{settings.volumes}: volume '{volume}': {fault}" for volume, fault in found if fault]
-    clicks = read_clicks(settings, volumes, faults)
+    clicks = read_clicks(settings, volumes, faults, with_files(config).sources.files)
     memory = DigestMemory(Path(settings.results) / MEMORY)
     checkpoints, expanded = resolve_models(settings, catalogue, memory, faults, data)
     experiments = _resolve_experiments(settings, expanded, faults)

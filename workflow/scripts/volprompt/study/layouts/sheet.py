@@ -16,6 +16,7 @@ from volprompt.settings.values import name_fault, path_fault
 from volprompt.study.layouts.found import Found, LayoutError
 
 SHOWN = 20
+USUAL = Path("config/volumes.tsv")  # what a configuration names as long as it names no other
 
 
 def write_sheet(found: Found, out: Path, force: bool) -> None:
@@ -53,16 +54,19 @@ def _is_empty_sheet(path: Path) -> bool:
 
 
 def summary(found: Found, out: Path) -> str:
-    """What was matched and what was not, and what goes into the configuration."""
+    """What was matched and what was not, what goes into the configuration, and what is to be done next."""
     pairs = sum(row.reference is not None for row in found.rows)
     lines = [f"{out}: {len(found.rows)} volumes, {pairs} of them with a reference"]
     alone = [row for row in found.rows if row.reference is None]
     if alone:
         lines.append(f"without reference: {', '.join(row.volume for row in alone[:SHOWN])}{_more(alone)}")
     lines += _not_used(found)
-    lines += ["for the configuration:", f"volumes: {out}"]
-    lines += ["structures:", *found.structures] if found.structures else []
-    lines += [f"ignore: {{labels: {found.ignore}}}"] if found.ignore else []
+    sections = [f"volumes: {out}"] if out != USUAL else []
+    sections += ["structures:", *found.structures] if found.structures else []
+    sections += [f"ignore: {{labels: {found.ignore}}}"] if found.ignore else []
+    lines += ["for the configuration:", *sections] if sections else []
+    if pairs and not found.structures:
+        lines.append("Next: say in the configuration which label numbers of the references are which structures")
     return "\n".join(lines)
 
 

@@ -1,10 +1,8 @@
 // The viewer of the report: slices with prompts, reference and prediction, and their surfaces in 3D.
 //
-// Reads the JSON in #views-data (made by report/views.py) and builds itself inside #viewer. Names come from outside and enter
-// the page as text only. Surfaces are drawn by a small rasteriser of its own on a 2D canvas: a page that opens from a
-// file, in any browser and in print, then looks the same with and without a graphics card.
+// Reads the JSON in #views-data (made by report/views.py) and builds itself inside #viewer, with what unpacking.js, cuts.js,
+// marks.js and solids.js define before it. Names come from outside and enter the page as text only.
 (() => {
-  "use strict";
   const mount = document.getElementById("viewer");
   const source = document.getElementById("views-data");
   if (!mount || !source) return;
@@ -31,8 +29,7 @@
   }
 
   const ROLES = { worst: "Worst", median: "Median", best: "Best", example: "Example", volume: "This volume" };
-  const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", S: "I", I: "S" };
-  const OUTSIDE = [213, 94, 0], INSIDE = [0, 114, 178], AGREES = [240, 240, 240], SCALE_MM = 3;
+  const { OPPOSITE } = cuts, { INSIDE, OUTSIDE, SCALE_MM } = solids;
   const names = data.structures.map((structure) => structure.name);
   const colours = data.structures.map(({ colour }) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
 
@@ -42,7 +39,9 @@
     place: 0,
     round: Infinity, // of corrections; beyond the last one: the last one, however many there are
     shown: { reference: true, prediction: true, prompts: true, difference: false, distance: false },
-    flat: { zoom: 1, x: 0, y: 0 }, // of the slice; the middle's offset from that of the picture, in its widths and heights
+    planes: false, // whether the two planes across are shown too
+    across: [0, 0], // row and column at which these are cut
+    flat: { zoom: 1, offset: [0, 0, 0] }, // how far the volume is moved along (slice, y, x), in shares of its sides
     light: { brightness: 100, contrast: 100 }, // percent
     structures: names.map(() => true),
     turn: null,
@@ -54,135 +53,7 @@
 
   // ---------------------------------------------------------------- unpacking
 
-  const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-
-  async function inflated(text) {
-    const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
-  }
-
-  // Run lengths, lowest bytes of all first; returns where each run ends. Run k holds zeros for even k, ones for odd.
-  async function unpackedMask(text) {
-    if (text === null) return null;
-    const bytes = await inflated(text);
-    const count = bytes.length / 4;
-    const ends = new Uint32Array(count);
-    let end = 0;
-    for (let k = 0; k < count; k++) {
-      end += bytes[k] + 256 * bytes[count + k] + 65536 * bytes[2 * count + k] + 16777216 * bytes[3 * count + k];
-      ends[k] = end;
-    }
-    return ends;
-  }
-
-  // The pixels of one slice of a mask, 0 or 1 in reading order.
-  function maskOfSlice(ends, place, size) {
-    const pixels = new Uint8Array(size);
-    const first = place * size, stop = first + size;
-    let low = 0, high = ends.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (ends[middle] > first) high = middle; else low = middle + 1;
-    }
-    for (let k = low, from = first; k < ends.length && from < stop; from = ends[k], k++) {
-      if (k % 2) pixels.fill(1, from - first, Math.min(ends[k], stop) - first);
-    }
-    return pixels;
-  }
-
-  // Where two masks differ: a border of both is none.
-  function differing(one, other) {
-    const ends = [], stop = one[one.length - 1];
-    for (let i = 0, j = 0; one[i] < stop || other[j] < stop;) {
-      const [a, b] = [one[i], other[j]];
-      if (a !== b) ends.push(Math.min(a, b));
-      if (a <= b) i++;
-      if (b <= a) j++;
-    }
-    return Uint32Array.from([...ends, stop]);
-  }
-
-  // The masks of every round of corrections. Stored are those of the last one, and what changes up to each next one.
-  async function unpackedRounds(view) {
-    const rounds = [await all(view.masks, unpackedMask)];
-    for (const { changed } of [...(view.rounds ?? [])].reverse()) {
-      const changes = await all(changed, unpackedMask);
-      rounds.unshift(rounds[0].map((mask, k) => mask && differing(mask, changes[k])));
-    }
-    return rounds;
-  }
-
-  // A surface with positions in millimetres from the middle of the shown region: x to the right and y up as on the
-  // slices, z towards the eye; slices that grow away from the eye count backwards, so that nothing is mirrored.
-  async function unpackedSurface(coded, volume) {
-    if (coded === null) return null;
-    const bytes = await inflated(coded.data);
-    const n = coded.vertices, m = coded.triangles;
-    let offset = 0;
-    const numbers = (count) => {
-      const values = new Uint16Array(count);
-      for (let k = 0; k < count; k++) values[k] = bytes[offset + k] + 256 * bytes[offset + count + k];
-      offset += 2 * count;
-      return values;
-    };
-    const summed = (values) => {
-      for (let k = 1; k < values.length; k++) values[k] += values[k - 1]; // wraps at 65536, as it was coded
-      return values;
-    };
-    const [along, down, right] = [summed(numbers(n)), summed(numbers(n)), summed(numbers(n))];
-    const [first, second, third] = [summed(numbers(m)), numbers(m), numbers(m)];
-    const distances = coded.distances ? new Int8Array(bytes.buffer, offset, n) : null;
-    const [depth, height, width] = volume.extent_mm;
-    const positions = new Float32Array(3 * n);
-    for (let k = 0; k < n; k++) {
-      positions[3 * k] = right[k] * data.step - width / 2;
-      positions[3 * k + 1] = height / 2 - down[k] * data.step;
-      positions[3 * k + 2] = (along[k] * data.step - depth / 2) * (volume.mirrored ? -1 : 1);
-    }
-    const triangles = new Uint16Array(3 * m);
-    for (let k = 0; k < m; k++) {
-      triangles[3 * k] = first[k];
-      triangles[3 * k + 1] = first[k] + second[k];
-      triangles[3 * k + 2] = first[k] + third[k];
-    }
-    return { positions, triangles, normals: normalsOf(positions, triangles), distances };
-  }
-
-  // Unit normals of the vertices, outwards whichever way round the triangles are; turns these to match.
-  function normalsOf(positions, triangles) {
-    const normals = new Float32Array(positions.length);
-    let volume = 0;
-    for (let k = 0; k < triangles.length; k += 3) {
-      const [a, b, c] = [3 * triangles[k], 3 * triangles[k + 1], 3 * triangles[k + 2]];
-      const ux = positions[b] - positions[a], uy = positions[b + 1] - positions[a + 1], uz = positions[b + 2] - positions[a + 2];
-      const vx = positions[c] - positions[a], vy = positions[c + 1] - positions[a + 1], vz = positions[c + 2] - positions[a + 2];
-      const nx = uy * vz - uz * vy, ny = uz * vx - ux * vz, nz = ux * vy - uy * vx;
-      volume += positions[a] * nx + positions[a + 1] * ny + positions[a + 2] * nz;
-      for (const vertex of [a, b, c]) {
-        normals[vertex] += nx; normals[vertex + 1] += ny; normals[vertex + 2] += nz;
-      }
-    }
-    const sign = volume < 0 ? -1 : 1;
-    for (let k = 0; k < normals.length; k += 3) {
-      const length = sign * Math.hypot(normals[k], normals[k + 1], normals[k + 2]) || 1;
-      normals[k] /= length; normals[k + 1] /= length; normals[k + 2] /= length;
-    }
-    if (sign < 0) {
-      for (let k = 0; k < triangles.length; k += 3) {
-        [triangles[k + 1], triangles[k + 2]] = [triangles[k + 2], triangles[k + 1]];
-      }
-    }
-    return normals;
-  }
-
-  async function pictureOf(text) {
-    const image = new Image();
-    image.src = "data:image/webp;base64," + text;
-    await image.decode();
-    return image;
-  }
-
-  const all = (list, unpack) => Promise.all(list.map(unpack));
+  const { all, unpackedMask } = unpacking;
   const unpacked = new Map();
 
   function once(key, unpack) {
@@ -192,15 +63,24 @@
 
   async function load(view) {
     const volume = data.volumes[view.volume];
-    const surface = (coded) => unpackedSurface(coded, volume);
+    const surface = (coded) => unpacking.unpackedSurface(coded, volume, data.step);
     const [picture, reference, rounds, referenceSurfaces, surfaces] = await Promise.all([
-      once(volume, () => pictureOf(volume.frames)),
+      once(volume, () => unpacking.pictureOf(volume.frames)),
       once(volume.reference, () => all(volume.reference, unpackedMask)),
-      once(view.masks, () => unpackedRounds(view)),
+      once(view.masks, () => unpacking.unpackedRounds(view)),
       once(volume.surfaces, () => all(volume.surfaces, surface)),
       once(view.surfaces, () => all(view.surfaces, surface)),
     ]);
     return { view, volume, picture, reference, rounds, referenceSurfaces, surfaces };
+  }
+
+  // Values of the frames by volume: unpacked when its planes across are shown for the first time, and then drawn.
+  const values = new WeakMap();
+
+  function unpackValues({ volume, picture }) {
+    once(picture, () => unpacking.unpackedFrames(picture, volume))
+      .then((unpackedValues) => { values.set(volume, unpackedValues); draw(); })
+      .catch((error) => { acrossText.textContent = `The planes across cannot be unpacked here (${error.message}).`; });
   }
 
   // ---------------------------------------------------------------- the page
@@ -230,16 +110,28 @@
   const help = make("p", { class: "viewer-note", id: "viewer-help" });
   help.textContent =
     "Slices: wheel or swipe, arrow keys, Page Up and Down, Home, End. On a picture that has the focus: R reference, " +
-    "P prediction, C prompts, F differences, 1 to 9 structures, J next prompted slice; + and -, or the wheel with Ctrl, " +
-    "zoom, and then dragging or Shift and arrow keys move the slice, 0 starts again. 3D: drag or arrow keys turn, wheel or " +
-    "+ and - zoom, 0 starts again.";
-  const sliceCanvas = () => make("canvas", {
-    class: "viewer-canvas", tabindex: 0, role: "img", "aria-describedby": "viewer-help",
-    onwheel: wheelSlice, onkeydown: keySlice, onpointerdown: swipeStart, onpointermove: swipe,
-    onpointerup: swipeEnd, onpointercancel: swipeEnd,
+    "P prediction, C prompts, F differences, 1 to 9 structures, J next prompted slice, T three planes; + and -, or the wheel " +
+    "with Ctrl, zoom, and then dragging or Shift and arrow keys move the slice, 0 starts again. Three planes: a click or " +
+    "dragging moves the crosshair, wheel and keys the plane that they are on; dragging with Shift, or two fingers, moves " +
+    "what is zoomed. 3D: drag or arrow keys turn, wheel or + and - zoom, 0 starts again.";
+  // A canvas for each plane, of what `loadedOf` returns. The planes have the numbers of the axes that they are cut at.
+  const panesOf = (loadedOf) => [0, 1, 2].map((through) => {
+    const canvas = make("canvas", {
+      class: "viewer-canvas", tabindex: 0, role: "img", "aria-describedby": "viewer-help",
+      onwheel: wheelSlice, onkeydown: keySlice, onpointerdown: swipeStart, onpointermove: swipe,
+      onpointerup: swipeEnd, onpointercancel: swipeEnd,
+    });
+    return { through, canvas, stage: make("div", { class: "viewer-stage" }, [canvas]), loadedOf };
   });
-  const flat = sliceCanvas(), flatBeside = sliceCanvas();
-  const besideText = make("p", { class: "viewer-caption" });
+  const ownPanes = panesOf(() => state.loaded), panesBeside = panesOf(() => state.beside.loaded);
+  const paneOf = new Map([...ownPanes, ...panesBeside].map((pane) => [pane.canvas, pane]));
+  // The plane cut at x stands beside the slices: it has their rows.
+  const ORDER = [0, 2, 1];
+  const stagesOf = (panes) => make("div", { class: "viewer-planes" }, ORDER.map((through) => panes[through].stage));
+  const planesButton = make("button", {
+    type: "button", class: "viewer-button", text: "Three planes", "aria-pressed": "false", onclick: () => showPlanes(!state.planes),
+  });
+  const besideText = make("p", { class: "viewer-caption viewer-of-beside" });
   const besideSelect = make("select", {
     class: "viewer-select viewer-beside",
     onchange: () => compare(besideSelect.value === "" ? null : Number(besideSelect.value)),
@@ -251,7 +143,14 @@
   const range = make("input", {
     class: "viewer-range", type: "range", min: 0, step: 1, "aria-label": "Slice", oninput: () => go(Number(range.value)),
   });
-  const sliceText = make("p", { class: "viewer-caption", "aria-live": "polite" });
+  const sliceText = make("p", { class: "viewer-caption viewer-of-slice", "aria-live": "polite" });
+  const acrossRanges = [1, 2].map((axis) => {
+    const name = make("span"), value = make("span");
+    const slider = make("input", { class: "viewer-cut", type: "range", min: 0, step: 1, oninput: () => move(axis, Number(slider.value)) });
+    return { name, value, slider, label: make("label", { class: "viewer-across" }, [name, slider, value]) };
+  });
+  const acrossText = make("p", { class: "viewer-caption" });
+  const acrossBlock = make("div", {}, [...ORDER.slice(1).map((axis) => acrossRanges[axis - 1].label), acrossText]);
   const jumpButton = make("button", { type: "button", class: "viewer-button", text: "Prompted slice", onclick: jump });
   const solid = make("canvas", {
     class: "viewer-canvas viewer-solid", tabindex: 0, role: "img", "aria-describedby": "viewer-help",
@@ -312,13 +211,12 @@
     ["viewer-mark-box", "box"],
     ["viewer-mark-dice", "Dice of each slice"],
     ["viewer-mark-prompted", "prompted slice"],
+    ["viewer-mark-line", "prompted slice, in the planes across"],
     ["viewer-mark-astray", "a structure is predicted where the reference does not show it"],
   ].filter(([mark]) => anyRounds || !["viewer-mark-corrected", "viewer-mark-refused"].includes(mark))
     .map(([mark, text]) => make("li", {}, [make("span", { class: "viewer-mark " + mark }), text])));
-  const besidePanel = make("div", { class: "viewer-panel", hidden: "" }, [
-    make("div", { class: "viewer-stage" }, [flatBeside]), besideText,
-  ]);
-  const solidPanel = make("div", { class: "viewer-panel" }, [
+  const besidePanel = make("div", { class: "viewer-panel viewer-second", hidden: "" }, [stagesOf(panesBeside), besideText]);
+  const solidPanel = make("div", { class: "viewer-panel viewer-third" }, [
     make("div", { class: "viewer-stage" }, [solid]), solidText,
     make("div", { class: "viewer-buttons viewer-tools" }, [
       button("−", "Smaller", () => zoomBy(1 / 1.25)), button("+", "Larger", () => zoomBy(1.25)),
@@ -327,12 +225,15 @@
   ]);
   const root = make("div", { class: "viewer-root" }, [
     make("div", { class: "viewer-controls" }, [
-      make("label", { class: "viewer-label" }, [make("span", { text: "Configuration" }), select]), roles, besideLabel, rounds,
+      make("label", { class: "viewer-label" }, [make("span", { text: "Configuration" }), select]), roles, besideLabel, planesButton,
+      rounds,
     ]),
     title,
     make("div", { class: "viewer-panels" }, [
-      make("div", { class: "viewer-panel" }, [
-        make("div", { class: "viewer-stage" }, [flat]), strip, range, sliceText,
+      make("div", { class: "viewer-panel viewer-first" }, [stagesOf(ownPanes)]),
+      besidePanel,
+      make("div", { class: "viewer-panel viewer-steer" }, [
+        strip, range, sliceText, acrossBlock,
         make("div", { class: "viewer-buttons viewer-tools" }, [
           button("◀", "Slice before", () => go(state.place - 1)), button("▶", "Next slice", () => go(state.place + 1)),
           jumpButton, button("−", "Smaller slice", () => zoomFlat(1 / 1.25)), button("+", "Larger slice", () => zoomFlat(1.25)),
@@ -340,7 +241,7 @@
         ]),
         make("div", { class: "viewer-buttons viewer-tools" }, [light("Brightness", "brightness"), light("Contrast", "contrast")]),
       ]),
-      besidePanel, solidPanel,
+      solidPanel,
     ]),
     make("div", { class: "viewer-below" }, [
       make("fieldset", { class: "viewer-switches" }, [
@@ -357,7 +258,8 @@
 
   let asked = 0;
 
-  async function choose(index, role) {
+  // `at` may have a slice, and where the planes across are cut, as shares of the shown rows and columns.
+  async function choose(index, role, at = {}) {
     const configuration = data.configurations[index];
     const known = Object.keys(ROLES).filter((name) => name in configuration.roles);
     state.configuration = index;
@@ -376,7 +278,9 @@
     const before = state.loaded;
     const same = before && before.volume === loaded.volume;
     state.loaded = loaded;
-    if (!same) state.place = view.start;
+    if (!same) Object.assign(state, { place: view.start, across: loaded.volume.size.map((count) => count >> 1) });
+    if (at.slice !== undefined) state.place = nearestPlace(at.slice);
+    if (at.across) state.across = loaded.volume.size.map((count, k) => placeAt(at.across[k], count));
     range.max = loaded.volume.slices.length - 1;
     select.value = String(index);
     showRoles(configuration);
@@ -387,7 +291,8 @@
     title.replaceChildren(make("strong", { text: loaded.volume.name }), spread, printed, roundPrinted);
     const has = loaded.volume.reference.some((mask) => mask !== null);
     checks.reference.box.disabled = checks.distance.box.disabled = checks.difference.box.disabled = !has;
-    if (!same) Object.assign(state.flat, { zoom: 1, x: 0, y: 0 });
+    if (!same) Object.assign(state.flat, { zoom: 1, offset: [0, 0, 0] });
+    fitStages();
     rounds.hidden = !lastRound();
     roundRange.max = String(lastRound());
     root.dataset.configuration = String(index);
@@ -395,6 +300,7 @@
     root.dataset.volume = loaded.volume.name;
     if (!state.turn) startTurn();
     offerBeside();
+    showPlanes(state.planes || Boolean(at.across));
     showRound();
     root.dataset.ready = "true";
   }
@@ -443,7 +349,7 @@
     besidePanel.hidden = !loaded;
     root.dataset.beside = loaded ? String(index) : "";
     showBeside();
-    draw();
+    showCrosshair();
   }
 
   function showBeside() {
@@ -453,7 +359,7 @@
     const round = lastRound(loaded) ? `, round ${shownRound(loaded)} of ${lastRound(loaded)}` : "";
     const text = `${model}, ${scheme}${round}: Dice ${digits(dice.combined)}, this slice ${digits(slice_dice[state.place]?.[0])}`;
     besideText.textContent = text;
-    flatBeside.setAttribute("aria-label", `${loaded.volume.name}, slice ${loaded.volume.slices[state.place]}, ${text}`);
+    panesBeside[0].canvas.setAttribute("aria-label", `${loaded.volume.name}, slice ${loaded.volume.slices[state.place]}, ${text}`);
   }
 
   // ---------------------------------------------------------------- rounds of corrections
@@ -497,10 +403,125 @@
   }
 
   // Places of the slices with a prompt or a click.
-  function promptedPlaces() {
-    const { view, volume } = state.loaded;
-    const prompted = new Set([...view.prompts.map((prompt) => prompt.slice), ...shownClicks().map(([, , slice]) => slice)]);
+  function promptedPlaces(loaded = state.loaded) {
+    const { view, volume } = loaded;
+    const prompted = new Set([...view.prompts.map((prompt) => prompt.slice), ...shownClicks(loaded).map(([, , slice]) => slice)]);
     return volume.slices.flatMap((slice, place) => (prompted.has(slice) ? [place] : []));
+  }
+
+  // ---------------------------------------------------------------- three planes
+
+  const planeOf = ({ through }) => cuts.planesOf(state.loaded.volume)[through];
+  const shownPanes = () => [...ownPanes, ...(state.beside ? panesBeside : [])].filter(({ through }) => state.planes || !through);
+  const placeAt = (share, count) => Math.min(Math.max(Math.floor(share * count), 0), count - 1);
+  const nearestPlace = (slice) => {
+    const { volume } = state.loaded;
+    return cuts.standing(volume)[Math.min(Math.max(slice - volume.first, 0), volume.extent_slices - 1)];
+  };
+
+  // Where the planes are cut along an axis: the place of the slice, a row or a column of pixels; and the last of these.
+  const at = (axis) => (axis ? state.across[axis - 1] : state.place);
+  const last = (axis) => (axis ? state.loaded.volume.size[axis - 1] : state.loaded.volume.slices.length) - 1;
+
+  // The same, or another one, as a share of the shown part.
+  function shareOf(axis, index = at(axis)) {
+    const { slices, first, extent_slices } = state.loaded.volume;
+    return axis ? (index + 0.5) / (last(axis) + 1) : (slices[index] - first + 0.5) / extent_slices;
+  }
+
+  function move(axis, index) {
+    if (!state.loaded) return;
+    if (!axis) return go(index);
+    state.across[axis - 1] = Math.min(Math.max(index, 0), last(axis));
+    showCrosshair();
+  }
+
+  function showPlanes(on) {
+    state.planes = on;
+    planesButton.setAttribute("aria-pressed", String(on));
+    root.classList.toggle("viewer-three", on);
+    acrossBlock.hidden = !on;
+    for (const { through, stage, canvas } of paneOf.values()) {
+      if (!on && through && canvas === document.activeElement) ownPanes[0].canvas.focus({ preventScroll: true });
+      stage.hidden = !on && through > 0;
+    }
+    if (state.loaded) showCrosshair();
+  }
+
+  // The stages of the planes are as wide and high as these, at one scale; thin ones have room for their letters. The two
+  // planes across stand below each other if both fit beside the slices.
+  function fitStages() {
+    const planes = cuts.planesOf(state.loaded.volume), least = 0.28 * Math.max(...state.loaded.volume.extent_mm);
+    const wide = planes.map(({ right }) => Math.max(right.mm, least)), high = planes.map(({ down }) => Math.max(down.mm, least));
+    for (const { through, stage } of paneOf.values()) {
+      stage.style.setProperty("--wide", wide[through]);
+      stage.style.setProperty("--high", high[through]);
+    }
+    const stacked = high[1] + high[2] <= high[0], beside = stacked ? Math.max(wide[1], wide[2]) : wide[1] + wide[2];
+    root.classList.toggle("viewer-stacked", stacked);
+    root.style.setProperty("--columns", `minmax(0, ${wide[0]}fr) minmax(0, ${beside}fr)`);
+    root.style.setProperty("--all-wide", wide[0] + beside);
+    root.style.setProperty("--widest", Math.max(...wide));
+    root.style.setProperty("--highest", Math.max(...high));
+  }
+
+  function showCrosshair() {
+    const { volume } = state.loaded, planes = cuts.planesOf(volume);
+    root.dataset.across = state.across.join(" ");
+    acrossRanges.forEach(({ name, value, slider }, k) => {
+      const axis = k + 1, kind = planes[axis].name;
+      const where = `${(shareOf(axis) * volume.extent_mm[axis]).toFixed(1)} mm from ${OPPOSITE[volume.axes[axis]]}`;
+      name.textContent = kind;
+      value.textContent = where;
+      Object.assign(slider, { max: String(last(axis)), value: String(at(axis)) });
+      slider.setAttribute("aria-label", `${kind} plane`);
+      slider.setAttribute("aria-valuetext", where);
+      const own = `${volume.name}, ${kind} plane across, ${where}`;
+      ownPanes[axis].canvas.setAttribute("aria-label", own);
+      if (state.beside) panesBeside[axis].canvas.setAttribute("aria-label", `${own}, ${besideText.textContent}`);
+    });
+    const stored = cuts.storedInWords(volume), thick = volume.slices.length < volume.extent_slices;
+    acrossText.textContent = `The planes across are cut through ${stored} of the shown part`
+      + (thick ? ", each drawn as thick as the gap that it stands for." : ".");
+    if (state.planes && state.flat.zoom > 1) keepCrosshairInView();
+    draw();
+  }
+
+  // Move what is zoomed so that the crosshair does not leave any plane.
+  function keepCrosshairInView() {
+    for (const pane of ownPanes) {
+      const { canvas } = pane, box = boxOf(pane), { down, right } = planeOf(pane);
+      for (const [side, start, length, room] of [
+        [right, box.left, box.width, canvas.clientWidth], [down, box.top, box.height, canvas.clientHeight],
+      ]) {
+        const place = start + shownShare(side) * length, edge = Math.min(12, room / 4);
+        const lacking = Math.max(0, edge - place) - Math.max(0, place - (room - edge));
+        moveAlong(side, lacking / length);
+      }
+    }
+  }
+
+  // The same from a plane's left or upper edge.
+  const shownShare = (side, index) => (side.backwards ? 1 - shareOf(side.axis, index) : shareOf(side.axis, index));
+
+  // The shares of the volume's sides at a pointer, by axis; undefined along the plane's own.
+  function sharesAt(pane, event) {
+    const frame = pane.canvas.getBoundingClientRect(), box = boxOf(pane), { down, right } = planeOf(pane);
+    const shares = [];
+    for (const [{ axis, backwards }, share] of [
+      [right, (event.clientX - frame.left - box.left) / box.width], [down, (event.clientY - frame.top - box.top) / box.height],
+    ]) shares[axis] = backwards ? 1 - share : share;
+    return shares;
+  }
+
+  // The crosshair goes to the pointer: the other planes are cut there.
+  function crossAt(event) {
+    const { volume } = state.loaded;
+    const shares = sharesAt(paneOf.get(event.currentTarget), event);
+    for (const axis of [1, 2]) {
+      if (shares[axis] !== undefined) state.across[axis - 1] = placeAt(shares[axis], last(axis) + 1);
+    }
+    go(shares[0] === undefined ? state.place : cuts.standing(volume)[placeAt(shares[0], volume.extent_slices)]);
   }
 
   // ---------------------------------------------------------------- moving through slices
@@ -525,8 +546,8 @@
     sliceText.textContent = text;
     range.setAttribute("aria-valuetext", `${text}${scores.length ? ", Dice " + digits(scores[0]) : ""}`);
     showBeside();
-    flat.setAttribute("aria-label", `${volume.name}${lastRound() ? ", " + roundText.textContent : ""}, ${text}`);
-    draw();
+    ownPanes[0].canvas.setAttribute("aria-label", `${volume.name}${lastRound() ? ", " + roundText.textContent : ""}, ${text}`);
+    showCrosshair();
   }
 
   function jump() {
@@ -543,23 +564,24 @@
       zoomFlat(Math.exp(-event.deltaY * (event.deltaMode === 0 ? 0.01 : 0.3)), event);
       return;
     }
-    const last = state.loaded.volume.slices.length - 1;
+    const axis = paneOf.get(event.currentTarget).through;
     const ahead = event.deltaY > 0;
-    if (state.place === (ahead ? last : 0)) { rolled = 0; return; } // at the end the page itself scrolls on
+    if (at(axis) === (ahead ? last(axis) : 0)) { rolled = 0; return; } // at the end the page itself scrolls on
     event.preventDefault();
     rolled += event.deltaMode === 0 ? event.deltaY : event.deltaY * 40;
     if (Math.abs(rolled) < 30) return;
     rolled = 0;
-    go(state.place + (ahead ? 1 : -1));
+    move(axis, at(axis) + (ahead ? 1 : -1));
   }
 
   function keySlice(event) {
     if (!state.loaded || event.ctrlKey || event.altKey || event.metaKey) return;
+    const pane = paneOf.get(event.currentTarget), axis = pane.through;
     const moved = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [1, 0], ArrowRight: [-1, 0] }[event.key];
     const zoomed = { "+": 1.25, "=": 1.25, "-": 0.8 }[event.key];
     if (event.shiftKey && moved) {
       event.preventDefault();
-      moveFlat(moved[0] * 0.1, moved[1] * 0.1);
+      moveFlat(pane, moved[0] * 0.1, moved[1] * 0.1);
       return;
     }
     if (zoomed || event.key === "0") {
@@ -567,12 +589,11 @@
       if (zoomed) zoomFlat(zoomed); else wholeSlice();
       return;
     }
-    const last = state.loaded.volume.slices.length - 1;
     const to = {
-      ArrowUp: state.place - 1, ArrowLeft: state.place - 1, ArrowDown: state.place + 1, ArrowRight: state.place + 1,
-      PageUp: state.place - 5, PageDown: state.place + 5, Home: 0, End: last,
+      ArrowUp: at(axis) - 1, ArrowLeft: at(axis) - 1, ArrowDown: at(axis) + 1, ArrowRight: at(axis) + 1,
+      PageUp: at(axis) - 5, PageDown: at(axis) + 5, Home: 0, End: last(axis),
     }[event.key];
-    if (to !== undefined) { event.preventDefault(); go(to); } else keySwitch(event);
+    if (to !== undefined) { event.preventDefault(); move(axis, to); } else keySwitch(event);
   }
 
   function keySwitch(event) {
@@ -580,6 +601,7 @@
     const letter = event.key.toLowerCase();
     if (keys[letter] && !checks[keys[letter]].box.disabled) toggle(keys[letter], !state.shown[keys[letter]]);
     else if (letter === "j") jump();
+    else if (letter === "t") showPlanes(!state.planes);
     else if (/^[1-9]$/.test(letter) && Number(letter) <= names.length) {
       toggleStructure(Number(letter) - 1, !state.structures[Number(letter) - 1]);
     } else return;
@@ -602,31 +624,37 @@
 
   const MOST = 16;
 
-  // Zoom, so that the point under the pointer stays where it is; without one, the middle.
+  // Zoom, so that the point under the pointer stays where it is; without one, the crosshair, or the middle.
   function zoomFlat(factor, event) {
     if (!state.loaded) return;
     const zoom = Math.min(MOST, Math.max(1, state.flat.zoom * factor));
-    const grown = zoom / state.flat.zoom;
-    const frame = (event?.currentTarget ?? flat).getBoundingClientRect(), box = boxOf(frame.width, frame.height);
-    const at = event ? [event.clientX - frame.left, event.clientY - frame.top] : [frame.width / 2, frame.height / 2];
-    const share = [(at[0] - box.left) / box.width - 0.5, (at[1] - box.top) / box.height - 0.5];
-    Object.assign(state.flat, { zoom, x: state.flat.x / grown, y: state.flat.y / grown });
-    moveFlat(share[0] * (1 / grown - 1), share[1] * (1 / grown - 1));
+    const grown = zoom / state.flat.zoom, { offset } = state.flat;
+    const shares = event ? sharesAt(paneOf.get(event.currentTarget), event) : [];
+    const stays = (axis) => (shares[axis] !== undefined ? shares[axis] - 0.5 : state.planes ? shareOf(axis) - 0.5 : -offset[axis]);
+    state.flat.offset = offset.map((value, axis) => value / grown + stays(axis) * (1 / grown - 1));
+    state.flat.zoom = zoom;
+    moveFlat(ownPanes[0], 0, 0);
   }
 
-  // Move the slice by shares of its own width and height; no edge comes farther than to the middle.
-  function moveFlat(x, y) {
-    const within = (value) => Math.min(0.5, Math.max(-0.5, value));
-    const room = state.flat.zoom > 1 ? 1 : 0;
-    state.flat.x = room * within(state.flat.x + x);
-    state.flat.y = room * within(state.flat.y + y);
+  // Move a plane by shares of its own width and height, and the others with it.
+  function moveFlat(pane, x, y) {
+    const { down, right } = planeOf(pane);
+    moveAlong(right, x);
+    moveAlong(down, y);
     root.dataset.zoom = state.flat.zoom.toFixed(3);
     draw();
   }
 
+  // No edge comes farther than to the middle.
+  function moveAlong({ axis, backwards }, share) {
+    const { zoom, offset } = state.flat;
+    const value = offset[axis] + (backwards ? -share : share);
+    offset[axis] = zoom > 1 ? Math.min(0.5, Math.max(-0.5, value)) : 0;
+  }
+
   function wholeSlice() {
-    state.flat.zoom = 1;
-    moveFlat(0, 0);
+    Object.assign(state.flat, { zoom: 1, offset: [0, 0, 0] });
+    moveFlat(ownPanes[0], 0, 0);
   }
 
   function light(text, key) {
@@ -639,38 +667,55 @@
   }
 
   let swiped = null;
-  const touching = new Map(); // pointers on the slice, by their number
+  const touching = new Map(); // pointers on the pictures, by their number
 
   function swipeStart(event) {
     touching.set(event.pointerId, event);
-    swiped = { x: event.clientX, y: event.clientY, place: state.place };
+    swiped = { x: event.clientX, y: event.clientY, place: state.place, far: touching.size > 1 };
+    event.currentTarget.setPointerCapture(event.pointerId);
     event.currentTarget.focus({ preventScroll: true });
+    // A finger may want to scroll the page: it moves the crosshair once it goes sideways, or where it leaves.
+    if (crosses(event) && event.pointerType !== "touch") crossAt(event);
   }
 
+  const crosses = (event) => state.loaded && state.planes && !event.shiftKey;
+
   function swipeEnd(event) {
+    if (event.type === "pointerup" && event.pointerType === "touch" && crosses(event) && swiped && !swiped.far) crossAt(event);
     touching.delete(event.pointerId);
   }
 
-  const apart = ([one, other]) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-
   function swipe(event) {
     if (!event.buttons || !swiped || !state.loaded) return;
-    if (touching.size === 2 && touching.has(event.pointerId)) {
-      const before = apart([...touching.values()]);
-      touching.set(event.pointerId, event);
-      if (before) zoomFlat(apart([...touching.values()]) / before);
-      return;
-    }
+    const pane = paneOf.get(event.currentTarget);
+    if (touching.size === 2 && touching.has(event.pointerId)) return pinch(pane, event);
     touching.set(event.pointerId, event);
-    if (state.flat.zoom > 1) {
-      const frame = flat.getBoundingClientRect(), box = boxOf(frame.width, frame.height);
-      moveFlat((event.clientX - swiped.x) / box.width, (event.clientY - swiped.y) / box.height);
+    const [right, down] = [event.clientX - swiped.x, event.clientY - swiped.y];
+    swiped.far ||= Math.hypot(right, down) > 6;
+    if (crosses(event)) {
+      if (swiped.far || event.pointerType !== "touch") crossAt(event);
+    } else if (state.flat.zoom > 1) {
+      const box = boxOf(pane);
+      moveFlat(pane, right / box.width, down / box.height);
       Object.assign(swiped, { x: event.clientX, y: event.clientY });
-      return;
+    } else if (!state.planes) {
+      const step = Math.max(6, pane.canvas.clientWidth / state.loaded.volume.slices.length);
+      const place = swiped.place + Math.round(right / step);
+      if (place !== state.place) go(place);
     }
-    const step = Math.max(6, flat.clientWidth / state.loaded.volume.slices.length);
-    const place = swiped.place + Math.round((event.clientX - swiped.x) / step);
-    if (place !== state.place) go(place);
+  }
+
+  // Two fingers zoom about the point between them, and take it along.
+  function pinch(pane, event) {
+    const middleOf = ([one, other]) => ({
+      currentTarget: pane.canvas, clientX: (one.clientX + other.clientX) / 2, clientY: (one.clientY + other.clientY) / 2,
+    });
+    const apart = ([one, other]) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+    const before = [...touching.values()];
+    touching.set(event.pointerId, event);
+    const now = [...touching.values()], box = boxOf(pane), [from, to] = [middleOf(before), middleOf(now)];
+    moveFlat(pane, (to.clientX - from.clientX) / box.width, (to.clientY - from.clientY) / box.height);
+    if (apart(before)) zoomFlat(apart(now) / apart(before), to);
   }
 
   function pickSlice(event) {
@@ -693,10 +738,13 @@
       waiting = false;
       if (!state.loaded) return;
       scale.hidden = !(state.shown.distance && state.shown.prediction && hasReference());
-      drawSlice(flat, state.loaded);
+      const unpacked = values.has(state.loaded.volume);
+      if (state.planes && !unpacked) unpackValues(state.loaded);
+      for (const pane of shownPanes()) if (!pane.through || unpacked) drawPane(pane);
       drawStrip();
-      if (state.beside) drawSlice(flatBeside, state.beside.loaded);
-      else drawSolid();
+      if (!state.beside) drawSolid();
+      root.dataset.planes = String(state.planes && unpacked);
+      noteAddress();
       root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
     });
   }
@@ -718,60 +766,78 @@
     return { context, width, height, ratio };
   }
 
-  const layer = document.createElement("canvas");
-
-  // Where the slice lies in a canvas of this size.
-  function boxOf(width, height) {
-    const { volume } = state.loaded, { zoom, x, y } = state.flat;
-    const fit = zoom * Math.min(width / volume.width_mm, height / volume.height_mm);
-    const box = { width: volume.width_mm * fit, height: volume.height_mm * fit, per_mm: fit };
-    box.left = (width - box.width) / 2 + x * box.width;
-    box.top = (height - box.height) / 2 + y * box.height;
+  // Where a plane lies in its canvas. The planes of a configuration have one scale.
+  function boxOf(pane) {
+    const { zoom, offset } = state.flat, { down, right } = planeOf(pane), { clientWidth: width, clientHeight: height } = pane.canvas;
+    const group = shownPanes().filter(({ loadedOf }) => loadedOf === pane.loadedOf);
+    const per_mm = zoom * Math.min(...group.map((other) => {
+      const sides = planeOf(other);
+      return Math.min(other.canvas.clientWidth / sides.right.mm, other.canvas.clientHeight / sides.down.mm);
+    }));
+    const box = { width: right.mm * per_mm, height: down.mm * per_mm, per_mm };
+    const moved = ({ axis, backwards }) => (backwards ? -offset[axis] : offset[axis]);
+    box.left = (width - box.width) / 2 + moved(right) * box.width;
+    box.top = (height - box.height) / 2 + moved(down) * box.height;
     return box;
   }
 
-  // A slice of the volume under the configuration that is loaded.
-  function drawSlice(canvas, loaded) {
-    const { volume, view, picture, reference } = loaded;
-    const { context, width, height } = prepared(canvas);
+  // A plane of the volume under the configuration that its pane shows.
+  function drawPane(pane) {
+    const loaded = pane.loadedOf(), { volume, view, picture, reference } = loaded;
+    const { context, width, height } = prepared(pane.canvas);
     if (!width || !height) return; // hidden; drawn once it has a size
-    const [rows, columns] = volume.size;
-    const box = boxOf(width, height);
-    const column = state.place % volume.columns, row = Math.floor(state.place / volume.columns);
-    context.imageSmoothingEnabled = true;
+    const plane = planeOf(pane), box = boxOf(pane);
+    const [rows, columns] = pane.through ? [plane.down.count, plane.right.count] : volume.size;
+    context.imageSmoothingEnabled = !pane.through; // across, nothing is made up between two slices
     context.imageSmoothingQuality = "high";
     const { brightness, contrast } = state.light;
     if (brightness !== 100 || contrast !== 100) context.filter = `brightness(${brightness}%) contrast(${contrast}%)`;
-    context.drawImage(picture, column * columns, row * rows, columns, rows, box.left, box.top, box.width, box.height);
+    if (pane.through) {
+      const cut = cuts.cutValues(values.get(volume), volume, plane, at(pane.through));
+      marks.grey(context, cuts.arranged(cut, volume, plane), rows, columns, box);
+    } else {
+      const column = state.place % volume.columns, row = Math.floor(state.place / volume.columns);
+      context.drawImage(picture, column * columns, row * rows, columns, rows, box.left, box.top, box.width, box.height);
+    }
     context.filter = "none";
-    const pixels = (coded) => (coded ? maskOfSlice(coded, state.place, rows * columns) : null);
+    const pixels = (coded) => coded && (pane.through
+      ? cuts.arranged(cuts.cutMask(coded, volume, plane, at(pane.through)), volume, plane)
+      : unpacking.maskOfSlice(coded, state.place, rows * columns));
     if (state.shown.prediction) {
       loaded.rounds[shownRound(loaded)].forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
         if (!mask) return;
-        if (!state.shown.difference) fill(context, mask, rows, columns, colours[k], box);
-        outline(context, mask, rows, columns, box, [[1.4, data.structures[k].colour]]);
+        if (!state.shown.difference) marks.fill(context, mask, rows, columns, colours[k], box);
+        marks.outline(context, mask, rows, columns, box, [[1.4, data.structures[k].colour]]);
       });
     }
-    if (state.shown.difference && hasReference()) drawDifferences(context, loaded, pixels, box);
+    if (state.shown.difference && hasReference()) drawDifferences(context, loaded, pixels, rows, columns, box);
     if (state.shown.reference) {
       reference.forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
-        if (mask) outline(context, mask, rows, columns, box, [[3, "rgba(0, 0, 0, 0.45)"], [1.4, "#ffffff"]]);
+        if (mask) marks.outline(context, mask, rows, columns, box, [[3, "rgba(0, 0, 0, 0.45)"], [1.4, "#ffffff"]]);
       });
     }
-    if (state.shown.prompts) {
-      drawPrompts(context, view.prompts, volume.slices[state.place], box);
-      drawClicks(context, shownClicks(loaded), volume.slices[state.place], box);
+    if (state.planes) marks.crosshair(context, box, shownShare(plane.right), shownShare(plane.down));
+    if (state.shown.prompts && pane.through) {
+      const places = promptedPlaces(loaded), upright = plane.right.axis === 0, side = upright ? plane.right : plane.down;
+      const shares = places.map((place) => shownShare(side, place));
+      marks.slicesAcross(context, box, width, height, shares, { upright, lines: places.length <= volume.slices.length / 2 });
+    } else if (state.shown.prompts) {
+      const slice = volume.slices[state.place];
+      const prompts = view.prompts.filter((prompt) => prompt.slice === slice && state.structures[prompt.structure]);
+      marks.prompts(context, prompts, data.structures, box);
+      const clicks = shownClicks(loaded).filter(([, structure, clicked]) => clicked === slice && state.structures[structure]);
+      marks.clicks(context, clicks, data.structures, box);
     }
-    drawLetters(context, volume, width, height);
-    drawBar(context, box, height);
+    if (state.planes) marks.write(context, plane.name, 10, width < 170 ? 28 : 14, { align: "left" }); // below the letter
+    marks.letters(context, plane, width, height, pane.through ? 18 : 10);
+    marks.bar(context, box, width, height);
   }
 
   // What only the prediction has, and what only the reference has, of the structures that are shown.
-  function drawDifferences(context, loaded, pixels, box) {
+  function drawDifferences(context, loaded, pixels, rows, columns, box) {
     const shown = loaded.rounds[shownRound(loaded)];
-    const [rows, columns] = loaded.volume.size;
     const surplus = new Uint8Array(rows * columns), lacking = new Uint8Array(rows * columns);
     names.forEach((_, k) => {
       if (!state.structures[k]) return;
@@ -782,178 +848,8 @@
         if (there && !here) lacking[pixel] = 1;
       }
     });
-    fill(context, surplus, rows, columns, OUTSIDE, box, 200);
-    fill(context, lacking, rows, columns, INSIDE, box, 200);
-  }
-
-  // A bar of so many millimetres, at most a third of the smallest side.
-  function drawBar(context, box, height) {
-    const length = [100, 50, 20, 10, 5, 2, 1].find((mm) => mm * box.per_mm <= height / 3);
-    if (!length) return;
-    const long = length * box.per_mm;
-    for (const [thick, colour] of [[6, "rgba(0, 0, 0, 0.7)"], [3, "#e8edf2"]]) {
-      context.lineCap = "butt";
-      context.lineWidth = thick;
-      context.strokeStyle = colour;
-      context.beginPath();
-      context.moveTo(12, height - 14);
-      context.lineTo(12 + long, height - 14);
-      context.stroke();
-    }
-    write(context, `${length} mm`, 12 + long / 2, height - 26);
-  }
-
-  function fill(context, mask, rows, columns, [red, green, blue], box, opacity = 90) {
-    layer.width = columns;
-    layer.height = rows;
-    const own = layer.getContext("2d");
-    const pixels = own.createImageData(columns, rows);
-    const out = pixels.data;
-    for (let k = 0; k < mask.length; k++) {
-      out[4 * k] = red;
-      out[4 * k + 1] = green;
-      out[4 * k + 2] = blue;
-      out[4 * k + 3] = mask[k] ? opacity : 0;
-    }
-    own.putImageData(pixels, 0, 0);
-    context.drawImage(layer, box.left, box.top, box.width, box.height);
-  }
-
-  // The mask's border between pixel centres (marching squares), stroked once for each width and colour.
-  function outline(context, mask, rows, columns, box, strokes) {
-    const sx = box.width / columns, sy = box.height / rows;
-    const at = (y, x) => (y >= 0 && x >= 0 && y < rows && x < columns ? mask[y * columns + x] : 0);
-    const path = new Path2D();
-    for (let y = -1; y < rows; y++) {
-      for (let x = -1; x < columns; x++) {
-        const kind = at(y, x) + 2 * at(y, x + 1) + 4 * at(y + 1, x + 1) + 8 * at(y + 1, x);
-        if (kind === 0 || kind === 15) continue;
-        // The cell's corners are the centres of four pixels; its edges' middles lie on pixel borders.
-        const left = box.left + (x + 0.5) * sx, top = box.top + (y + 0.5) * sy;
-        const edges = [[left + sx / 2, top], [left + sx, top + sy / 2], [left + sx / 2, top + sy], [left, top + sy / 2]];
-        for (const [from, to] of SEGMENTS[kind]) {
-          path.moveTo(...edges[from]);
-          path.lineTo(...edges[to]);
-        }
-      }
-    }
-    context.lineCap = "round";
-    for (const [thick, colour] of strokes) {
-      context.lineWidth = thick;
-      context.strokeStyle = colour;
-      context.stroke(path);
-    }
-  }
-
-  // Edges (0 top, 1 right, 2 bottom, 3 left) that a border joins, by the corners that are set
-  // (1 upper left, 2 upper right, 4 lower right, 8 lower left).
-  const SEGMENTS = {
-    1: [[3, 0]], 2: [[0, 1]], 3: [[3, 1]], 4: [[1, 2]], 5: [[3, 0], [1, 2]], 6: [[0, 2]], 7: [[3, 2]],
-    8: [[2, 3]], 9: [[0, 2]], 10: [[0, 1], [2, 3]], 11: [[1, 2]], 12: [[1, 3]], 13: [[0, 1]], 14: [[3, 0]],
-  };
-
-  function star(cx, cy, size) {
-    const path = new Path2D();
-    for (let k = 0; k < 10; k++) {
-      const radius = k % 2 ? 0.42 * size : size, angle = (Math.PI * k) / 5;
-      path[k ? "lineTo" : "moveTo"](cx + radius * Math.sin(angle), cy - radius * Math.cos(angle));
-    }
-    path.closePath();
-    return path;
-  }
-
-  function cross(cx, cy, arm) {
-    const path = new Path2D();
-    for (const sign of [1, -1]) {
-      path.moveTo(cx - arm, cy - arm * sign);
-      path.lineTo(cx + arm, cy + arm * sign);
-    }
-    return path;
-  }
-
-  // Correcting clicks: the marks of points in their object's colour, on a white disc if positive, on a dark one if not.
-  function drawClicks(context, clicks, slice, box) {
-    for (const [, structure, clicked, x, y, label] of clicks) {
-      if (clicked !== slice || !state.structures[structure]) continue;
-      const cx = box.left + x * box.width, cy = box.top + y * box.height;
-      const { colour } = data.structures[structure];
-      context.beginPath();
-      context.arc(cx, cy, 9, 0, 2 * Math.PI);
-      context.fillStyle = label ? "#ffffff" : "#10151a";
-      context.fill();
-      context.lineWidth = 1.8;
-      context.strokeStyle = label ? "#10151a" : "#ffffff";
-      context.stroke();
-      if (label) {
-        context.fillStyle = colour;
-        context.fill(star(cx, cy, 8));
-      } else {
-        context.lineWidth = 2.6;
-        context.strokeStyle = colour;
-        context.stroke(cross(cx, cy, 4));
-      }
-    }
-  }
-
-  function drawPrompts(context, prompts, slice, box) {
-    const own = prompts.filter((prompt) => prompt.slice === slice && state.structures[prompt.structure]);
-    const place = ([x, y]) => [box.left + x * box.width, box.top + y * box.height];
-    const twice = (thick, colour, path) => {
-      for (const [line, ink] of [[thick + 2, "rgba(0, 0, 0, 0.7)"], [thick, colour]]) {
-        context.lineWidth = line;
-        context.strokeStyle = ink;
-        context.stroke(path);
-      }
-    };
-    context.lineCap = "round";
-    context.lineJoin = "round";
-    for (const prompt of own.filter((prompt) => prompt.box)) {
-      const [left, top] = place(prompt.box), [right, bottom] = place(prompt.box.slice(2));
-      const path = new Path2D();
-      path.rect(left, top, right - left, bottom - top);
-      twice(1.8, data.structures[prompt.structure].colour, path);
-    }
-    for (const wanted of [0, 1]) { // positive points last: they lie on top
-      for (const prompt of own) {
-        for (const [x, y, label] of prompt.points) {
-          if (label !== wanted) continue;
-          const [cx, cy] = place([x, y]);
-          const colour = data.structures[prompt.structure].colour;
-          if (label) {
-            const path = star(cx, cy, 9);
-            twice(2, "#ffffff", path);
-            context.fillStyle = colour;
-            context.fill(path);
-          } else {
-            // Objects can share a negative point, and it can lie below another's star: earlier ones have longer arms.
-            const arm = 5 + 3 * Math.min(names.length - 1 - prompt.structure, 3);
-            twice(2.4, colour, cross(cx, cy, arm));
-          }
-        }
-      }
-    }
-  }
-
-  function write(context, text, x, y, strength = 1) {
-    context.globalAlpha = strength;
-    context.font = "600 12px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.lineWidth = 3;
-    context.strokeStyle = "rgba(0, 0, 0, 0.7)";
-    context.strokeText(text, x, y);
-    context.fillStyle = "#e8edf2";
-    context.fillText(text, x, y);
-    context.globalAlpha = 1;
-  }
-
-  // The patient's directions at the edges: right, left, anterior, posterior, superior, inferior.
-  function drawLetters(context, volume, width, height) {
-    const [, down, right] = volume.axes;
-    write(context, right, width - 10, height / 2);
-    write(context, OPPOSITE[right], 10, height / 2);
-    write(context, down, width / 2, height - 10);
-    write(context, OPPOSITE[down], width / 2, 10);
+    marks.fill(context, surplus, rows, columns, OUTSIDE, box, 200);
+    marks.fill(context, lacking, rows, columns, INSIDE, box, 200);
   }
 
   // Dice of every slice as a bar, marks of prompted slices, and slices with a prediction but no reference.
@@ -995,10 +891,7 @@
 
   // ---------------------------------------------------------------- surfaces
 
-  // Rotations are 3 x 3 matrices in rows, from the volume's x (right), y (up), z (towards the eye of the slices).
-  const times = (a, b) => a.map((_, k) => [0, 1, 2].reduce((sum, i) => sum + a[3 * Math.floor(k / 3) + i] * b[3 * i + (k % 3)], 0));
-  const aboutX = (angle) => [1, 0, 0, 0, Math.cos(angle), -Math.sin(angle), 0, Math.sin(angle), Math.cos(angle)];
-  const aboutY = (angle) => [Math.cos(angle), 0, Math.sin(angle), 0, 1, 0, -Math.sin(angle), 0, Math.cos(angle)];
+  const { aboutX, aboutY, times } = solids; // rotations are 3 x 3 matrices in rows
 
   function startTurn() {
     state.turn = times(aboutX(0.3), aboutY(0.6));
@@ -1088,10 +981,11 @@
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     context.drawImage(drawnSurfaces, 0, 0, width, height);
-    drawFrame(context, volume, width, height, unit);
+    drawFrames(context, volume, width, height, unit);
     const any = surfaces.some(Boolean) || referenceSurfaces.some(Boolean);
     solidText.textContent = !any ? "No surfaces: left out for the size of this page, or nothing to show."
-      : both ? "Solid: prediction; translucent: reference; frame: this slice." : "Frame: this slice.";
+      : both ? `Solid: prediction; translucent: reference; ${state.planes ? "frames: the three planes" : "frame: this slice"}.`
+      : state.planes ? "Frames: the three planes." : "Frame: this slice.";
     if (any && shownRound() < lastRound()) solidText.textContent += ` Predicted surfaces are those of round ${lastRound()}.`;
     const { model, scheme } = data.configurations[state.configuration];
     solid.setAttribute("aria-label", `Surfaces of ${volume.name} in 3D, ${model}, ${scheme}, slice ${volume.slices[state.place]}`);
@@ -1100,126 +994,45 @@
   function drawSurfaces(camera, both) {
     const { surfaces, referenceSurfaces } = state.loaded;
     const { columns, rows } = camera;
-    const opaque = buffers(columns, rows), clear = buffers(columns, rows);
+    const opaque = solids.buffers(columns, rows), clear = solids.buffers(columns, rows);
     names.forEach((_, k) => {
       if (!state.structures[k]) return;
       if (state.shown.prediction && surfaces[k]) {
         const byDistance = state.shown.distance && surfaces[k].distances;
-        rasterise(surfaces[k], camera, opaque, byDistance ? distanceColour(surfaces[k].distances) : () => colours[k]);
+        const colourOf = byDistance ? solids.distanceColour(surfaces[k].distances, data.step) : () => colours[k];
+        solids.rasterise(surfaces[k], camera, opaque, colourOf);
       }
       if (state.shown.reference && referenceSurfaces[k]) {
-        rasterise(referenceSurfaces[k], camera, both ? clear : opaque, () => (both ? [255, 255, 255] : colours[k]));
+        solids.rasterise(referenceSurfaces[k], camera, both ? clear : opaque, () => (both ? [255, 255, 255] : colours[k]));
       }
     });
     drawnSurfaces.width = columns;
     drawnSurfaces.height = rows;
     const context = drawnSurfaces.getContext("2d");
-    context.putImageData(composed(context, opaque, clear, columns, rows), 0, 0);
+    context.putImageData(solids.composed(context, opaque, clear, columns, rows), 0, 0);
   }
 
-  const buffers = (columns, rows) => ({
-    depth: new Float32Array(columns * rows).fill(-Infinity),
-    // Lit red, green, blue and how squarely the surface faces the eye, all 0 to 255.
-    values: new Uint8ClampedArray(4 * columns * rows),
-  });
-
-  const distanceColour = (distances) => (vertex) => {
-    const share = Math.max(-1, Math.min(1, (distances[vertex] * data.step) / SCALE_MM));
-    const end = share > 0 ? OUTSIDE : INSIDE;
-    return AGREES.map((value, k) => value + (end[k] - value) * Math.abs(share));
-  };
-
-  function rasterise(mesh, { columns, rows, unit, turn }, target, colourOf) {
-    const { positions, normals, triangles } = mesh;
-    const count = positions.length / 3;
-    const seen = new Float32Array(7 * count); // x, y, z, red, green, blue, facing
-    for (let v = 0; v < count; v++) {
-      const [px, py, pz] = [positions[3 * v], positions[3 * v + 1], positions[3 * v + 2]];
-      const [nx, ny, nz] = [normals[3 * v], normals[3 * v + 1], normals[3 * v + 2]];
-      const facing = turn[6] * nx + turn[7] * ny + turn[8] * nz;
-      // A light from the upper left before the object, and some from everywhere.
-      const lit = -0.35 * (turn[0] * nx + turn[1] * ny + turn[2] * nz)
-        + 0.5 * (turn[3] * nx + turn[4] * ny + turn[5] * nz) + 0.79 * facing;
-      const light = 0.28 + 0.72 * Math.max(0, lit);
-      const colour = colourOf(v);
-      seen.set([
-        columns / 2 + unit * (turn[0] * px + turn[1] * py + turn[2] * pz),
-        rows / 2 - unit * (turn[3] * px + turn[4] * py + turn[5] * pz),
-        turn[6] * px + turn[7] * py + turn[8] * pz,
-        light * colour[0], light * colour[1], light * colour[2], 255 * Math.max(0, facing),
-      ], 7 * v);
-    }
-    for (let k = 0; k < triangles.length; k += 3) {
-      const a = 7 * triangles[k], b = 7 * triangles[k + 1], c = 7 * triangles[k + 2];
-      const ax = seen[a], ay = seen[a + 1], bx = seen[b], by = seen[b + 1], cx = seen[c], cy = seen[c + 1];
-      const area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay);
-      if (area >= 0) continue; // y points down here: what faces the eye runs the other way round
-      const left = Math.max(0, Math.ceil(Math.min(ax, bx, cx) - 0.5));
-      const right = Math.min(columns - 1, Math.floor(Math.max(ax, bx, cx) - 0.5));
-      const top = Math.max(0, Math.ceil(Math.min(ay, by, cy) - 0.5));
-      const bottom = Math.min(rows - 1, Math.floor(Math.max(ay, by, cy) - 0.5));
-      for (let y = top; y <= bottom; y++) {
-        for (let x = left; x <= right; x++) {
-          const px = x + 0.5, py = y + 0.5;
-          const wa = ((bx - px) * (cy - py) - (cx - px) * (by - py)) / area;
-          const wb = ((cx - px) * (ay - py) - (ax - px) * (cy - py)) / area;
-          const wc = 1 - wa - wb;
-          if (wa < 0 || wb < 0 || wc < 0) continue;
-          const z = wa * seen[a + 2] + wb * seen[b + 2] + wc * seen[c + 2];
-          const pixel = y * columns + x;
-          if (z <= target.depth[pixel]) continue;
-          target.depth[pixel] = z;
-          for (let channel = 0; channel < 4; channel++) {
-            target.values[4 * pixel + channel] =
-              wa * seen[a + 3 + channel] + wb * seen[b + 3 + channel] + wc * seen[c + 3 + channel];
-          }
-        }
-      }
-    }
-  }
-
-  // The opaque surfaces, with the translucent ones over them where these are nearer: faint where they face the eye,
-  // dense at their rim.
-  function composed(context, opaque, clear, columns, rows) {
-    const image = context.createImageData(columns, rows);
-    const out = image.data;
-    for (let pixel = 0; pixel < columns * rows; pixel++) {
-      const k = 4 * pixel;
-      const solidHere = opaque.depth[pixel] > -Infinity;
-      if (solidHere) {
-        out[k] = opaque.values[k]; out[k + 1] = opaque.values[k + 1]; out[k + 2] = opaque.values[k + 2]; out[k + 3] = 255;
-      }
-      if (clear.depth[pixel] > opaque.depth[pixel]) {
-        const share = 0.16 + 0.5 * (1 - clear.values[k + 3] / 255) ** 2;
-        const under = solidHere ? 1 : 0;
-        const alpha = share + under * (1 - share);
-        for (let channel = 0; channel < 3; channel++) {
-          const over = 90 + clear.values[k + channel] * 0.65;
-          out[k + channel] = (share * over + under * (1 - share) * out[k + channel]) / alpha;
-        }
-        out[k + 3] = 255 * alpha;
-      }
-    }
-    return image;
-  }
-
-  // The border of the slice that is shown, and the patient's directions, over the surfaces.
-  function drawFrame(context, volume, width, height, unit) {
+  // The borders of the planes that are shown, and the patient's directions, over the surfaces.
+  function drawFrames(context, volume, width, height, unit) {
     const [deep, high, wide] = volume.extent_mm;
-    const spacing = deep / volume.extent_slices;
     const sign = volume.mirrored ? -1 : 1;
-    const z = sign * ((volume.slices[state.place] - volume.first) * spacing - deep / 2);
     const onScreen = (x, y, depth) => {
       const t = state.turn;
       return [width / 2 + unit * (t[0] * x + t[1] * y + t[2] * depth), height / 2 - unit * (t[3] * x + t[4] * y + t[5] * depth)];
     };
-    const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([x, y]) => onScreen((x * wide) / 2, (y * high) / 2, z));
-    context.beginPath();
-    corners.forEach((corner, k) => context[k ? "lineTo" : "moveTo"](...corner));
-    context.closePath();
     context.lineWidth = 1;
     context.strokeStyle = "rgba(255, 255, 255, 0.55)";
-    context.stroke();
+    for (const axis of state.planes ? [0, 1, 2] : [0]) {
+      const middle = (shareOf(axis) - 0.5) * volume.extent_mm[axis];
+      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map((signs) => {
+        const ends = [deep, high, wide].map((long, other) => (other === axis ? middle : (signs.shift() * long) / 2));
+        return onScreen(ends[2], -ends[1], sign * ends[0]);
+      });
+      context.beginPath();
+      corners.forEach((corner, k) => context[k ? "lineTo" : "moveTo"](...corner));
+      context.closePath();
+      context.stroke();
+    }
     const [along, down, right] = volume.axes;
     const ends = [
       [right, wide / 2, 0, 0], [OPPOSITE[right], -wide / 2, 0, 0], [down, 0, -high / 2, 0], [OPPOSITE[down], 0, high / 2, 0],
@@ -1228,24 +1041,61 @@
     for (const [letter, x, y, depth] of ends) {
       const [sx, sy] = onScreen(1.08 * x, 1.08 * y, 1.08 * depth);
       const behind = state.turn[6] * x + state.turn[7] * y + state.turn[8] * depth < 0;
-      write(context, letter, Math.min(Math.max(sx, 8), width - 8), Math.min(Math.max(sy, 9), height - 9), behind ? 0.45 : 1);
+      const inside = [Math.min(Math.max(sx, 8), width - 8), Math.min(Math.max(sy, 9), height - 9)];
+      marks.write(context, letter, ...inside, { strength: behind ? 0.45 : 1 });
     }
+  }
+
+  // ---------------------------------------------------------------- the address
+
+  const nameOf = ({ experiment, model, scheme }) => `${experiment}/${model}/${scheme}`;
+  let addressed = null; // what the address stands for; null where that is what is drawn next
+  let addressing = 0;
+
+  // What is shown, for the address: volume, configuration, slice and, of three planes, where the others are cut.
+  function addressOf() {
+    const { volume } = state.loaded;
+    const words = new URLSearchParams({
+      volume: volume.name, configuration: nameOf(data.configurations[state.configuration]), slice: volume.slices[state.place],
+    });
+    if (state.planes) words.set("planes", [1, 2].map((axis) => shareOf(axis).toFixed(3)));
+    return "#" + words;
+  }
+
+  // The address follows what is shown, once that has stood for a moment: browsers refuse many changes in a row.
+  function noteAddress() {
+    clearTimeout(addressing);
+    const address = addressOf();
+    addressed ??= address;
+    if (address === addressed) return;
+    addressing = setTimeout(() => {
+      addressed = address;
+      try {
+        history.replaceState(history.state, "", address);
+      } catch { /* not in a frame without an address of its own */ }
+    }, 300);
+  }
+
+  // What the address names is shown: a volume (#volume=knee_7), in the configuration that it names or in the first that
+  // has it. Null if it names none that is here.
+  function chooseByAddress() {
+    clearTimeout(addressing);
+    addressed = null;
+    const words = new URLSearchParams(location.hash.slice(1));
+    const found = data.configurations.flatMap((configuration, index) => Object.entries(configuration.roles)
+      .filter(([, view]) => data.volumes[configuration.views[view].volume].name === words.get("volume"))
+      .map(([role]) => ({ index, role, named: nameOf(configuration) === words.get("configuration") })));
+    const { index, role } = found.find(({ named }) => named) ?? found[0] ?? {};
+    if (index === undefined) return null;
+    mount.scrollIntoView();
+    const slice = Number(words.get("slice") ?? NaN), across = (words.get("planes") ?? "").split(",").map(Number);
+    return choose(index, role, {
+      slice: Number.isInteger(slice) ? slice : undefined,
+      across: across.length === 2 && across.every(Number.isFinite) ? across : undefined,
+    });
   }
 
   // ---------------------------------------------------------------- start
-
-  // A volume that the address names (#volume=knee_7) is shown in the first configuration that has it.
-  function chooseByAddress() {
-    const name = new URLSearchParams(location.hash.slice(1)).get("volume");
-    for (const [index, configuration] of data.configurations.entries()) {
-      for (const [role, place] of Object.entries(configuration.roles)) {
-        if (data.volumes[configuration.views[place].volume].name !== name) continue;
-        mount.scrollIntoView();
-        return choose(index, role);
-      }
-    }
-    return null;
-  }
 
   new ResizeObserver(draw).observe(root);
   window.addEventListener("beforeprint", draw);
