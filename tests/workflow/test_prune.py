@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,6 @@ from tests.unit.command_line import volprompt
 from tests.workflow.small_study import Study
 
 from volprompt.identity import write_identity
-from volprompt.study.lock import lock_results
 
 # Runs the command in a study's folder; exit code and what it prints.
 Prune = Callable[..., tuple[int, str]]
@@ -133,12 +134,18 @@ def test_a_volume_of_a_shard_that_stays_is_left_to_the_next_run(study: Study, pr
 def test_while_a_run_is_going_on_nothing_is_removed(study: Study, prune: Prune) -> None:
     shrink(study)
     before = files_of(study)
-    held = lock_results(study.folder / "results")
-    assert held is not None
+    program = (
+        "from volprompt.study.lock import lock_results; held = lock_results('results'); print(1, flush=True); input()"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=study.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "1\n"
     code, text = prune(study, "--delete")
-    held.release()
+    run.communicate("\n")
     assert code == 1
-    assert "is in use by another run (process " in text
+    assert f"is in use by another run (process {run.pid} on " in text
     assert files_of(study) == before
 
 
