@@ -3,7 +3,6 @@ rule check:
     """Check the header of every file in the sample sheet."""
     log:
         "<logs>/check.log",
-    retries: 0  # a fault of a file stays
     localrule: True
     conda:
         "../envs/imaging.yaml"

@@ -16,6 +16,12 @@ from volprompt.study.identities import (
     tables_settings,
     verdict_settings,
 )
+from volprompt.study.memory import (
+    convert_memory_mb,
+    largest_frames,
+    segment_memory_mb,
+    weights_bytes,
+)
 from volprompt.study.stamps import write_stamps
 from volprompt.study.study import read_study
 from volprompt.models.devices import visible_gpus
@@ -119,6 +125,29 @@ def experiment_schemes(wildcards):
     """The definitions of an experiment's schemes."""
     names = STUDY.experiments[wildcards.experiment].schemes
     return {name: STUDY.settings.schemes[name].plain() for name in names}
+
+
+def convert_memory(wildcards, attempt):
+    """MB for converting a shard, by the sizes of its images; more at each attempt, like everything below."""
+    return attempt * convert_memory_mb(
+        [row.image for row in STUDY.shards[wildcards.shard]]
+    )
+
+
+def segment_memory(wildcards, input, attempt):
+    """MB for segmenting a shard, by the sizes of the model and of the converted volumes."""
+    weights = weights_bytes(STUDY.checkpoints[wildcards.model], CATALOGUE)
+    frames = largest_frames(input.volumes)
+    return attempt * segment_memory_mb(
+        STUDY, wildcards.experiment, wildcards.model, weights, frames
+    )
+
+
+def minutes(at_least, per_volume):
+    """Minutes for a job of a shard, by the number of its volumes."""
+    return lambda wildcards, attempt: attempt * max(
+        at_least, per_volume * len(STUDY.shards[wildcards.shard])
+    )
 
 
 def gpus_per_job(wildcards):

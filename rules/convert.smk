@@ -12,8 +12,8 @@ rule convert:
     conda:
         "../envs/imaging.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2_000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=convert_memory,
+        runtime=minutes(at_least=30, per_volume=1),
     params:
         rows=sheet_rows,
         frames=STUDY.settings.frames.model_dump(mode="json"),

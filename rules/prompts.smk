@@ -14,7 +14,7 @@ rule extract_prompts:
         "../envs/imaging.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2_000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        runtime=minutes(at_least=20, per_volume=1),
     params:
         labels=LABELS,
         clicks=shard_clicks,

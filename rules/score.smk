@@ -17,7 +17,7 @@ rule score:
         "../envs/imaging.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 2_000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        runtime=minutes(at_least=30, per_volume=1),
     params:
         schemes=lambda wildcards: {
             name: STUDY.settings.schemes[name].prompts_every_slice

@@ -16,8 +16,8 @@ rule segment:
     threads: 4
     resources:
         gpu=gpus_per_job,
-        mem_mb=lambda wildcards, attempt: 12_000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=segment_memory,
+        runtime=minutes(at_least=60, per_volume=2),
     params:
         model=model_settings,
         schemes=experiment_schemes,

@@ -17,6 +17,7 @@ def lock_before_start():
 def prepare():
     """What comes before the first job of a real run."""
     lock_before_start()
+    stop_vain_attempts(workflow.dag.needrun_jobs())
 
 
 def prepared(hook):

@@ -13,9 +13,16 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_volprompt.joblogs import how_it_ended, last_lines, last_words, volumes_done
+from snakemake_logger_plugin_volprompt.joblogs import (
+    how_it_ended,
+    last_lines,
+    last_words,
+    tells_its_end,
+    volumes_done,
+)
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
+from snakemake_logger_plugin_volprompt.slurm import end_in_words, request_in_words
 from snakemake_logger_plugin_volprompt.words import counted, duration, jobs_by_rule, share, time_left
 
 LOOK_SECONDS = 5  # between two looks at the logs of running jobs
@@ -25,8 +32,7 @@ LOG_LINES = 30  # of a failed job, or more where its error is longer
 # Of Snakemake's messages, these are also said on the console; the others are only in its log file.
 INTERRUPTED = "Terminating processes on user request"
 UNSAID = "Assuming unrestricted shared filesystem usage"  # comes before the run
-RESTART = "Trying to restart job"
-SHOWN = ("Nothing to be done", RESTART, INTERRUPTED, "Will exit after finishing")
+SHOWN = ("Nothing to be done", INTERRUPTED, "Will exit after finishing")
 # Errors that add nothing to what is shown of a failed job. One comes before it: its script ended with an error. The
 # others come after it: there was one.
 BEFORE_FAILURE = "returned non-zero exit status 1."
@@ -101,7 +107,9 @@ class LogHandler(LogHandlerBase):
     def _start(self, record: logging.LogRecord) -> None:
         job: Any = record
         label = " ".join((job.rule_msg or f"{job.rule_name} {' '.join(map(str, job.wildcards.values()))}").split())
-        self.progress.start(job.jobid, Job(job.rule_name, label, record.created, list(job.log)))
+        asked = dict(getattr(job, "resources", {}).items())
+        if self.progress.start(job.jobid, Job(job.rule_name, label, record.created, list(job.log), asked)):
+            self._say(" ".join(f"Tried again: {label} {request_in_words(asked)}".split()))
 
     def _finish(self, record: logging.LogRecord) -> None:
         job = self.progress.finish(record.job_id, record.created)  # type: ignore[attr-defined]
@@ -123,13 +131,17 @@ class LogHandler(LogHandlerBase):
             return
         label, after = (job.label, f" after {duration(record.created - job.started)}") if job else (error.rule_name, "")
         self._say(f"FAILED: {label}{after}", "red")
+        # The job's own log comes first; what the cluster keeps of it says nothing new where that one tells the end.
+        ends = {path: how_it_ended(path, LOG_LINES, job.started if job else 0) for path in error.log}
         if error.rule_msg:
-            self.screen.line(f"    {error.rule_msg}")
-        for path in error.log:
-            lines = how_it_ended(path, LOG_LINES, job.started if job else 0)
+            others = [line for lines in list(ends.values())[1:] for line in lines]
+            self.screen.line(f"    {end_in_words(error.rule_msg, others, job.asked if job else {})}")
+        for path, lines in ends.items():
             self.screen.line(f"    {path} {'ends with' if lines else 'is empty or missing'}", "dim")
             for line in lines:
                 self.screen.line(f"        {line}")
+            if tells_its_end(lines):
+                break
 
     def _message(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -145,7 +157,7 @@ class LogHandler(LogHandlerBase):
 
     def _say_once(self, record: logging.LogRecord, text: str) -> None:
         """Show a message of Snakemake; what it repeats for each job or each second, the first time only."""
-        if text not in self.said or record.levelno >= logging.ERROR or text.startswith(RESTART):
+        if text not in self.said or record.levelno >= logging.ERROR:
             self._as_snakemake(record)
         self.said.add(text)
 

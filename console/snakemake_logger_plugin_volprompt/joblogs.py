@@ -10,7 +10,8 @@ TAIL_BYTES = 16_384
 END_BYTES = 262_144
 CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
 VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
-HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
+LASTING = "Not tried again: "  # begins the line that follows the error of a job that would fail again
 
 
 def last_lines(path: str, count: int, since: float = 0, most_bytes: int = TAIL_BYTES) -> list[str]:
@@ -55,3 +56,9 @@ def volumes_done(lines: list[str]) -> tuple[int, int] | None:
 def last_words(lines: list[str]) -> str:
     """The last line of a log without its time and level."""
     return HEAD_OF_LINE.sub("", lines[-1]) if lines else ""
+
+
+def tells_its_end(lines: list[str]) -> bool:
+    """Whether a job's log ends with the error that ended the job; that of a job that was killed breaks off."""
+    heads = [(found[1], line[found.end() :]) for line in lines if (found := HEAD_OF_LINE.match(line))]
+    return bool(heads) and (heads[-1][0] == "ERROR" or heads[-1][1].startswith(LASTING))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # Rules that make most of a study's work; a workflow that imports these may set a prefix before each name. Other rules
 # have one short job at the end (tables, report, targets). An estimate that waited for those would come too late.
@@ -19,6 +20,7 @@ class Job:
     label: str  # what a person reads
     started: float  # seconds since the epoch
     logs: list[str] = field(default_factory=list)
+    asked: Mapping[str, Any] = field(default_factory=dict)  # resources
 
 
 class Progress:
@@ -45,12 +47,13 @@ class Progress:
         """Number of finished jobs."""
         return self.finished.total()
 
-    def start(self, number: int, job: Job) -> None:
-        """A job starts, or starts again after it failed."""
-        self.failed.pop(number, None)
+    def start(self, number: int, job: Job) -> bool:
+        """A job starts. Returns whether it does so again after it failed."""
+        again = self.failed.pop(number, None) is not None
         self.running[number] = job
         if self.first_start is None:
             self.first_start = job.started
+        return again
 
     def finish(self, number: int, now: float) -> Job | None:
         """A job ends well. Returns it, or None where its start was not seen."""

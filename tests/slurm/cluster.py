@@ -210,7 +210,7 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _wait(self, what: str, ready: Callable[[], bool], seconds: float = 60) -> None:
+    def _wait(self, what: str, ready: Callable[[], bool], seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not ready():
             ended = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]

@@ -14,25 +14,35 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import pytest
 from tests.slurm.cluster import Cluster
 from tests.workflow.small_study import REPOSITORY, Study, new_study
 
+from volprompt.logs import LASTING
+
 # As the profile says, only more impatient.
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "1"]
 IMPATIENT += ["--latency-wait", "20", "--max-jobs-per-timespan", "100/1s"]
+SUBMITTED = re.compile(r"has been submitted with SLURM jobid (\d+)")
 FIELDS = ["JobID", "State", "AllocTRES", "ReqMem", "TimelimitRaw", "NodeList", "Start", "End", "Comment"]
 ONE_MODEL = {"sam1": {"models": ["small_sam"], "schemes": ["point"]}}
+BOTH_MODELS = {**ONE_MODEL, "sam2": {"models": ["small_sam2"], "schemes": ["point"]}}
+# A run in which nothing moves for so many seconds hangs; how long it takes is the machine's affair. Slurm looks at time
+# limits once a minute.
+STILL_SECONDS = 240
+Found = TypeVar("Found")
 
 
 class Driver:
-    """A running `snakemake --profile slurm` on a study."""
+    """A running `snakemake --profile slurm` on a study, in the console that is asked for."""
 
-    def __init__(self, cluster: Cluster, study: Study, *arguments: str) -> None:
+    def __init__(self, cluster: Cluster, study: Study, *arguments: str, console: str = "plain") -> None:
         self.cluster, self.study = cluster, study
         self.printed = study.folder / "driver.txt"
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(study.folder)]
@@ -41,7 +51,7 @@ class Driver:
             self.process = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=cluster.environment,
+                env={**cluster.environment, "VOLPROMPT_CONSOLE": console},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -51,23 +61,70 @@ class Driver:
 
     def wait_for_job(self, rule: str, *but: str) -> str:
         """The number of a running job of a rule, other than those of `but`, once there is one."""
-        deadline = time.monotonic() + 180
-        while self.process.poll() is None and time.monotonic() < deadline:
+
+        def job() -> str | None:
             for line in self.cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i|%k").splitlines():
                 number, _, comment = line.partition("|")
                 if comment.startswith(f"rule_{rule}") and number not in but:
                     return number
-            time.sleep(0.2)
-        raise AssertionError(f"no job of {rule}: {self.text}")
+            assert self.process.poll() is None, f"no job of {rule}: {self.text}"
+            return None
+
+        return self.wait_until(job, f"a job of {rule}")
+
+    def end(self) -> int:
+        """Wait until the run has ended; its exit status."""
+        self.wait_until(lambda: self.process.poll() is not None, "the end of the run")
+        return self.process.returncode
 
     def finish(self) -> str:
         """Wait for a run that succeeds; what it printed."""
-        assert self.process.wait(300) == 0, self.text
+        assert self.end() == 0, self.text
         return self.text
+
+    def wait_until(self, found: Callable[[], Found | None], what: str) -> Found:
+        """What `found` returns, once it does, as long as anything moves."""
+        seen, since = self.state(), time.monotonic()
+        while not (result := found()):
+            time.sleep(0.5)
+            if (now := self.state()) != seen:
+                seen, since = now, time.monotonic()
+            assert time.monotonic() - since < STILL_SECONDS, f"waiting for {what}, and nothing moves: {self.text}"
+        return result
+
+    def state(self) -> tuple[object, ...]:
+        """What differs as long as the run moves: what is printed and logged, and the states of its jobs."""
+        logs = [*(self.study.folder / ".snakemake").rglob("*.log"), *(self.study.folder / "results").rglob("*.log")]
+        sizes = []
+        for path in [self.printed, *sorted(logs)]:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append((path, path.stat().st_size))
+        return self.cluster.run("squeue", "-h", "-t", "all", "-o", "%i %T", check=False), sizes
 
     @property
     def text(self) -> str:
         return self.printed.read_text()
+
+    @property
+    def logged(self) -> str:
+        """Snakemake's own log of every run on the study, whatever the console shows."""
+        files = (self.study.folder / ".snakemake" / "log").glob("*.log")
+        return "".join(file.read_text() for file in sorted(files))
+
+    def accounted(self, rule: str) -> list[dict[str, str]]:
+        """What accounting holds of the study's jobs of a rule, every attempt, once it has heard of the ends of all."""
+        runs = set(re.findall(r"SLURM run ID: (\S+)", self.logged))
+        submitted = set(SUBMITTED.findall(self.logged))
+        assert runs
+        command = ["sacct", "-X", "-P", "-D", "--name", ",".join(runs), "-o", ",".join(FIELDS)]
+
+        def jobs() -> list[dict[str, str]] | None:
+            rows = list(csv.DictReader(self.cluster.run(*command).splitlines(), delimiter="|"))
+            ended = {row["JobID"] for row in rows if row["End"] != "Unknown"}
+            return rows if submitted <= ended else None
+
+        rows = self.wait_until(jobs, "the accounting database")
+        return [row for row in rows if row["Comment"].startswith(f"rule_{rule}_")]
 
 
 def keep_volumes(study: Study, count: int) -> None:
@@ -76,18 +133,9 @@ def keep_volumes(study: Study, count: int) -> None:
     (study.folder / "volumes.tsv").write_text("".join(rows[: 1 + count]))
 
 
-def accounted(cluster: Cluster, study: Study, rule: str) -> list[dict[str, str]]:
-    """What accounting holds of a study's jobs of one rule, of every attempt."""
-    runs = set(re.findall(r"SLURM run ID: (\S+)", (study.folder / "driver.txt").read_text()))
-    assert runs
-    for _ in range(40):  # the database lags behind by some seconds
-        if not cluster.run("squeue", "-h"):
-            break
-        time.sleep(0.5)
-    time.sleep(6)
-    printed = cluster.run("sacct", "-X", "-P", "-D", "--name", ",".join(runs), "-o", ",".join(FIELDS))
-    rows = csv.DictReader(printed.splitlines(), delimiter="|")
-    return [row for row in rows if row["Comment"].startswith(f"rule_{rule}_")]
+def megabytes(job: dict[str, str]) -> int:
+    """The memory that a job asked for."""
+    return int(job["ReqMem"].removesuffix("M"))
 
 
 def busiest(jobs: list[dict[str, str]]) -> dict[str, int]:
@@ -115,7 +163,7 @@ def masks(study: Study) -> dict[str, str]:
 
 def send(sent: signal.Signals, number: str) -> None:
     """Send a signal to every process that has the job's number in its environment, once there is one."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (found := processes_of(number)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert found, f"job {number} has no process"
@@ -144,8 +192,8 @@ def drive() -> Iterator[Callable[..., Driver]]:
     """Starts drivers, and ends them where a test fails."""
     started: list[Driver] = []
 
-    def start(cluster: Cluster, study: Study, *arguments: str) -> Driver:
-        started.append(Driver(cluster, study, *arguments))
+    def start(cluster: Cluster, study: Study, *arguments: str, console: str = "plain") -> Driver:
+        started.append(Driver(cluster, study, *arguments, console=console))
         return started[-1]
 
     yield start
@@ -175,8 +223,11 @@ def test_a_whole_study_with_lost_jobs(
     cluster.run("scancel", cancelled)
     killed = driver.wait_for_job("segment", hanging, cancelled)
     send(signal.SIGKILL, killed)
-    driver.finish()
-    jobs = accounted(cluster, study, "segment")
+    with ThreadPoolExecutor() as pool:  # Slurm takes a minute or two until it ends the hanging job
+        alone = pool.submit(local.run, "--until", "aggregate")
+        driver.finish()
+        run = alone.result()
+    jobs = driver.accounted("segment")
 
     # One GPU per job, two jobs at a time on a node of two GPUs; its cores and memory would do for four
     assert len(jobs) == 4 + 3
@@ -194,11 +245,10 @@ def test_a_whole_study_with_lost_jobs(
     assert lost[cancelled]["State"].startswith("CANCELLED")
     for job in lost.values():
         (again,) = [one for one in jobs if one["Comment"] == job["Comment"] and one["JobID"] != job["JobID"]]
-        assert (job["ReqMem"], job["TimelimitRaw"]) == ("12000M", "1" if job["JobID"] == hanging else "60")
-        assert (again["ReqMem"], again["TimelimitRaw"]) == ("24000M", "120")
+        assert job["TimelimitRaw"] == ("1" if job["JobID"] == hanging else "60")
+        assert (megabytes(again), again["TimelimitRaw"]) == (2 * megabytes(job), "120")
 
     # The local run has the same results
-    run = local.run()
     assert run.code == 0, run.text
     assert masks(study) == masks(local) != {}
     tables = [pd.read_parquet(one.folder / "results" / "tables" / "scores.parquet") for one in (study, local)]
@@ -214,12 +264,12 @@ def test_an_ended_driver_and_a_node_that_goes_down(
     first = drive(cluster, study, "--until", "segment")
     first.wait_for_job("segment")
     first.process.send_signal(signal.SIGINT)
-    assert first.process.wait(120) != 0
+    assert first.end() != 0
     assert cluster.run("squeue", "-h", "-t", "RUNNING,PENDING").strip() == "", "the jobs of an ended run are cancelled"
     finished = {
         job["Comment"]
         for rule in ("convert", "extract_prompts", "segment")
-        for job in accounted(cluster, study, rule)
+        for job in first.accounted(rule)
         if job["State"] == "COMPLETED"
     }
     assert len(finished) >= 2
@@ -234,7 +284,7 @@ def test_an_ended_driver_and_a_node_that_goes_down(
         second.finish()
     finally:
         cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-    attempts = [job for rule in ("convert", "extract_prompts", "segment") for job in accounted(cluster, study, rule)]
+    attempts = [job for rule in ("convert", "extract_prompts", "segment") for job in second.accounted(rule)]
     for comment in finished:
         assert [job["State"] for job in attempts if job["Comment"] == comment] == ["COMPLETED"]
     assert {job["State"] for job in attempts if job["JobID"] == running} & {"NODE_FAIL", "REQUEUED"}
@@ -243,24 +293,49 @@ def test_an_ended_driver_and_a_node_that_goes_down(
     assert (planned.code, planned.jobs) == (0, {})
 
 
-def test_out_of_memory_as_the_accounting_database_tells_it(
-    cluster: Cluster, study: Study, drive: Callable[..., Driver]
-) -> None:
+def with_a_wrong_checkpoint(study: Study) -> None:
+    """Leave one volume and two models, of which one has the checkpoint of the other."""
     keep_volumes(study, 1)
-    study.configure(experiments=ONE_MODEL)
-    too_little = ["--set-resources", "segment:gpu=1", "segment:mem_mb=300 + 12000 * (attempt - 1)"]
-    text = drive(cluster, study, "--slurm-status-command", "sacct", "--until", "segment", *too_little).finish()
-    assert len(re.findall("has been submitted with SLURM jobid", text)) == 3 + 1
-    first, second = accounted(cluster, study, "segment")
-    assert (first["ReqMem"], first["State"]) == ("300M", "FAILED")
-    assert (second["ReqMem"], second["State"]) == ("12300M", "COMPLETED")
+    models = study.config["models"]
+    models["small_sam2"]["checkpoint"] = "models/small.pth"
+    study.configure(experiments=BOTH_MODELS, models=models)
+
+
+def test_a_fault_that_heals_and_one_that_does_not(cluster: Cluster, study: Study, drive: Callable[..., Driver]) -> None:
+    with_a_wrong_checkpoint(study)
+    memory = "300 + 12000 * (attempt - 1) if wildcards.model == 'small_sam' else 4000"
+    report = ["--slurm-efficiency-report", "--slurm-efficiency-report-path", str(study.folder)]
+    too_little = ["--set-resources", "segment:gpu=1", f"segment:mem_mb={memory}"]
+    options = ["--slurm-status-command", "sacct", "--until", "segment", *report, *too_little]
+    driver = drive(cluster, study, *options, console="volprompt")
+    assert driver.end() != 0
+    segment = driver.accounted("segment")
+    healing = [job for job in segment if "sam1" in job["Comment"]]
+    (lasting,) = (job for job in segment if "sam2" in job["Comment"])
+    assert [(job["ReqMem"], job["State"]) for job in healing] == [("300M", "FAILED"), ("12300M", "COMPLETED")]
+    assert lasting["State"] == "FAILED"
     assert len(masks(study)) == 2
+
+    # Both are shown with what is known of them
+    text = driver.text
+    killed = f"Slurm job {healing[0]['JobID']}: OUT_OF_MEMORY, it needed more memory than it had asked for (300 MB)"
+    assert killed in text, text
+    assert re.search("Tried again: Segment sam1/small_sam, shard 00. with 12300 MB and 120 minutes", text), text
+    assert text.count("does not fit sam2 architecture") == 1, text
+    assert text.count(LASTING) == 1
+    assert text.count("Tried again: ") == 1
+    (efficiency,) = study.folder.glob("efficiency_report_*.csv")
+    assert pd.read_csv(efficiency)["RuleName"].str.contains("rule_segment").sum() >= 2
 
 
 def test_without_accounting(study: Study, drive: Callable[..., Driver]) -> None:
-    keep_volumes(study, 1)
-    study.configure(experiments=ONE_MODEL)
+    with_a_wrong_checkpoint(study)
     with Cluster(accounting=False) as cluster:
-        text = drive(cluster, study, "--until", "segment").finish()
-    assert len(re.findall("has been submitted with SLURM jobid", text)) == 3
+        driver = drive(cluster, study, "--until", "segment")
+        assert driver.end() != 0
+    assert len(SUBMITTED.findall(driver.text)) == 4, driver.text
     assert len(masks(study)) == 2
+    _, shown, log = driver.text.partition("Logfile results/logs/segment/sam2/small_sam2/")
+    assert shown
+    assert "does not fit sam2 architecture" in log
+    assert LASTING in log

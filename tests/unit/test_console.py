@@ -18,7 +18,9 @@ from snakemake_logger_plugin_volprompt import LogHandler
 from snakemake_logger_plugin_volprompt.joblogs import last_lines, last_words, volumes_done
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
+from snakemake_logger_plugin_volprompt.slurm import end_in_words
 from snakemake_logger_plugin_volprompt.words import cut, duration, jobs_by_rule, share, time_left
+from volprompt.logs import LASTING
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -199,15 +201,24 @@ class Console:
         self.tell(event=LogEvent.WORKFLOW_STARTED)
         self.tell("Job stats: ...", event=LogEvent.RUN_INFO, stats={**jobs, "total": sum(jobs.values())})
 
-    def start(self, number: int, rule: str, seconds: float = 0, message: str | None = None, log: str = "") -> None:
+    def start(
+        self,
+        number: int,
+        rule: str,
+        seconds: float = 0,
+        message: str | None = None,
+        log: str = "",
+        asked: dict[str, int] | None = None,
+    ) -> None:
         values = {"rule_name": rule, "rule_msg": message, "wildcards": {"shard": "000"}, "log": [log] if log else []}
+        values["resources"] = asked or {}
         self.tell("Rule", event=LogEvent.JOB_INFO, jobid=number, seconds=seconds, **values)
 
     def finish(self, number: int, seconds: float) -> None:
         self.tell("Finished", event=LogEvent.JOB_FINISHED, job_id=number, seconds=seconds)
 
-    def fail(self, number: int, rule: str, seconds: float, log: str, message: str | None = None) -> None:
-        values = {"rule_name": rule, "rule_msg": message, "log": [log]}
+    def fail(self, number: int, rule: str, seconds: float, *logs: str, message: str | None = None) -> None:
+        values = {"rule_name": rule, "rule_msg": message, "log": list(logs)}
         self.tell("Error", logging.ERROR, event=LogEvent.JOB_ERROR, jobid=number, seconds=seconds, **values)
 
     @property
@@ -262,7 +273,7 @@ def test_a_failed_job_is_shown_with_the_end_of_its_log(console: Callable[..., Co
     run.start(1, "segment", log=str(log))
     failed = "RuleException:\nCommand 'python segment.py' returned non-zero exit status 1."
     run.tell(failed, logging.ERROR, event=LogEvent.ERROR, exception="RuleException")
-    run.fail(1, "segment", 5, str(log), "SLURM status is: 'OUT_OF_MEMORY'")
+    run.fail(1, "segment", 5, str(log), message="something else")
     run.tell("Trying to restart job 1.")
     run.tell("Exiting because a job execution failed. Look above for error messages", logging.ERROR)
     message = "WorkflowError:\nAt least one job did not complete successfully."
@@ -270,13 +281,79 @@ def test_a_failed_job_is_shown_with_the_end_of_its_log(console: Callable[..., Co
     run.handler.close()
     assert run.lines[1:4] == [
         "FAILED: segment 000 after 5 s",
-        "    SLURM status is: 'OUT_OF_MEMORY'",
+        "    something else",
         f"    {log} ends with",
     ]
     assert run.lines[4:34] == [f"        line {number}" for number in range(20, 50)]
-    assert run.lines[34] == "Trying to restart job 1."
-    assert ": 0 of 2 jobs are done, 1 failed." in run.lines[35]
-    assert run.lines[36:] == ["The same command goes on from here."]
+    assert ": 0 of 2 jobs are done, 1 failed." in run.lines[34]
+    assert run.lines[35:] == ["The same command goes on from here."]
+
+
+def test_a_job_that_is_tried_again_says_what_it_asks_for(console: Callable[..., Console]) -> None:
+    run = console()
+    run.begin(segment=1)
+    run.start(1, "segment", asked={"mem_mb": 300, "runtime": 60})
+    run.fail(1, "segment", 5, "none.log")
+    run.start(1, "segment", seconds=6, asked={"mem_mb": 600, "runtime": 120})
+    run.handler.close()
+    assert run.lines[3] == "Tried again: segment 000 with 600 MB and 120 minutes"
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "words"),
+    [
+        ("OUT_OF_MEMORY", "", "OUT_OF_MEMORY, it needed more memory than it had asked for (300 MB)"),
+        ("TIMEOUT", "", "TIMEOUT, it ran longer than it had asked for (60 minutes)"),
+        ("NODE_FAIL", "", "NODE_FAIL, its node failed"),
+        ("CANCELLED", "", "CANCELLED, somebody cancelled it"),
+        ("FAILED", "error: Detected 1 oom_kill event in StepId=7.0.", "OUT_OF_MEMORY, it needed more memory "),
+        ("FAILED", "slurmstepd: error: Step 7.0 exceeded memory limit (5 > 3), being killed", "OUT_OF_MEMORY, "),
+        ("FAILED", "*** JOB 7 ON n1 CANCELLED AT 2026-11-29T16:00:00 DUE TO TIME LIMIT ***", "TIMEOUT, "),
+        ("FAILED", "srun: error: n1: task 0: Exited with exit code 1", "FAILED"),
+    ],
+)
+def test_the_cause_that_slurm_tells(
+    status: str, log: str, words: str, console: Callable[..., Console], tmp_path: Path
+) -> None:
+    own, slurms = tmp_path / "000.log", tmp_path / "7.log"
+    own.write_text("2026-11-29 16:00:00,000 INFO volume 1 of 2, knee: done\n")
+    slurms.write_text(f"{log}\nsrun: done\n")
+    run = console()
+    run.begin(segment=1)
+    run.start(1, "segment", asked={"mem_mb": 300, "runtime": 60})
+    message = f"SLURM-job '7' failed, SLURM status is: '{status}'. Detailed failure reason unavailable (...)."
+    run.fail(1, "segment", 5, str(own), str(slurms), message=message)
+    assert run.lines[2].startswith(f"    Slurm job 7: {words}")
+    assert run.lines[3] == f"    {own} ends with"
+    assert run.lines[5] == f"    {slurms} ends with"  # the job's own log breaks off
+    run.handler.close()
+
+
+def test_messages_of_the_plugin() -> None:
+    lost = "SLURM-job '9' failed due to a node failure, SLURM status is: 'NODE_FAIL'. Failed nodes will be excluded."
+    assert end_in_words(lost, [], {}) == "Slurm job 9: NODE_FAIL, its node failed"
+    task = "SLURM-job '5_2' failed, SLURM status is: 'TIMEOUT'. Reason: Unknown."
+    assert end_in_words(task, [], {}) == "Slurm job 5_2: TIMEOUT, it ran longer than it had asked for"
+    assert end_in_words("sbatch failed", ["out of memory"], {}) == "sbatch failed"
+
+
+def test_the_log_of_slurm_is_left_out_where_the_job_tells_its_end(
+    console: Callable[..., Console], tmp_path: Path
+) -> None:
+    own, slurms = tmp_path / "000.log", tmp_path / "7.log"
+    slurms.write_text("srun: error\n")
+    for end, left_out in (
+        ("2026-11-29 16:00:00,000 ERROR does not fit:\n  5 missing\n", True),
+        (f"2026-11-29 16:00:00,000 ERROR does not fit\n2026-11-29 16:00:00,000 INFO {LASTING}\n", True),
+        ("2026-11-29 16:00:00,000 ERROR FAILED: volume knee\n2026-11-29 16:00:00,000 INFO volume 1 of 2\n", False),
+    ):
+        own.write_text(end)
+        run = console()
+        run.begin(segment=1)
+        run.start(1, "segment")
+        run.fail(1, "segment", 5, str(own), str(slurms))
+        assert (str(slurms) not in "\n".join(run.lines)) is left_out
+        run.handler.close()
 
 
 def test_a_long_list_of_faults_is_shown_as_a_whole(console: Callable[..., Console], tmp_path: Path) -> None:

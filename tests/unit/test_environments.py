@@ -1,12 +1,17 @@
 """The conda environments pin what requirements.lock pins."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from snakemake.deployment.conda import Env
+from snakemake.sourcecache import infer_source_file
 
 REPOSITORY = Path(__file__).parents[2]
 CONDA_NAMES = {"pytorch": "torch", "python-isal": "isal"}
@@ -20,12 +25,19 @@ def locked() -> dict[str, set[str]]:
     return found
 
 
+def packages_of(name: str) -> list[str]:
+    """What an environment installs, and what its post-deploy script adds, with their versions."""
+    environment = yaml.safe_load((REPOSITORY / "envs" / f"{name}.yaml").read_text())
+    packages: list[str] = []
+    for entry in environment["dependencies"]:
+        packages += entry["pip"] if isinstance(entry, dict) else [entry]
+    script = REPOSITORY / "envs" / f"{name}.post-deploy.sh"
+    return packages + (re.findall(r'"(.+==.+)"', script.read_text()) if script.exists() else [])
+
+
 @pytest.mark.parametrize("name", ["imaging", "torch"])
 def test_pins_equal_the_lock(name: str) -> None:
-    environment = yaml.safe_load((REPOSITORY / "envs" / f"{name}.yaml").read_text())
-    pinned = []
-    for entry in environment["dependencies"]:
-        pinned += entry["pip"] if isinstance(entry, dict) else [entry]
+    pinned = packages_of(name)
     versions = dict(re.split("=+", entry) for entry in pinned if "=" in entry)
     assert versions.pop("python") == "3.11"
     assert len(versions) >= 10
@@ -88,8 +100,41 @@ def test_environments_hold_what_their_scripts_import(rule_file: Path) -> None:
         script = re.search(r"scripts/(\w+)\.py", rule)
         if environment is None or script is None:
             continue
-        listed = (REPOSITORY / "envs" / f"{environment[1]}.yaml").read_text()
-        given = set(re.findall(r"^ +- ([A-Za-z0-9_.-]+)", listed, re.M))
+        given = {entry.partition("=")[0] for entry in packages_of(environment[1])}
         if script[1] == "fetch_checkpoint":
             given |= {"pytorch", "safetensors"}  # imported where a checkpoint is loaded, which this rule does not do
         assert needed(script[1]) <= given, f"{script[1]} under {environment[1]}"
+
+
+def test_snakemake_finds_the_script_behind_an_environment(tmp_path: Path) -> None:
+    """The script's name is what ties it to the environment; its first line names the shell."""
+    workflow = SimpleNamespace(
+        sourcecache=SimpleNamespace(exists=lambda file: Path(file.get_path_or_uri(secret_free=True)).exists()),
+        deployment_settings=SimpleNamespace(apptainer_args=""),
+        runtime_paths=None,
+    )
+    found = {
+        name: Env(workflow, env_file=infer_source_file(REPOSITORY / "envs" / f"{name}.yaml"), envs_dir=str(tmp_path))
+        for name in ("imaging", "torch")
+    }
+    assert found["imaging"].post_deploy_file is None
+    script = Path(found["torch"].post_deploy_file.get_path_or_uri(secret_free=True))
+    assert script == REPOSITORY / "envs" / "torch.post-deploy.sh"
+    # As Snakemake runs it, with a python that says what it was asked for
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$SAM2_BUILD_CUDA $*"\n')
+    python.chmod(0o755)
+    interpreter = script.read_text().splitlines()[0].removeprefix("#!")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([interpreter, script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 -m pip install --no-build-isolation --no-deps sam2==1.1.0\n"
+
+
+def test_both_containers_are_made_of_what_is_there() -> None:
+    docker, apptainer = ((REPOSITORY / "envs" / name).read_text() for name in ("Dockerfile", "volprompt.def"))
+    copied = re.findall(r"^    (\S+) /opt/volprompt/(\S+)$", apptainer, re.M)
+    assert all(source == target and (REPOSITORY / source).exists() for source, target in copied)
+    assert {"workflow", "rules", "envs", "config", "console", "requirements.lock"} <= {source for source, _ in copied}
+    commands = [re.findall(r"\.venv/uv/bin/\w+ .+", re.sub(r" \\\n.*", "", text)) for text in (docker, apptainer)]
+    assert commands[0] == commands[1] != []
+    assert re.findall(r"^From:? (\S+)", docker, re.M | re.I) == re.findall(r"^From: (\S+)", apptainer, re.M)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from volprompt.errors import VolpromptError
-from volprompt.logs import NOTICE, WARNINGS_SHOWN, Progress, duration, logger, logging_to
+from volprompt.logs import (
+    LASTING,
+    NOTICE,
+    WARNINGS_SHOWN,
+    Progress,
+    duration,
+    has_lasting_fault,
+    logger,
+    logging_to,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +95,10 @@ def test_an_expected_error_is_its_message_alone(log: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit) as ended, logging_to(log):
         raise VolpromptError("knee.nii: no such file")
     assert ended.value.code == 1
-    assert log.read_text().endswith(" ERROR knee.nii: no such file\n")
-    assert "Traceback" not in log.read_text()
+    first, last = log.read_text().splitlines()
+    assert first.endswith(" ERROR knee.nii: no such file")
+    assert last.endswith(f" INFO {LASTING}")
+    assert has_lasting_fault(log)
     assert capsys.readouterr().err == "knee.nii: no such file\n"
 
 
@@ -96,8 +109,33 @@ def test_any_other_error_is_logged_with_its_traceback(log: Path, capsys: pytest.
     text = log.read_text()
     assert "Traceback" in text
     assert "ZeroDivisionError: division by zero" in text
+    assert not has_lasting_fault(log)
     (shown,) = capsys.readouterr().err.splitlines()
     assert shown == "Unexpected error: ZeroDivisionError: division by zero (the traceback is in the job's log)"
+
+
+def test_a_missing_package_is_named_without_a_traceback(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, logging_to(log):
+        import_module("package_of_nobody")
+    assert ended.value.code == 1
+    assert has_lasting_fault(log)
+    shown = capsys.readouterr().err
+    assert shown.startswith("a Python package is missing: No module named 'package_of_nobody'. Install it into ")
+    assert sys.executable in shown
+    assert "Traceback" not in log.read_text()
+
+
+def test_the_last_line_alone_says_that_a_fault_lasts(log: Path) -> None:
+    assert not has_lasting_fault(log)
+    log.parent.mkdir(parents=True)
+    for text, lasts in (
+        ("", False),
+        (f"{LASTING}\n", True),
+        (f"x INFO {LASTING}\n", True),
+        (f"{LASTING}\nnext\n", False),
+    ):
+        log.write_text(text)
+        assert has_lasting_fault(log) is lasts, text
 
 
 def test_an_interrupted_job_ends_without_a_traceback(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +155,7 @@ def test_a_console_that_reads_the_log_is_not_told_the_error_twice(
     with pytest.raises(SystemExit), logging_to(log):
         raise VolpromptError("knee.nii: no such file")
     assert capsys.readouterr().err == ""
-    assert log.read_text().endswith(" ERROR knee.nii: no such file\n")
+    assert " ERROR knee.nii: no such file\n" in log.read_text()
 
 
 def test_warnings_of_other_packages_are_logged(log: Path) -> None:

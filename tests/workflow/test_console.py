@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.workflow.small_study import Study, new_study
 
+from volprompt.logs import LASTING
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
@@ -57,7 +59,7 @@ def test_a_failed_job_is_shown_with_its_log(console: str, study: Study, monkeypa
     config = study.config
     config["models"]["small_sam"]["checkpoint"] = "models/small.pt"  # of a SAM 2
     study.configure(**config)
-    run = study.run("--until", "segment")
+    run = study.run("--until", "segment", "--retries", "2")
     assert run.code != 0
     log = "results/logs/segment/sam1/small_sam/001.log"
     assert "does not fit sam architecture" in (study.folder / log).read_text()
@@ -65,6 +67,8 @@ def test_a_failed_job_is_shown_with_its_log(console: str, study: Study, monkeypa
     assert shown, run.text
     assert "does not fit sam architecture" in text
     assert "Traceback" not in run.text
+    assert text.count(LASTING) == 1, run.text
+    assert "Trying to restart" not in run.text
     if console == "volprompt":
         assert "FAILED: Segment sam1/small_sam, shard 001 after " in run.text
         assert run.text.count("does not fit sam architecture") == 1

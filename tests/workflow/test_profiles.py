@@ -36,3 +36,7 @@ def test_a_plan_for_a_cluster_asks_for_gpus(tmp_path: Path, monkeypatch: pytest.
     planned = run(new_study(tmp_path), "slurm", "--dry-run", "--logger", "jobs").planned
     assert [job["resources"].get("gpu") for job in planned if job["rule_name"] == "segment"] == 4 * [1]
     assert not [job for job in planned if job["rule_name"] != "segment" and "gpu" in job["resources"]]
+    asked = {(job["rule_name"], job["resources"].get("mem_mb")) for job in planned}
+    # Small models on volumes that are not converted yet: torch, work, features, and 256 frames of 512 x 512
+    assert {memory for rule, memory in asked if rule == "segment"} == {7100, 9500}
+    assert {memory for rule, memory in asked if rule == "convert"} <= {700, 800}

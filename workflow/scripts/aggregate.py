@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from volprompt.logs import logging_to
-from volprompt.tables.aggregate import aggregate
-from volprompt.tables.design import TableDesign
 
 with logging_to(snakemake.log[0], "aggregate"):
+    from volprompt.tables.aggregate import aggregate
+    from volprompt.tables.design import TableDesign
+
     aggregate(
         scores=snakemake.input.scores,
         slices=snakemake.input.slices,

@@ -1,10 +1,11 @@
 """Every fault that the headers of the sample sheet's files show."""
 
-from volprompt.files import write_text
 from volprompt.logs import logging_to
-from volprompt.study.check import check_sheet
 
 with logging_to(snakemake.log[0], "check"):
+    from volprompt.files import write_text
+    from volprompt.study.check import check_sheet
+
     params = snakemake.params
     whole = len(params.rows) == params.volumes
     check_sheet(params.rows, params.axis, params.resample, params.on_invalid, params.table, whole)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from volprompt.files import write_text
-from volprompt.identity import digest_of_intact, write_identity
 from volprompt.logs import NOTICE, logger, logging_to
-from volprompt.tables.failures import check_failures
 
 with logging_to(snakemake.log[0], "all"):
+    from volprompt.files import write_text
+    from volprompt.identity import digest_of_intact, write_identity
+    from volprompt.tables.failures import check_failures
+
     given, params = snakemake.input, snakemake.params
     summary = check_failures(given.scores, given.failures, params.allowed, params.skip_invalid)
     logger.log(NOTICE, "%s; the report is %s", summary, Path(given.report).resolve().as_uri())

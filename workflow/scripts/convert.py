@@ -1,9 +1,10 @@
 """Frames and reference label maps of one shard's volumes."""
 
 from volprompt.logs import logging_to
-from volprompt.volumes.convert import convert_shard
 
 with logging_to(snakemake.log[0], f"convert {snakemake.wildcards.shard}"):
+    from volprompt.volumes.convert import convert_shard
+
     convert_shard(
         rows=snakemake.params.rows,
         frames=snakemake.params.frames,

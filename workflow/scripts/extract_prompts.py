@@ -1,9 +1,10 @@
 """Candidate prompts of one shard's volumes."""
 
 from volprompt.logs import logging_to
-from volprompt.prompts.candidates import extract_shard
 
 with logging_to(snakemake.log[0], f"extract_prompts {snakemake.wildcards.shard}"):
+    from volprompt.prompts.candidates import extract_shard
+
     extract_shard(
         volumes=snakemake.input.volumes,
         labels=snakemake.params.labels,

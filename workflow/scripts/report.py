@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from volprompt.identity import digest_of, digest_of_intact, write_identity
 from volprompt.logs import logging_to
-from volprompt.report.configuration import write_configuration
-from volprompt.report.page import write_report
-from volprompt.report.shards import StudyDesign, group_by_shard
 
 params = snakemake.params
 tables = Path(snakemake.input.tables[0]).parent
 
 with logging_to(snakemake.log[0], "report"):
+    from volprompt.identity import digest_of, digest_of_intact, write_identity
+    from volprompt.report.configuration import write_configuration
+    from volprompt.report.page import write_report
+    from volprompt.report.shards import StudyDesign, group_by_shard
+
     made_from = {f"prompts/{Path(table).stem}": digest_of_intact(table) for table in snakemake.input.prompts}
     made_from["tables"] = digest_of_intact(tables)
     write_configuration(params.configuration, snakemake.output.configuration)

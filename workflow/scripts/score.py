@@ -1,11 +1,12 @@
 """Scores of one experiment, model and shard."""
 
 from volprompt.logs import logging_to
-from volprompt.scores.shard import score_shard
 
 wildcards = snakemake.wildcards
 
 with logging_to(snakemake.log[0], f"score {wildcards.experiment}/{wildcards.model}/{wildcards.shard}"):
+    from volprompt.scores.shard import score_shard
+
     score_shard(
         volumes=snakemake.input.volumes,
         masks=snakemake.input.masks,

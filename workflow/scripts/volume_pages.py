@@ -1,13 +1,14 @@
 """The pages of a shard's volumes."""
 
-from volprompt.identity import digest_of_intact, write_identity
 from volprompt.logs import logging_to
-from volprompt.report.shards import StudyDesign, group_by_shard
-from volprompt.report.volume_pages import write_volume_pages
 
 params, given = snakemake.params, snakemake.input
 
 with logging_to(snakemake.log[0], f"pages of shard {snakemake.wildcards.shard}"):
+    from volprompt.identity import digest_of_intact, write_identity
+    from volprompt.report.shards import StudyDesign, group_by_shard
+    from volprompt.report.volume_pages import write_volume_pages
+
     made_from = {"volumes": digest_of_intact(given.volumes), "prompts": digest_of_intact(given.prompts)}
     made_from |= {
         f"scores/{job}": digest_of_intact(table) for job, table in zip(params.jobs, given.scores, strict=True)

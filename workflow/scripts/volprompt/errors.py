@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+
+# What torch says in a plain RuntimeError where memory is short, and where a GPU does not work any more.
+MEMORY_FAULTS = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
+GPU_FAULTS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
 
 
 class VolpromptError(Exception):
-    """Base of every expected error; its message names what was found, what was expected and what to do."""
+    """Base of every expected error; its message names what was found, what was expected and what to do.
+
+    may_heal: whether the same work may succeed a little later, or on another machine, with nothing changed by anyone.
+    """
+
+    may_heal = False
 
 
 def first_line(error: BaseException) -> str:
@@ -19,3 +28,42 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """End a message on an unknown word with the known one that was probably meant; empty if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def is_memory_fault(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, on the host or on the GPU."""
+    return isinstance(error, MemoryError) or _says(error, MEMORY_FAULTS)
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Whether an error is a lack of memory or a fault of the GPU; torch has no class of its own for some of them."""
+    return is_memory_fault(error) or _says(error, GPU_FAULTS)
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether the same work would end in the same way again, on every machine, until somebody changes something.
+
+    So do expected errors and missing packages, unless they say otherwise or come from a fault of a disk, a network, a
+    GPU or a lack of memory. Of errors that nobody expected this is not known: they do not count as lasting.
+    """
+    if not isinstance(error, VolpromptError | ModuleNotFoundError):
+        return False
+    return not any(_may_heal(each) for each in _with_causes(error))
+
+
+def _may_heal(error: BaseException) -> bool:
+    if isinstance(error, ImportError):
+        return not isinstance(error, ModuleNotFoundError)  # a library of the system that one machine lacks, say
+    return isinstance(error, OSError) or is_machine_fault(error) or getattr(error, "may_heal", False)
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _says(error: BaseException, faults: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in faults)

@@ -20,6 +20,8 @@ from volprompt.errors import VolpromptError, suggestion
 PREDICTORS = ("image", "video", "volume")
 # Where a package says which families it brings: an entry point each, a `Family`.
 GROUP = "volprompt.families"
+# Pixels along a side of the published models' images (SAM 3: 1008).
+PUBLISHED_IMAGE_SIZE = 1024
 ADDRESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -65,6 +67,8 @@ class Family:
     settings_file: what a file that describes an architecture is
     checkpoint_kinds: by which a wrong checkpoint is named, the surest sign first
     citation: key of the work that it is from, among those that the report knows
+    work_mb: MB that a slice takes in encoder, decoder and memory at PUBLISHED_IMAGE_SIZE, beside weights and features
+    slice_mb: MB of a slice's features there, in float32
     """
 
     name: str
@@ -79,6 +83,8 @@ class Family:
     settings_file: str = "YAML file"
     checkpoint_kinds: tuple[CheckpointKind, ...] = ()
     citation: str = ""
+    work_mb: int = 6000
+    slice_mb: float = 17.0
 
     @property
     def architectures_in_words(self) -> str:
@@ -110,6 +116,8 @@ SAM = Family(
     name="sam",
     title="SAM",
     citation="kirillov2023",
+    work_mb=2000,
+    slice_mb=4.2,
     adapter="volprompt.models.sam:SamModel",
     predictors=("image",),
     free_image_size=False,
@@ -135,6 +143,7 @@ SAM2 = Family(
     name="sam2",
     title="SAM 2",
     citation="ravi2024",
+    work_mb=2000,
     adapter="volprompt.models.sam2:Sam2Model",
     predictors=("image", "video"),
     free_image_size=True,
@@ -175,6 +184,7 @@ EDGETAM = Family(
     name="edgetam",
     title="EdgeTAM",
     citation="zhou2025",
+    work_mb=2000,
     adapter="volprompt.models.edgetam:EdgeTamModel",
     predictors=("image", "video"),
     free_image_size=False,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class DamagedTable(VolpromptError):
     """A table of the results that cannot be read."""
 
+    may_heal = True  # a shared file system shows new files late
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:

@@ -25,6 +25,8 @@ NO_SETTINGS: Mapping[str, Any] = {}
 class DamagedResult(VolpromptError):
     """An output that is missing, or is not what its identity says."""
 
+    may_heal = True  # a shared file system shows new files late
+
 
 @dataclass(frozen=True)
 class FileMark:

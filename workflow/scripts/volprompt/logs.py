@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, is_lasting
 
 logger = logging.getLogger("volprompt")
 
@@ -21,6 +21,8 @@ PROGRESS_SECONDS = 60  # between two lines of progress of one job on the console
 WARNINGS_SHOWN = 5  # warnings and errors of one job on the console
 PROGRESS = {"progress": True}  # `extra` of a line that says how far a job is
 CLEAR_LINE = "\r\033[K"
+# The last line of the log of a job that would fail again: whoever starts jobs need not try.
+LASTING = "Not tried again: the job would end in the same way until something is changed"
 
 
 @contextmanager
@@ -28,7 +30,8 @@ def logging_to(path: str | Path, label: str = "") -> Iterator[None]:
     """Send the library's log and Python's warnings to the file `path`; what a person has to see, to the console too.
 
     An error ends the process with status 1. An expected one is logged as its message alone, any other with its
-    traceback. `label` stands before each console line, since jobs share the console.
+    traceback; the last line says if the job would fail again, see `has_lasting_fault`. `label` stands before each
+    console line, since jobs share the console.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,11 +48,8 @@ def logging_to(path: str | Path, label: str = "") -> Iterator[None]:
     warnings.simplefilter("default")
     try:
         yield
-    except VolpromptError as error:
-        logger.error("%s", error, extra={"ends_job": True})
-        sys.exit(1)
-    except Exception:
-        logger.exception("Unexpected error", extra={"ends_job": True})
+    except Exception as error:
+        _log_end(error)
         sys.exit(1)
     except KeyboardInterrupt:
         logger.error("Interrupted", extra={"ends_job": True})
@@ -60,6 +60,29 @@ def logging_to(path: str | Path, label: str = "") -> Iterator[None]:
             source.removeHandler(to_file)
         logger.removeHandler(to_console)
         to_file.close()
+
+
+def _log_end(error: Exception) -> None:
+    """Log the error that ends a job, and whether another attempt would be in vain."""
+    if isinstance(error, ModuleNotFoundError):
+        packages = "a Python package is missing: %s. Install it into the environment of %s, and run again"
+        logger.error(packages, error, sys.executable, extra={"ends_job": True})
+    elif isinstance(error, VolpromptError):
+        logger.error("%s", error, extra={"ends_job": True})
+    else:
+        logger.error("Unexpected error", exc_info=error, extra={"ends_job": True})
+    if is_lasting(error):
+        logger.info(LASTING)
+
+
+def has_lasting_fault(path: str | Path) -> bool:
+    """Whether the log of a job says that the job would fail again; False where there is no log."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(LASTING) - 1))
+            return stream.read().decode(errors="replace").strip() == LASTING
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -23,6 +23,12 @@ class CheckpointError(VolpromptError):
     """A checkpoint that cannot be used: the message names the file, what is wrong and what to do."""
 
 
+class CheckpointNotYet(CheckpointError):
+    """A checkpoint that may be there a little later."""
+
+    may_heal = True
+
+
 class CatalogueEntry(BaseModel):
     """What is known of one checkpoint file; without `url` it comes with this repository. `bytes` is its size.
 

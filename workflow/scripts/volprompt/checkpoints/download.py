@@ -18,6 +18,7 @@ from volprompt.checkpoints.catalogue import (
     HEAD_BYTES,
     CatalogueEntry,
     CheckpointError,
+    CheckpointNotYet,
     disguise_of,
     disguise_of_bytes,
     size_of,
@@ -256,16 +257,16 @@ def _progress(held: int, total: int | None, rate: float) -> str:
     return f"{done}, {rate / 1e6:.1f} MB/s, {duration((total - held) / max(rate, 1))} left"
 
 
-def _unavailable(entry: CatalogueEntry, file: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
+def _unavailable(entry: CatalogueEntry, file: Path, reason: str) -> CheckpointNotYet:
+    return CheckpointNotYet(
         f"{file.name} cannot be downloaded from {entry.url}: {reason}.\n"
         f"Get it on a machine with access and place it at {file} (SHA-256 {entry.sha256})."
     )
 
 
-def _too_slow(entry: CatalogueEntry, file: Path, held: int, rate: float) -> CheckpointError:
+def _too_slow(entry: CatalogueEntry, file: Path, held: int, rate: float) -> CheckpointNotYet:
     whole = "" if entry.bytes is None else f" of {entry.bytes}"
-    return CheckpointError(
+    return CheckpointNotYet(
         f"{file.name} comes too slowly from {entry.url}: {rate / 1e3:.1f} kB/s, expected at least "
         f"{FLOOR_BYTES_PER_SECOND / 1e3:.0f} kB/s; {held}{whole} bytes are kept.\n"
         f"Run again to go on from there, or place the file at {file} (SHA-256 {entry.sha256})."

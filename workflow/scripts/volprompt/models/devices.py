@@ -27,6 +27,12 @@ class DeviceError(VolpromptError):
     """A device or precision that was asked for and is not there."""
 
 
+class NoGpu(DeviceError):
+    """A machine without a GPU that works."""
+
+    may_heal = True  # on another node
+
+
 @dataclass(frozen=True)
 class Device:
     """The chosen device ('cpu' or 'cuda'), precision ('float32' or 'bfloat16') and the hardware's name.
@@ -60,7 +66,7 @@ def choose_device(device: str, precision: str) -> Device:
 
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise DeviceError(
+        raise NoGpu(
             "inference.device is 'cuda', and torch finds no CUDA GPU here. Run on a machine with one, request it from "
             "the scheduler (resource gpu), or set inference.device to 'cpu' or 'auto'."
         )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from volprompt.errors import is_memory_fault
 from volprompt.logs import PROGRESS, logger
 from volprompt.segmentation.background import StoreBehind, load_ahead
-from volprompt.segmentation.volume_job import JobSettings, VolumeJob, is_memory_fault
+from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 
 if TYPE_CHECKING:
     from volprompt.models.segmented import LoadedVolume

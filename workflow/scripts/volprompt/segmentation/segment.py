@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from volprompt.checkpoints.catalogue import CheckpointError
+from volprompt.checkpoints.catalogue import CheckpointError, CheckpointNotYet
 from volprompt.checkpoints.digests import archive_digest, sha256_of_weights
 from volprompt.checkpoints.shards import weight_files
 from volprompt.files import join_tables, table_metadata, write_table
@@ -137,7 +137,7 @@ def _prepare(
         )
     loaded = load_model(model, checkpoint, device, watch.phase)
     if signature_of(files, file.parent) != before:
-        raise CheckpointError(f"{checkpoint} was written to while it was loaded. Run again once it is complete.")
+        raise CheckpointNotYet(f"{checkpoint} was written to while it was loaded. Run again once it is complete.")
     for place, kernel in loaded.kernels.items():
         logger.info("attention to %s: %s", place, kernel)
     seconds = ", ".join(f"{phase} {spent:.1f} s" for phase, spent in watch.seconds.items())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from volprompt.errors import is_machine_fault
 from volprompt.logs import logger
 from volprompt.prompts.available import frame_grid
 from volprompt.prompts.schemes import (
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from volprompt.models.rounds import CorrectionReference
     from volprompt.models.segmented import LoadedVolume, Segmented
 
-# What torch says in a plain RuntimeError where memory is short, and where a GPU does not work any more.
-MEMORY_FAULTS = ("can't allocate memory", "CUDA error: out of memory", "_ALLOC_FAILED")
-GPU_FAULTS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
 # Masks of a volume that are compressed at the same time.
 WRITERS = 2
 
@@ -263,19 +261,3 @@ class VolumeJob:
 def _packed(mask: np.ndarray) -> np.ndarray:
     """A mask, bool (slice, y, x), as bits, uint8 (slice, y, ceil(x / 8))."""
     return np.packbits(mask, axis=-1)
-
-
-def is_machine_fault(error: Exception) -> bool:
-    """Whether an error is a lack of memory or a fault of the GPU; torch has no class of its own for some of them."""
-    return is_memory_fault(error) or _says(error, GPU_FAULTS)
-
-
-def is_memory_fault(error: Exception) -> bool:
-    """Whether an error is a lack of memory, on the host or on the GPU."""
-    import torch
-
-    return _says(error, MEMORY_FAULTS) or isinstance(error, MemoryError | torch.OutOfMemoryError)
-
-
-def _says(error: Exception, faults: Sequence[str]) -> bool:
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in faults)
