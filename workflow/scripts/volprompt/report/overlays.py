@@ -69,8 +69,9 @@ class Example:
         frame = read_frames(shard.volumes, volume)[self.slice]
         empty = np.zeros(frame.shape, dtype=bool)
         reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
+        ignored = structure_mask(label_map[self.slice], design.ignored) if masks and design.ignored else None
         _, height, width = self.grid.spacing
-        self.shown = drawing.Slice(frame, reference, (height, width), self.grid.axes[1:], self.slice)
+        self.shown = drawing.Slice(frame, reference, (height, width), self.grid.axes[1:], self.slice, ignored)
 
     def panel(self, experiment: str, model: str, scheme: str) -> drawing.Panel:
         """Return the panel of a configuration; without masks if the volume failed under it."""
