@@ -315,12 +315,39 @@ def test_the_answer_is_on_the_first_screen(report: Path, study: Simulated, visit
     assert "18 configurations" in tiles
 
 
-def test_a_value_is_seen_on_the_first_screen_of_a_small_table(report: Path, visit: Open) -> None:
+# Of every table whose first screen shows names alone: what it is. The first cell that is no name is its value.
+NARROW = """() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  const hidden = [];
+  for (const table of document.querySelectorAll(".scroll > table")) {
+    const cells = [...(table.tBodies[0]?.rows[0]?.cells ?? [])].filter((cell) => cell.offsetWidth);
+    const value = cells.find((cell) => cell.tagName === "TD" && !cell.classList.contains("text"));
+    if (!value) continue;
+    const screen = table.parentElement.getBoundingClientRect(), own = value.getBoundingClientRect();
+    const seen = value.classList.contains("prose") ? own.left + 60 : own.right; // of prose, its beginning
+    if (seen > screen.right + 1) hidden.push(`${table.parentElement.ariaLabel}: ${Math.round(seen - screen.right)}`);
+  }
+  return hidden;
+}"""
+
+
+def test_every_row_has_a_cell_for_each_heading(report: Path, visit: Open) -> None:
+    counts = """all => all.map(table => new Set([...table.rows].map(row => [...row.cells].reduce((n, cell) => n + cell.colSpan, 0))).size)"""
+    assert set(visit(report).page.locator("main table").evaluate_all(counts)) == {1}
+
+
+def test_every_table_shows_a_value_on_a_narrow_screen(report: Path, visit: Open) -> None:
     page = visit(report, 390).page
-    value = page.locator("#medians table").first.locator("tbody tr").first.locator("td:not(.text):not(.minor)").first
-    box = value.bounding_box()
-    assert box is not None
-    assert box["x"] + box["width"] <= 390
+    assert page.locator(".scroll > table").count() > 10
+    assert page.evaluate(NARROW) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_section_can_be_chosen_without_scrolling_sideways(report: Path, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    boxes = page.locator("nav.sections a").evaluate_all("all => all.map(e => e.getBoundingClientRect().toJSON())")
+    assert all(0 <= box["left"] and box["right"] <= width and box["height"] >= 24 for box in boxes)
+    assert page.locator("nav.sections ul").evaluate("e => e.scrollWidth - e.clientWidth") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])

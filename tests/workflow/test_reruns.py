@@ -56,7 +56,7 @@ def test_first_run_makes_everything(finished: Study) -> None:
             mask = nib.load(path)
             assert mask.shape == image.shape
             assert np.allclose(mask.affine, image.affine)
-    assert (results / "report" / "index.html").read_text().count("<img ") == 2
+    assert (results / "report" / "index.html").read_text().count("<img ") == 3
     assert {path.suffix for path in (results / "report" / "figures").iterdir()} >= {".svg"}
 
 

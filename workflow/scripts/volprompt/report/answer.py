@@ -71,14 +71,22 @@ def answer(
     )
 
 
-def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
-    """Return the sentence on the best configuration, in parts; those at odd places are to be stressed."""
+def best_configuration(medians: pd.DataFrame) -> pd.Series | None:
+    """Return the row of the configuration that the answer names; None where nothing was scored."""
     ranked = medians[medians["combined"].notna()]
     if ranked.empty:
+        return None
+    chosen = ranked[ranked["combined_standing"].fillna("") == "best"]
+    return (chosen if len(chosen) else ranked).sort_values("combined", ascending=False, kind="stable").iloc[0]
+
+
+def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
+    """Return the sentence on the best configuration, in parts; those at odd places are to be stressed."""
+    best = best_configuration(medians)
+    if best is None:
         return ["No volume could be scored, so that there is no best configuration."]
+    ranked = medians[medians["combined"].notna()]
     standing = ranked["combined_standing"].fillna("")
-    chosen = ranked[standing == "best"]
-    best = (chosen if len(chosen) else ranked).sort_values("combined", ascending=False, kind="stable").iloc[0]
     if len(ranked) == 1:
         parts = ["The one configuration, ", f"{best['model']} with {best['scheme']}", ", has a median Dice of "]
     else:

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from volprompt.report import agreement_plot, correction_plots, decay_plot, drawing, plots
-from volprompt.report.overlays import overlays
+from volprompt.report.overlays import overlay_of, overlays, read_example
 from volprompt.report.plot_style import Look, Models, Pair, configurations_of, inline_svg, write_figure
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.study_tables import StudyTables
@@ -111,8 +111,21 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
             gallery.add(f"training_{run}", figure, f"Median combined Dice against training step, {run}")
 
 
-def draw_overlays(gallery: Gallery, volume: str | None, shards: Sequence[ShardFiles], design: StudyDesign) -> None:
-    """Draw prompts and masks of each experiment on a slice of `volume`; nothing without a volume."""
-    for overlay in overlays(volume, shards, design) if volume else []:
+def draw_overlays(
+    gallery: Gallery,
+    volume: str | None,
+    shards: Sequence[ShardFiles],
+    design: StudyDesign,
+    best: tuple[str, str] | None,
+) -> None:
+    """Draw prompts and masks of the best configuration (model, scheme), and of each experiment, on a slice of `volume`;
+    nothing without a volume."""
+    example = read_example(volume, shards, design) if volume else None
+    if example is None:
+        return
+    if best is not None:
+        label = f"Prompts and masks of {' with '.join(best)} on slice {example.slice} of volume {volume}"
+        gallery.add("best", overlay_of(example, *best), label, raster=True)
+    for overlay in overlays(example):
         label = f"Masks of experiment {overlay.experiment} on slice {overlay.slice} of volume {volume}"
         gallery.add(f"overlay_{overlay.experiment}", overlay.figure, label, raster=True)

@@ -14,7 +14,7 @@ import pandas as pd
 from volprompt.columns import CONFIGURATION_COLUMNS, STRUCTURE_COLUMNS, SURFACE_COLUMNS, shown_together
 from volprompt.files import write_text
 from volprompt.logs import logger
-from volprompt.report.answer import answer
+from volprompt.report.answer import answer, best_configuration
 from volprompt.report.deviations import deviations
 from volprompt.report.facts import (
     grouped_failures,
@@ -106,7 +106,9 @@ def write_report(
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
     gallery = Gallery(folder, page.parent, stamp, print_formats)
     draw_plots(gallery, tables, design)
-    draw_overlays(gallery, example_volume, shards, design)
+    best = best_configuration(tables.medians)
+    named = None if best is None else (str(best["model"]), str(best["scheme"]))
+    draw_overlays(gallery, example_volume, shards, design, named)
     shortened = without_folders if paths == "hide" else str
     failures = [
         {**row, "reason": shortened(sources.text(row["volume"], row["reason"]))}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from volprompt.columns import Column, column_of, heading_of
 from volprompt.numbers import MISSING, interval, number, p_value
@@ -41,6 +42,7 @@ def page_environment() -> Environment:
         "number": number,
         "p": p_value,
         "heading": heading_of,
+        "breakable": breakable,
     }
     return environment
 
@@ -49,6 +51,11 @@ def viewer_script() -> Markup:
     """Put the files of the viewer's script together, in a block that keeps their names from other scripts."""
     parts = [(TEMPLATES / "viewer" / name).read_text(encoding="utf-8") for name in VIEWER]
     return Markup('"use strict";\n{{\n{}}}').format(Markup("".join(parts)))
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that a narrow cell can break after its underscores, hyphens and slashes."""
+    return Markup(re.sub(r"(?<=[_/-])(?=[^_/-])", "<wbr>", str(escape(name))))
 
 
 def cell(row: Mapping[str, Any], structure: str, columns: Sequence[Column]) -> str:

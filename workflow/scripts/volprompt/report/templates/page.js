@@ -80,10 +80,13 @@
     return `${value.toFixed(digits).replace("-", "−").replace("Infinity", "∞")}${unit}`;
   };
 
+  // A narrow cell breaks a name after its underscores.
+  const breakable = (name) => name.split(/(?<=[_/-])(?=[^_/-])/).flatMap((part, place) => (place ? [document.createElement("wbr"), part] : [part]));
+
   const linkTo = (name) => {
     const link = document.createElement("a");
     link.href = `#volume=${encodeURIComponent(name)}`;
-    link.textContent = name;
+    link.append(...breakable(name));
     if (!pages[name]) return [link];
     const own = document.createElement("a");
     own.href = pages[name].split("/").map(encodeURIComponent).join("/");
@@ -104,7 +107,8 @@
         const cell = index === 0 ? document.createElement("th") : document.createElement("td");
         if (index === 0) cell.scope = "row";
         if (!column.numeric) cell.className = "text";
-        cell.textContent = column.numeric ? shown(column.of(row), column) : column.of(row);
+        if (column.numeric) cell.textContent = shown(column.of(row), column);
+        else cell.append(...breakable(column.of(row)));
         if (index === 0) cell.replaceChildren(...linkTo(column.of(row)));
         if (column === status && cell.textContent === "failed") cell.classList.add("failed");
         line.append(cell);
