@@ -288,6 +288,7 @@ def test_a_colour_stands_for_one_thing(report: Path, study: Simulated) -> None:
         "agreement": list(study.design.colours.values()),
         "propagation": [SURPLUS],
         "differences": [],
+        "confidence": [],
     }
     neutral = {INK, GREY, PALE, GRID, "#FFFFFF", "#B00020"}  # the last one: the stamp
     for path in (report.parent / "figures").glob("*.svg"):
