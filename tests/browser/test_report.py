@@ -333,7 +333,8 @@ NARROW = """() => {
 
 
 def test_every_row_has_a_cell_for_each_heading(report: Path, visit: Open) -> None:
-    counts = """all => all.map(table => new Set([...table.rows].map(row => [...row.cells].reduce((n, cell) => n + cell.colSpan, 0))).size)"""
+    counts = """all => all.map(table => new Set([...table.rows].map(
+        row => [...row.cells].reduce((count, cell) => count + cell.colSpan, 0))).size)"""
     assert set(visit(report).page.locator("main table").evaluate_all(counts)) == {1}
 
 
@@ -347,7 +348,7 @@ def test_every_table_shows_a_value_on_a_narrow_screen(report: Path, visit: Open)
 def test_every_section_can_be_chosen_without_scrolling_sideways(report: Path, visit: Open, width: int) -> None:
     page = visit(report, width).page
     boxes = page.locator("nav.sections a").evaluate_all("all => all.map(e => e.getBoundingClientRect().toJSON())")
-    assert all(0 <= box["left"] and box["right"] <= width and box["height"] >= 24 for box in boxes)
+    assert all(box["left"] >= 0 and box["right"] <= width and box["height"] >= 24 for box in boxes)
     assert page.locator("nav.sections ul").evaluate("e => e.scrollWidth - e.clientWidth") == 0
 
 

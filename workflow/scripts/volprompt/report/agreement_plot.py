@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ def agreement(
     scores: the score table; table: agreement.csv; order: the configurations; structures: colours of those that are
     drawn. Lines are the mean difference (solid) and the limits of agreement (dashed) where there are any.
     """
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         name: {"color": colour, "marker": marker}
         for (name, colour), marker in zip(structures.items(), cycle(MARKERS), strict=False)
     }

@@ -64,8 +64,8 @@ def _frame_deviations(frames: Frames) -> Iterator[Deviation]:
     if frames.axis != "sagittal":
         yield Deviation("Slice axis", "sagittal", str(frames.axis))
     if frames.window:
-        low, high = (number(value, "given") for value in frames.window)
-        yield Deviation("Intensities", "percentiles 0.5 and 99.5 of each volume", f"a window from {low} to {high}")
+        limits = " to ".join(number(value, "given") for value in frames.window)
+        yield Deviation("Intensities", "percentiles 0.5 and 99.5 of each volume", f"a window from {limits}")
     elif frames.intensity_percentiles != (0.5, 99.5):
         low, high = frames.intensity_percentiles
         yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
@@ -157,7 +157,9 @@ def propagation_in_words(scheme: Scheme) -> str:
 def noise_in_words(noise: Noise) -> str:
     """Say in words how far the prompts of a scheme are displaced."""
     distances = {"points": noise.points_mm, "boxes": noise.boxes_mm}
-    return ", ".join(f"{kind} {number(mm, 'given')} mm" for kind, mm in distances.items() if mm) + f", seed {noise.seed}"
+    return (
+        ", ".join(f"{kind} {number(mm, 'given')} mm" for kind, mm in distances.items() if mm) + f", seed {noise.seed}"
+    )
 
 
 def prompts_in_words(scheme: Scheme) -> str:

@@ -117,7 +117,8 @@ def grids(converted: pd.DataFrame) -> list[str]:
     if not len(converted):
         return []
     texts = [
-        f"{' × '.join(str(int(n)) for n in row.shape)} voxels of {' × '.join(number(mm, 'given') for mm in row.spacing)} mm"
+        f"{' × '.join(number(n, 'given') for n in row.shape)} voxels of "
+        f"{' × '.join(number(mm, 'given') for mm in row.spacing)} mm"
         for row in converted.itertuples()
     ]
     counts = pd.Series(texts).value_counts(sort=True)

@@ -81,8 +81,8 @@ def _data(volumes: pd.DataFrame, design: StudyDesign) -> str:
         f"{name} ({labels_in_words(design.labels[name])})" for name in design.scored if name in design.labels
     )
     return (
-        f"We segmented {counted(len(converted), 'volume')}{of_subjects} ({'; '.join(grids(converted)) or 'none converted'}) "
-        f"without training. Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
+        f"We segmented {counted(len(converted), 'volume')}{of_subjects} "
+        f"({'; '.join(grids(converted)) or 'none converted'}) without training. Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
         f"{structures}."
     )
 

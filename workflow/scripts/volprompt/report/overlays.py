@@ -78,7 +78,9 @@ class Example:
         frame = read_frames(shard.volumes, volume)[self.slice]
         empty = np.zeros(frame.shape, dtype=bool)
         reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
-        ignored = structure_mask(label_map[self.slice], design.ignored) if masks and design.ignored else None
+        ignored = None
+        if label_map is not None and design.ignored:
+            ignored = structure_mask(label_map[self.slice], design.ignored)
         _, height, width = self.grid.spacing
         self.shown = drawing.Slice(frame, reference, (height, width), self.grid.axes[1:], self.slice, ignored)
 

@@ -40,5 +40,7 @@ def tolerance_text(scores: pd.DataFrame) -> str:
         names_of.setdefault(float(millimetres), []).append(str(name))
     if len(names_of) < 2:
         return "".join(f"at {number(millimetres, 'given')} mm" for millimetres in names_of)
-    *first, last = (f"{number(millimetres, 'given')} mm ({', '.join(names)})" for millimetres, names in names_of.items())
+    *first, last = (
+        f"{number(millimetres, 'given')} mm ({', '.join(names)})" for millimetres, names in names_of.items()
+    )
     return f"at {', '.join(first)} and {last}"

@@ -99,8 +99,8 @@ def _comparisons_note(compared: pd.DataFrame, tolerance: str) -> str:
     notes = [COMPARISONS_NOTE, *([f"NSD is {tolerance}."] if tolerance else [])]
     if len(margins := compared["margin"].dropna().unique()):
         notes.append(
-            f"p equivalent: two one-sided tests that the difference lies within {number(margins[0], 'given')} (small: it does). A "
-            "large p of the signed-rank test is no proof of equality."
+            "p equivalent: two one-sided tests that the difference lies within "
+            f"{number(margins[0], 'given')} (small: it does). A large p of the signed-rank test is no proof of equality."
         )
     return " ".join(notes)
 
