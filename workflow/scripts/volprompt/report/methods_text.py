@@ -82,7 +82,8 @@ def _data(volumes: pd.DataFrame, design: StudyDesign) -> str:
     )
     return (
         f"We segmented {counted(len(converted), 'volume')}{of_subjects} "
-        f"({'; '.join(grids(converted)) or 'none converted'}) without training. Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
+        f"({'; '.join(grids(converted)) or 'none converted'}) without training. "
+        f"Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
         f"{structures}."
     )
 

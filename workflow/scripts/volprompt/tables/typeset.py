@@ -100,7 +100,8 @@ def _comparisons_note(compared: pd.DataFrame, tolerance: str) -> str:
     if len(margins := compared["margin"].dropna().unique()):
         notes.append(
             "p equivalent: two one-sided tests that the difference lies within "
-            f"{number(margins[0], 'given')} (small: it does). A large p of the signed-rank test is no proof of equality."
+            f"{number(margins[0], 'given')} (small: it does). "
+            "A large p of the signed-rank test is no proof of equality."
         )
     return " ".join(notes)
 
