@@ -338,6 +338,14 @@ def test_every_row_has_a_cell_for_each_heading(report: Path, visit: Open) -> Non
     assert set(visit(report).page.locator("main table").evaluate_all(counts)) == {1}
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_headings_can_be_hit(report: Path, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+    sizes = page.locator("thead button").evaluate_all("all => all.map(e => [e.offsetWidth, e.offsetHeight])")
+    assert min(min(size) for size in sizes if size != [0, 0]) >= 24
+
+
 def test_every_table_shows_a_value_on_a_narrow_screen(report: Path, visit: Open) -> None:
     page = visit(report, 390).page
     assert page.locator(".scroll > table").count() > 10

@@ -68,7 +68,7 @@ def lines(page: str) -> list[list[str]]:
 
 
 def slicer_code(image: str, *masks: str) -> str:
-    return "; ".join([f"slicer.util.loadVolume('{image}')", *(f"slicer.util.loadSegmentation('{m}')" for m in masks)])
+    return "; ".join([f'slicer.util.loadVolume("{image}")', *(f'slicer.util.loadSegmentation("{m}")' for m in masks)])
 
 
 @pytest.mark.parametrize("source", ["series", "series.zip", "a.mgz", "a.hdr", "IM0001", "it's a $series"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +103,9 @@ def viewer_commands(
     files = [Path(source) if as_it_is else frames_path(shard.volumes, volume), *masks]
     image, *names = [file.name if paths == "hide" else str(file) for file in files]
     with_masks = ["-s", names[0]] if as_it_is else ["-o", *names]
-    load = [f"slicer.util.loadVolume({image!r})", *(f"slicer.util.loadSegmentation({name!r})" for name in names)]
+    # Texts in double quotes, which a shell's single quotes hold as they are.
+    load = [f"slicer.util.loadVolume({json.dumps(image, ensure_ascii=False)})"]
+    load += [f"slicer.util.loadSegmentation({json.dumps(name, ensure_ascii=False)})" for name in names]
     return [
         shlex.join(["itksnap", "-g", image, *with_masks]),
         shlex.join(["Slicer", "--python-code", "; ".join(load)]),
