@@ -90,6 +90,9 @@ class Format:
     data_endings: of data files that the sample sheet may name in the header's place.
     is_series: whether a source is a series of files, in a folder or in an archive with one of the `endings`, or one
         file of such a series with all of its planes, whatever its name.
+    opens_elsewhere: whether ITK-SNAP and 3D Slicer open its file by name, on the grid that masks are written on. Both
+        find the files of a DICOM series on their own, and may take another one of the folder; neither reads SPM's .mat
+        files, and ITK-SNAP reads no MGH.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Format:
     data_files: Callable[[Path], list[Path]] = no_data_files
     data_endings: tuple[str, ...] = ()
     is_series: bool = False
+    opens_elsewhere: bool = False
 
     @property
     def in_words(self) -> str:
@@ -113,7 +117,7 @@ class Format:
 
 # In the order in which messages and documents list them. Of two endings that fit a name the longer one counts.
 FORMATS = (
-    Format("NIfTI", (".nii", ".nii.gz"), "volprompt.volumes.images.nifti:open_nifti"),
+    Format("NIfTI", (".nii", ".nii.gz"), "volprompt.volumes.images.nifti:open_nifti", opens_elsewhere=True),
     Format(
         "NIfTI or Analyze pair",
         (".hdr", ".hdr.gz"),
@@ -122,9 +126,19 @@ FORMATS = (
         data_endings=(".img", ".img.gz"),
     ),
     Format("MGH", (".mgh", ".mgz"), "volprompt.volumes.images.nifti:open_mgh"),
-    Format("NRRD", (".nrrd", ".nhdr"), "volprompt.volumes.images.itk:open_nrrd", data_files=nrrd_data_files),
     Format(
-        "MetaImage", (".mha", ".mhd"), "volprompt.volumes.images.itk:open_metaimage", data_files=metaimage_data_files
+        "NRRD",
+        (".nrrd", ".nhdr"),
+        "volprompt.volumes.images.itk:open_nrrd",
+        data_files=nrrd_data_files,
+        opens_elsewhere=True,
+    ),
+    Format(
+        "MetaImage",
+        (".mha", ".mhd"),
+        "volprompt.volumes.images.itk:open_metaimage",
+        data_files=metaimage_data_files,
+        opens_elsewhere=True,
     ),
     Format(
         "DICOM series",
