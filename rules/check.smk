@@ -28,6 +28,7 @@ use rule check as check_headers with:
         expand("<results>/.stamps/volumes/{shard}", shard=SHARDS_TO_CONVERT),
     log:
         "<logs>/check_headers.log",
+    localrule: True  # not inherited; only the process that plans knows the shards
     params:
         rows=rows_to_convert,
         on_invalid=STUDY.settings.on_invalid,

@@ -73,7 +73,7 @@ rule volume_pages:
         jobs=of_shard("{experiment}/{model}/{shard}"),
         design=STUDY.shown_design,
         paths=STUDY.settings.report.paths,
-        identity=pages_settings(STUDY),
+        identity=lambda wildcards: pages_settings(STUDY, wildcards.shard),
     message:
         "Show the volumes of shard {wildcards.shard}"
     script:

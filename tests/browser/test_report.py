@@ -17,6 +17,7 @@ from tests.conftest import MadeOnce
 from tests.workflow.simulated_study import STAMP, Simulated, simulate
 
 from volprompt.files import write_table
+from volprompt.palette import GREY, GRID, INK, LACKING, PALE, SCHEME_COLOURS, STRUCTURE_COLOURS, SURPLUS, shades
 from volprompt.report import page as page_module
 
 VOLUMES = 40
@@ -84,7 +85,7 @@ def test_pictures_have_descriptions(report: Path, visit: Open) -> None:
 def test_the_table_starts_with_the_worst_volumes(report: Path, visit: Open, combined: pd.DataFrame) -> None:
     page = visit(report).page
     assert column(page, 1)[0] == combined["volume"].iloc[0]
-    assert column(page, 5) == [f"{value:.4f}" for value in combined["dice"][:50]]
+    assert column(page, 5) == [f"{value:.3f}" for value in combined["dice"][:50]]
     expect(heading(page, "Dice")).to_have_attribute("aria-sort", "ascending")
     expect(page.locator("#scores-count")).to_have_text(f"Rows 1 to 50 of {len(combined)}")
 
@@ -94,7 +95,7 @@ def test_sorting_by_click_and_by_keyboard(report: Path, visit: Open, combined: p
     heading(page, "Dice").get_by_role("button").click()
     expect(heading(page, "Dice")).to_have_attribute("aria-sort", "descending")
     best = combined.sort_values("dice", ascending=False, na_position="last", kind="stable")
-    assert column(page, 5)[0] == f"{best['dice'].iloc[0]:.4f}"
+    assert column(page, 5)[0] == f"{best['dice'].iloc[0]:.3f}"
     heading(page, "Volume").get_by_role("button").focus()
     page.keyboard.press("Enter")
     expect(heading(page, "Volume")).to_have_attribute("aria-sort", "ascending")
@@ -133,7 +134,7 @@ def test_pages_of_the_table(report: Path, visit: Open, combined: pd.DataFrame) -
     page = visit(report).page
     expect(page.locator("#page-previous")).to_be_disabled()
     page.locator("#page-next").click()
-    assert column(page, 5) == [f"{value:.4f}" for value in combined["dice"][50:100]]
+    assert column(page, 5) == [f"{value:.3f}" for value in combined["dice"][50:100]]
     page.locator("#page-last").click()
     rest = len(combined) % 50 or 50
     assert len(column(page, 1)) == rest
@@ -255,8 +256,8 @@ def test_published_figures_are_marked(report: Path, visit: Open) -> None:
     rows = page.locator("#medians tfoot tr").all_inner_texts()
     assert len(rows) == 2
     assert all("not measured here" in row for row in rows)
-    assert "0.9196" in rows[0]
-    assert "0.9643" in rows[1]
+    assert "0.920" in rows[0]
+    assert "0.964" in rows[1]
 
 
 def test_headings_are_explained(report: Path, visit: Open) -> None:
@@ -266,6 +267,34 @@ def test_headings_are_explained(report: Path, visit: Open) -> None:
     assert set(terms) <= {*headings, "Area (Dice)", "Area (NSD)"}
     cell = page.locator('#differences th[data-heading="Effect size"]').first
     assert cell.get_attribute("title") == "matched-pairs rank-biserial correlation; 1: the first is always better"
+
+
+# Colours
+
+
+def test_a_colour_stands_for_one_thing(report: Path, study: Simulated) -> None:
+    """Figures of configurations have the colours of schemes (with shades for models), those of structures theirs."""
+    kinds = [STRUCTURE_COLOURS, SCHEME_COLOURS, (SURPLUS, LACKING), (INK, GREY, PALE, GRID)]
+    assert len({colour for kind in kinds for colour in kind}) == sum(map(len, kinds))
+    schemes = SCHEME_COLOURS[: len(study.design.used_schemes)]
+    models = len(study.design.used_models)
+    shaded = {shade for colour in (*schemes, INK) for shade in shades(colour, models)}
+    of_figure = {
+        "distributions": schemes,
+        "ranks": schemes,
+        "cost": schemes,
+        "effort": schemes,
+        "decay": shaded,
+        "agreement": list(study.design.colours.values()),
+        "propagation": [SURPLUS],
+        "differences": [],
+        "confidence": [],
+    }
+    neutral = {INK, GREY, PALE, GRID, "#FFFFFF", "#B00020"}  # the last one: the stamp
+    for path in (report.parent / "figures").glob("*.svg"):
+        allowed = neutral | set(of_figure[path.stem.partition("_")[0]])
+        drawn = {text.upper() for text in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", path.read_text())}
+        assert drawn <= allowed, path.name
 
 
 # The first screen
@@ -287,12 +316,48 @@ def test_the_answer_is_on_the_first_screen(report: Path, study: Simulated, visit
     assert "18 configurations" in tiles
 
 
-def test_a_value_is_seen_on_the_first_screen_of_a_small_table(report: Path, visit: Open) -> None:
+# Of every table whose first screen shows names alone: what it is. The first cell that is no name is its value.
+NARROW = """() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  const hidden = [];
+  for (const table of document.querySelectorAll(".scroll > table")) {
+    const cells = [...(table.tBodies[0]?.rows[0]?.cells ?? [])].filter((cell) => cell.offsetWidth);
+    const value = cells.find((cell) => cell.tagName === "TD" && !cell.classList.contains("text"));
+    if (!value) continue;
+    const screen = table.parentElement.getBoundingClientRect(), own = value.getBoundingClientRect();
+    const seen = value.classList.contains("prose") ? own.left + 60 : own.right; // of prose, its beginning
+    if (seen > screen.right + 1) hidden.push(`${table.parentElement.ariaLabel}: ${Math.round(seen - screen.right)}`);
+  }
+  return hidden;
+}"""
+
+
+def test_every_row_has_a_cell_for_each_heading(report: Path, visit: Open) -> None:
+    counts = """all => all.map(table => new Set([...table.rows].map(
+        row => [...row.cells].reduce((count, cell) => count + cell.colSpan, 0))).size)"""
+    assert set(visit(report).page.locator("main table").evaluate_all(counts)) == {1}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_headings_can_be_hit(report: Path, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+    sizes = page.locator("thead button").evaluate_all("all => all.map(e => [e.offsetWidth, e.offsetHeight])")
+    assert min(min(size) for size in sizes if size != [0, 0]) >= 24
+
+
+def test_every_table_shows_a_value_on_a_narrow_screen(report: Path, visit: Open) -> None:
     page = visit(report, 390).page
-    value = page.locator("#medians table").first.locator("tbody tr").first.locator("td:not(.text):not(.minor)").first
-    box = value.bounding_box()
-    assert box is not None
-    assert box["x"] + box["width"] <= 390
+    assert page.locator(".scroll > table").count() > 10
+    assert page.evaluate(NARROW) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_section_can_be_chosen_without_scrolling_sideways(report: Path, visit: Open, width: int) -> None:
+    page = visit(report, width).page
+    boxes = page.locator("nav.sections a").evaluate_all("all => all.map(e => e.getBoundingClientRect().toJSON())")
+    assert all(box["left"] >= 0 and box["right"] <= width and box["height"] >= 24 for box in boxes)
+    assert page.locator("nav.sections ul").evaluate("e => e.scrollWidth - e.clientWidth") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -432,7 +497,7 @@ def test_a_point_names_and_opens_its_volume(report: Path, visit: Open, combined:
         [holder.element_handle(), float(first["dice"])],
     )
     page.mouse.move(*place)
-    expect(page.locator(".hint")).to_have_text(f"{first['volume']}: {first['dice']:.4f} (sam_vit_b, point)")
+    expect(page.locator(".hint")).to_have_text(f"{first['volume']}: {first['dice']:.3f} (sam_vit_b, point)")
     page.mouse.click(*place)
     expect(page).to_have_url(re.compile(f"#volume={first['volume']}$"))
     assert set(column(page, 1)) == {first["volume"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_the_version_is_one_everywhere() -> None:
     released = f"## [{__version__}] - {citation['date-released']}"
     assert citation["version"] == __version__
     assert released in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert set(re.findall(r"v(\d+\.\d+\.\d+)", (REPOSITORY / "docs" / "modules.md").read_text())) == {__version__}
 
 
 def test_an_unknown_verb_is_an_error_of_use(capsys: pytest.CaptureFixture[str]) -> None:

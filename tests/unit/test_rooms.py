@@ -12,7 +12,19 @@ import volprompt
 LIBRARY = Path(volprompt.__file__).parent
 # A room imports only rooms that stand before it.
 ROOMS = (
-    *("cells", "errors", "logs", "files", "locks", "families", "columns", "palette", "identity", "remembered"),
+    *(
+        "cells",
+        "errors",
+        "logs",
+        "files",
+        "locks",
+        "families",
+        "columns",
+        "numbers",
+        "palette",
+        "identity",
+        "remembered",
+    ),
     *("settings", "volumes", "checkpoints", "study", "prompts", "clicks"),
     *("models", "segmentation", "scores", "tables", "report", "phantom", "command", "__main__"),
 )

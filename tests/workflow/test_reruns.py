@@ -56,7 +56,7 @@ def test_first_run_makes_everything(finished: Study) -> None:
             mask = nib.load(path)
             assert mask.shape == image.shape
             assert np.allclose(mask.affine, image.affine)
-    assert (results / "report" / "index.html").read_text().count("<img ") == 2
+    assert (results / "report" / "index.html").read_text().count("<img ") == 3
     assert {path.suffix for path in (results / "report" / "figures").iterdir()} >= {".svg"}
 
 
@@ -181,6 +181,8 @@ def test_pages_of_volumes_are_made_shard_by_shard(study: Study) -> None:
     assert study.plan() == {}
     next(pages.glob("*/knee_a.html")).unlink()
     assert study.plan() == {"volume_pages": 1, "all": 1}
+    rename_data_folder(study)
+    assert study.plan() == {"volume_pages": 2, **REST}
     study.configure(report={"volumes": "chosen"})
     assert study.plan() == REST
 
@@ -462,7 +464,7 @@ def damage_volume_table(study: Study) -> None:
         (swap_rows, {}),
         (reverse_sections, TABLES),
         (reverse_schemes_of_an_experiment, TABLES),
-        (rename_data_folder, {}),
+        (rename_data_folder, REST),  # which shows where the data are
         (move_checkpoints, {}),
         (exchange_image, ONE_SHARD),
         (exchange_reference, ONE_SHARD),

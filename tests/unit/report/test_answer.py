@@ -45,7 +45,7 @@ def sentence(table: pd.DataFrame, shares: pd.DataFrame | None = None) -> str:
 def test_the_best_one_and_what_is_tied_with_it() -> None:
     table = medians(("point", 0.9, "tied"), ("box", 0.95, "best"), ("video", 0.8, ""))
     assert sentence(table, ranks(point=0.2, box=0.8)) == (
-        "The highest median Dice is that of sam with box: 0.950 [0.940, 0.970] over 10 volumes, first in 80 % of the "
+        "The highest median Dice is that of sam with box: 0.950 [0.940, 0.970] over 10 volumes, first in 80.0 % of the "
         "resamples. A signed-rank test cannot tell it from sam with point."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -212,6 +213,9 @@ def test_the_inset_shows_where_most_pixels_are_wrong() -> None:
     assert window.columns[0] <= 20 < 25 <= window.columns[1]
     assert (np.ptp(window.rows), np.ptp(window.columns)) == (5, 5)
     assert most_different(shown(BOTH), [Panel("m", BOTH, [])], region) is None
+    # What no score counts is not wrong.
+    ignored = replace(shown(BOTH), ignored=block(slice(10, 14), slice(20, 25)))
+    assert most_different(ignored, [Panel("m", wrong, [])], region) is None
     # Where the reference does not show the tibia at all, all of it is wrong.
     absent = {"femur": FEMUR, "tibia": np.zeros(SIZE, dtype=bool)}
     window = most_different(shown(absent), [Panel("m", BOTH, [])], region)

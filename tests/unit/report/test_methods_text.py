@@ -55,7 +55,7 @@ def test_what_was_done() -> None:
 
 
 def test_what_depends_on_the_study() -> None:
-    assert "a grey-value window from -160 to 240" in text(frames=Frames(window=(-160, 240)))
+    assert "a grey-value window from −160 to 240" in text(frames=Frames(window=(-160, 240)))
     groups = {f"v{number}": f"s{number // 2}" for number in range(14)}
     assert "14 volumes of 7 subjects" in text(14, groups=groups)
     assert "(bootstrap over subjects)" in text(14, groups=groups)

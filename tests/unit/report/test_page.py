@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from volprompt.report import facts, rendering
+from volprompt.report.sources import Sources
 from volprompt.report.volume_table import compact, volume_table
 
 
@@ -29,12 +30,13 @@ def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:
     ]
     (dice,) = table["columns"]  # a column without any value is left out
     assert dice["heading"] == "Dice"
-    assert dice["values"] == [1, None, None, 0.1235, None, None, None, None]
+    assert dice["values"] == [1, None, None, 0.12346, None, None, None, None]
 
 
 def test_compact_numbers() -> None:
-    found = compact(np.array([0.5, 12.3456, 0.00012346, 3.0, np.nan, np.inf]))
-    assert found == [0.5, 12.35, 0.0001235, 3, None, "inf"]
+    found = compact(np.array([0.5, 12.3456789, 0.000126, 3.0, np.nan, np.inf, 0.832498]), 3)
+    # The last one is 0.832, and from 0.83250 would be 0.833.
+    assert found == [0.5, 12.34568, 0.00013, 3, None, "inf", 0.832498]
     assert isinstance(found[3], int)
 
 
@@ -90,25 +92,16 @@ def test_volumes_on_which_a_median_does_not_rest() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (rendering.fixed(0.91249), "0.912"),
         (facts.flow("nearest"), "nearest"),
         (facts.flow(True), "true"),
         (facts.flow([{"fraction": 0.3}, "middle"]), "[{fraction: 0.3}, middle]"),
-        (rendering.fixed(None), "–"),
-        (rendering.fixed(float("inf"), 2), "∞"),
-        (rendering.signed(0.0123, 2), "+0.01"),
-        (rendering.signed(-0.0123, 2), "−0.01"),
-        (rendering.share(-0.01234), "−1.2 %"),
-        (rendering.p_value(0.0004), "< 0.001"),
-        (rendering.p_value(0.0404), "0.040"),
-        (rendering.millions(93_735_472), "93.7 M"),
-        (rendering.rank(3.0), "3"),
-        (rendering.rank(2.5), "2.5"),
+        (facts.counted(1, "volume"), "1 volume"),
+        (facts.counted(1234, "volume"), "1,234 volumes"),
         (facts.labels_in_words([1, 2]), "labels 1, 2"),
         (facts.labels_in_words([]), "no label"),
     ],
 )
-def test_numbers_as_text(text: str, expected: str) -> None:
+def test_words(text: str, expected: str) -> None:
     assert text == expected
 
 
@@ -128,9 +121,22 @@ def test_names_keep_their_case_in_headings(name: str, heading: str) -> None:
 
 
 def test_the_folder_that_images_share() -> None:
-    assert facts.common_folder(pd.Series(["data/a/x.nii", "data/b/y.nii"])) == "data"
-    assert facts.common_folder(pd.Series(["x.nii", "y.nii"])) == "."
-    assert facts.common_folder(pd.Series(["/data/x.nii", "b/y.nii"])) == "/data, b"
+    assert facts.common_folder(["data/a/x.nii", "data/b/y.nii"]) == "data"
+    assert facts.common_folder(["x.nii", "y.nii"]) == "."
+    assert facts.common_folder(["/data/x.nii", "b/y.nii"]) == "/data, b"
+
+
+def test_texts_name_sources_where_they_are_now() -> None:
+    rows = [("v1", "old/a.nii", "old/a"), ("v2", "/old/b.nii", "")]
+    converted = pd.DataFrame(rows, columns=["volume", "source", "reference"])
+    moved = Sources(converted, {"v1": ["new/a.nii", "new/a"], "v2": ["/old/b.nii", ""]})
+    assert moved.image("v1", "old/a.nii") == "new/a.nii"
+    assert moved.text("v1", "old/a.nii: odd; (old/a) and old/a/1.dcm, not xold/a.nii or old/a.nii.gz") == (
+        "new/a.nii: odd; (new/a) and new/a/1.dcm, not xold/a.nii or old/a.nii.gz"
+    )
+    assert moved.text("v2", "/old/b.nii: odd") == "/old/b.nii: odd"
+    assert moved.text("v3", "old/a.nii") == "old/a.nii"
+    assert Sources(converted, {}).image("v1", "old/a.nii") == "old/a.nii"
 
 
 def test_grids_are_counted() -> None:

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from volprompt.palette import structure_colours
 from volprompt.report import agreement_plot, decay_plot, plots
-from volprompt.report.plot_style import Look, inline_svg, write_figure
+from volprompt.report.plot_style import Look, Models, inline_svg, write_figure
 
 ORDER = [("a", "point"), ("a", "box"), ("b", "point")]
-SCHEMES = Look(["point", "box"])
+SCHEMES = Look(["point", "box", "video"])
+MODELS = Models(["a", "b"])
 
 
 def labels(figure: Figure, index: int = 0) -> list[str]:
@@ -81,7 +83,7 @@ def decay_table(slice_mm: float = 2.0) -> pd.DataFrame:
 
 
 def test_reverse_distances_lie_left_of_the_prompted_slice() -> None:
-    figure = decay_plot.decay(decay_table(), ["femur", "tibia"])
+    figure = decay_plot.decay(decay_table(), ["femur", "tibia"], SCHEMES, MODELS)
     curve, certain, sparse, _ = figure.axes[0].lines
     assert list(curve.get_xdata()) == [-2, 0, 2, 4]
     assert list(curve.get_ydata()) == [0.7, 0.95, 0.9, 0.8]
@@ -94,12 +96,12 @@ def test_reverse_distances_lie_left_of_the_prompted_slice() -> None:
 
 
 def test_slices_are_a_second_axis_where_all_volumes_share_a_spacing() -> None:
-    (above,) = decay_plot.decay(decay_table(), ["femur"]).axes[0].child_axes
+    (above,) = decay_plot.decay(decay_table(), ["femur"], SCHEMES, MODELS).axes[0].child_axes
     assert above.get_xlabel() == "Slices"
-    figure = decay_plot.decay(decay_table(), ["femur"])
+    figure = decay_plot.decay(decay_table(), ["femur"], SCHEMES, MODELS)
     figure.draw_without_rendering()
     assert np.divide(figure.axes[0].get_xlim(), figure.axes[0].child_axes[0].get_xlim()).tolist() == [2, 2]
-    assert not decay_plot.decay(decay_table(slice_mm=np.nan), ["femur"]).axes[0].child_axes
+    assert not decay_plot.decay(decay_table(slice_mm=np.nan), ["femur"], SCHEMES, MODELS).axes[0].child_axes
 
 
 def test_propagation_and_ranks_follow_their_rows() -> None:
@@ -120,7 +122,7 @@ def test_propagation_and_ranks_follow_their_rows() -> None:
     ).assign(rank_high=[2.0, 2.0, np.nan], first_share=[0.25, 0.75, 0.0])
     figure = plots.ranks(ranked, SCHEMES)
     assert labels(figure) == ["b  box", "a  point"]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["first in 75 %", "first in 25 %"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["first in 75.0 %", "first in 25.0 %"]
 
 
 def test_undominated_configurations() -> None:
@@ -170,7 +172,7 @@ def test_volumes_that_agree_are_drawn_by_structure() -> None:
     table = pd.DataFrame({"structure": ["femur", "tibia"], "bias_ml": [0.2, -0.5], "low_ml": [np.nan, -1.0]}).assign(
         model="a", scheme="point", high_ml=[np.nan, 0.5]
     )
-    axes = agreement_plot.agreement(scores, table, [("a", "point")], ["femur", "tibia"]).axes
+    axes = agreement_plot.agreement(scores, table, [("a", "point")], structure_colours(["femur", "tibia"])).axes
     assert [panel.get_visible() for panel in axes] == [True, False, False]
     zero, femur, bias, tibia, other_bias, low, high = axes[0].lines
     assert (femur.get_xdata().tolist(), femur.get_ydata().tolist()) == ([1.0], [pytest.approx(0.2)])

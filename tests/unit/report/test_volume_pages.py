@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import html
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,14 +51,56 @@ def test_a_volume_with_masks_has_a_page_with_all_configurations(study: Study, tm
 
 
 def test_the_lines_name_files_that_exist(study: Study, tmp_path: Path) -> None:
-    lines = re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", written(study, tmp_path)["b.html"])
-    named = [[part for part in line.split("&#34;") if "/" in part] for line in lines]
+    page = written(study, tmp_path)["b.html"]
     image = str(study.folder / "1_image.nii")
     femur, tibia = (str(mask_path(study.masks, "box", "b", name)) for name in ("femur", "tibia"))
-    assert named == [[image, femur], [image, femur, tibia]]
-    assert all(Path(path).exists() for line in named for path in line)
-    assert lines[0].startswith("itksnap -g ")
-    assert lines[1].startswith("Slicer ")
+    assert lines(page) == [
+        ["itksnap", "-g", image, "-s", femur],
+        ["Slicer", "--python-code", slicer_code(image, femur, tibia)],
+    ]
+    assert all(Path(path).exists() for path in (image, femur, tibia))
+    assert "No such line opens" not in page
+
+
+def lines(page: str) -> list[list[str]]:
+    """The arguments of the lines of a page, as a shell takes them."""
+    return [shlex.split(html.unescape(line)) for line in re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", page)]
+
+
+def slicer_code(image: str, *masks: str) -> str:
+    return "; ".join([f'slicer.util.loadVolume("{image}")', *(f'slicer.util.loadSegmentation("{m}")' for m in masks)])
+
+
+@pytest.mark.parametrize("source", ["series", "series.zip", "a.mgz", "a.hdr", "IM0001", "it's a $series"])
+def test_a_source_that_other_programs_read_otherwise_gives_way_to_the_frames(
+    study: Study, tmp_path: Path, source: str
+) -> None:
+    moved = replace(study.design, sources={"b": [str(tmp_path / source), ""]})
+    if "." not in source:
+        (tmp_path / source).mkdir()
+    write_table(study.scores, study.folder / "scores.parquet")
+    scores = [study.folder / "scores.parquet"]
+    write_volume_pages(shard=study.shards[0], scores=scores, design=moved, folder=tmp_path / "pages")
+    page = (tmp_path / "pages" / "b.html").read_text()
+    frames = str(study.folder / "volumes" / "000" / "b_frames.nii")
+    masks = [str(mask_path(study.masks, "box", "b", name)) for name in ("femur", "tibia")]
+    assert Path(frames).exists()
+    assert lines(page) == [
+        ["itksnap", "-g", frames, "-o", *masks],
+        ["Slicer", "--python-code", slicer_code(frames, *masks)],
+    ]
+    assert "No such line opens" in page
+
+
+@pytest.mark.parametrize("name", ["it's a $knee.nii.gz", 'say "knee".nrrd', "knee.mha"])
+def test_a_source_that_moved_is_named_where_it_is_now(study: Study, tmp_path: Path, name: str) -> None:
+    moved = replace(study.design, sources={"b": [f"elsewhere/{name}", ""]})
+    write_table(study.scores, study.folder / "scores.parquet")
+    scores = [study.folder / "scores.parquet"]
+    write_volume_pages(shard=study.shards[0], scores=scores, design=moved, folder=tmp_path)
+    first, second = lines((tmp_path / "b.html").read_text())
+    assert first[:3] == ["itksnap", "-g", f"elsewhere/{name}"]
+    assert ast.literal_eval(second[2].partition("loadVolume")[2].partition(";")[0]) == f"elsewhere/{name}"
 
 
 def test_paths_can_be_left_out(study: Study, tmp_path: Path) -> None:

@@ -18,7 +18,13 @@ from volprompt.files import sha256_of
 from volprompt.identity import differences
 from volprompt.settings.reading import ConfigurationError
 from volprompt.study.data import Data
-from volprompt.study.identities import score_settings, segment_settings, tables_settings
+from volprompt.study.identities import (
+    pages_settings,
+    report_settings,
+    score_settings,
+    segment_settings,
+    tables_settings,
+)
 from volprompt.study.models import training_step
 from volprompt.study.study import Study, read_study, shard_of
 
@@ -816,6 +822,27 @@ def test_planning_imports_neither_torch_nor_pandas() -> None:
 )
 def test_training_steps_in_file_names(stem: str, step: int | None) -> None:
     assert training_step(stem) == step
+
+
+@pytest.mark.parametrize(("paths", "moves", "renames"), [("show", True, True), ("hide", False, True)])
+def test_paths_that_the_report_shows_belong_to_it(paths: str, moves: bool, renames: bool) -> None:
+    """It shows whole paths, or the names of files alone."""
+
+    def settings(image: str, results: str = "results") -> list[dict[str, Any]]:
+        Path(image).parent.mkdir(exist_ok=True)
+        Path(image).touch()
+        write_sheet(f"a\t{image}\t{image}")
+        study = read_study(changed(report={"paths": paths}, results=results, shards=1), CATALOGUE)
+        return [report_settings(study), pages_settings(study, "000")]
+
+    report, pages = settings("old/image.nii")
+    moved, renamed = settings("new/image.nii"), settings("old/other.nii")
+    assert [moved[0] != report, moved[1] != pages] == [moves, moves]
+    assert [renamed[0] != report, renamed[1] != pages] == [renames, renames]
+    elsewhere = settings("old/image.nii", results="elsewhere")
+    assert elsewhere[0] == report
+    assert (elsewhere[1] != pages) is moves  # with the paths of masks
+    assert settings("old/image.nii", results="./results/")[1] == pages
 
 
 # Data that are elsewhere

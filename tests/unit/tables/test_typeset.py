@@ -52,7 +52,7 @@ def test_markdown() -> None:
         "| Model | Prompts | Parameters | Femur | Tibia | Combined | n | Subjects | Interval |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| sam_vit_b | box | 38.9 M | **0.900 [0.890, 0.912]** | 0.800 | 0.850 | 488 | 488 | exact |",
-        "| sam2_tiny | point_video | - | 0.700 | **0.950** | **0.851** | 487 | 243 | exact |",
+        "| sam2_tiny | point_video | – | 0.700 | **0.950** | **0.851** | 487 | 243 | exact |",
         "",
     ]
     (note,) = lines[5:]
@@ -72,7 +72,7 @@ def test_latex() -> None:
         r"Model & Prompts & Parameters & Femur & Tibia & Combined & n & Subjects & Interval \\",
         r"\midrule",
         r"sam\_vit\_b & box & 38.9 M & \textbf{0.900 [0.890, 0.912]} & 0.800 & 0.850 & 488 & 488 & exact \\",
-        r"sam2\_tiny & point\_video & - & 0.700 & \textbf{0.950} & \textbf{0.851} & 487 & 243 & exact \\",
+        r"sam2\_tiny & point\_video & -- & 0.700 & \textbf{0.950} & \textbf{0.851} & 487 & 243 & exact \\",
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -123,8 +123,8 @@ def test_names_keep_their_case() -> None:
 def test_a_configuration_without_scores() -> None:
     empty = row("a", "point", NAN, NAN, NAN, n=0, groups=0, interval="none")
     lines = markdown(table(empty, row("b", "point", 0.5, NAN, 0.5, best=("femur", "combined"))), BONES).splitlines()
-    assert lines[2] == "| a | point | 38.9 M | - | - | - | 0 | 0 | none |"
-    assert lines[3] == "| b | point | 38.9 M | **0.500** | - | **0.500** | 488 | 488 | exact |"
+    assert lines[2] == "| a | point | 38.9 M | – | – | – | 0 | 0 | none |"
+    assert lines[3] == "| b | point | 38.9 M | **0.500** | – | **0.500** | 488 | 488 | exact |"
 
 
 @pytest.mark.parametrize(("compare_with", "values"), [("oai-zib", [0.9196, 0.9643]), (None, [])])
@@ -162,12 +162,12 @@ def test_comparisons_in_markdown() -> None:
         "| Pairs | Model | Prompts | Other model | Other prompts | Score | Median difference | p | p (Holm) "
         "| Effect size | n | Subjects | Interval |",
         "| --- | --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| schemes | sam_b | box | sam_b | point | Dice | **-0.012 [-0.020, 0.001]** | < 0.001 | 0.012 | -0.46 | 488 "
-        "| 244 | exact |",
+        "| schemes | sam_b | box | sam_b | point | Dice | **−0.0123 [−0.0200, +0.0010]** | < 0.001 | 0.012 | −0.46 "
+        "| 488 | 244 | exact |",
         # p is below 0.05 and 0.01, and after the correction neither: not bold, and with its digits.
-        "| models | sam_b | box | sam-2 | box | NSD | -0.012 [-0.020, 0.001] | 0.006 | 0.060 | -0.46 | 488 | 244 "
+        "| models | sam_b | box | sam-2 | box | NSD | −0.0123 [−0.0200, +0.0010] | 0.006 | 0.060 | −0.46 | 488 | 244 "
         "| exact |",
-        "| schemes | sam_b | box | sam_b | point | Dice | 0.100 | - | - | - | 2 | 244 | none |",
+        "| schemes | sam_b | box | sam_b | point | Dice | +0.1000 | – | – | – | 2 | 244 | none |",
         "",  # single structures are in the CSV table alone
     ]
     assert "Holm" in lines[-1]
@@ -178,11 +178,11 @@ def test_comparisons_in_latex() -> None:
     assert lines[0].startswith("% All structures together")
     assert lines[1] == r"\begin{tabular}{llllllrrrrrrr}"
     assert lines[5] == (
-        r"schemes & sam\_b & box & sam\_b & point & Dice & \textbf{$-$0.012 [$-$0.020, 0.001]} & $<$ 0.001 & 0.012 "
+        r"schemes & sam\_b & box & sam\_b & point & Dice & \textbf{$-$0.0123 [$-$0.0200, +0.0010]} & $<$ 0.001 & 0.012 "
         r"& $-$0.46 & 488 & 244 & exact \\"
     )
-    assert lines[6].startswith(r"models & sam\_b & box & sam-2 & box & NSD & $-$0.012 [")
-    assert lines[7].endswith(r"& 0.100 & - & - & - & 2 & 244 & none \\")
+    assert lines[6].startswith(r"models & sam\_b & box & sam-2 & box & NSD & $-$0.0123 [")
+    assert lines[7].endswith(r"& +0.1000 & -- & -- & -- & 2 & 244 & none \\")
 
 
 def test_equivalence_has_a_column_where_there_is_a_margin() -> None:

@@ -9,6 +9,6 @@ METHOD_VERSION = {
     "prompts": 2,
     "segment": 2,
     "score": 4,
-    "aggregate": 5,
-    "report": 7,
+    "aggregate": 6,
+    "report": 8,
 }

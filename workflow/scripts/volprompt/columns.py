@@ -47,13 +47,13 @@ class Column:
     name: in the table; for a column of a structure see `column_of`.
     heading: in the report; empty for the upper end of an interval, which is shown with the column before it.
     meaning: as in docs/results.md.
-    digits: after the point, in the report.
+    kind: of its numbers, one of `numbers.KINDS`.
     """
 
     name: str
     heading: str
     meaning: str
-    digits: int = 4
+    kind: str = "score"
 
 
 CONFIGURATION_COLUMNS = (
@@ -71,8 +71,8 @@ STRUCTURE_COLUMNS = (
     Column("high", "", "upper end"),
     Column("iqr", "IQR", "interquartile range of the Dice"),
     Column("worst", "Worst", "lowest Dice"),
-    Column("undefined", "Undefined", "segmented volumes without a Dice", digits=0),
-    Column("failed", "Failed", "volumes that failed, or in which the structure could not be prompted", digits=0),
+    Column("undefined", "Undefined", "segmented volumes without a Dice", kind="count"),
+    Column("failed", "Failed", "volumes that failed, or in which the structure could not be prompted", kind="count"),
     Column("failed_as_0", "Failures as 0", "median Dice with failures counted as 0"),
 )
 # For each scored structure and `combined`: how its median stands to the best one.
@@ -86,11 +86,11 @@ STANDING_COLUMNS = (
 )
 # For `combined` alone; the names are those of the score table's columns.
 SURFACE_COLUMNS = (
-    Column("nsd", "NSD", "median normalized surface Dice of the combined mask", digits=3),
-    Column("hd95_mm", "HD95 (mm)", "median 95 % Hausdorff distance of the combined mask", digits=2),
-    Column("assd_mm", "ASSD (mm)", "median average symmetric surface distance of the combined mask", digits=2),
+    Column("nsd", "NSD", "median normalized surface Dice of the combined mask"),
+    Column("hd95_mm", "HD95 (mm)", "median 95 % Hausdorff distance of the combined mask", kind="mm"),
+    Column("assd_mm", "ASSD (mm)", "median average symmetric surface distance of the combined mask", kind="mm"),
 )
-COST_COLUMNS = (Column("seconds_per_volume", "Seconds per volume", "median seconds per volume", digits=1),)
+COST_COLUMNS = (Column("seconds_per_volume", "Seconds per volume", "median seconds per volume", kind="seconds"),)
 
 
 def column_of(structure: str, name: str) -> str:

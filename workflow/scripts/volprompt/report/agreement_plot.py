@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from volprompt.report.plot_style import GREY, WIDTH, Look, Pair, plain, styled
+from volprompt.palette import GREY
+from volprompt.report.plot_style import MARKERS, WIDTH, Pair, plain, styled
 from volprompt.tables.agreement import volumes_ml
 
 COLUMNS = 3
 
 
 @styled
-def agreement(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[Pair], scored: Sequence[str]) -> Figure:
+def agreement(
+    scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[Pair], structures: Mapping[str, str]
+) -> Figure:
     """Plot the difference of the volumes against their mean, millilitres, a panel per configuration.
 
-    scores: the score table; table: agreement.csv; order: the configurations; scored: names of the scored structures,
-    which are drawn. Lines are the mean difference (solid) and the limits of agreement (dashed) where there are any.
+    scores: the score table; table: agreement.csv; order: the configurations; structures: colours of those that are
+    drawn. Lines are the mean difference (solid) and the limits of agreement (dashed) where there are any.
     """
-    looks = Look(list(scored))
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": colour, "marker": marker}
+        for (name, colour), marker in zip(structures.items(), cycle(MARKERS), strict=False)
+    }
     rows = -(-len(order) // COLUMNS)
     figure = Figure(figsize=(WIDTH, 2.2 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
@@ -31,12 +39,11 @@ def agreement(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[Pair], 
     for axes, pair in zip(grid.flat, order, strict=False):
         axes.axhline(0, color=GREY, linewidth=0.8)
         here = done[(done["model"] == pair[0]) & (done["scheme"] == pair[1])]
-        for name in scored:
+        for name, colour in structures.items():
             mean, difference = volumes_ml(here[here["structure"] == name])
             if not len(mean):
                 continue
-            colour = looks.of[name]["color"]
-            axes.plot(mean, difference, linestyle="", markersize=2.8, alpha=0.6, markeredgewidth=0, **looks.mark(name))
+            axes.plot(mean, difference, linestyle="", markersize=2.8, alpha=0.6, markeredgewidth=0, **looks[name])
             limits = lines.loc[(*pair, name)]
             axes.axhline(limits["bias_ml"], color=colour, linewidth=1)
             for end in ("low_ml", "high_ml"):
@@ -47,6 +54,6 @@ def agreement(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[Pair], 
         axes.set_visible(False)
     figure.supxlabel("Mean of predicted and reference volume (ml)", fontsize=8)
     figure.supylabel("Predicted − reference (ml)", fontsize=8)
-    handles = [Line2D([], [], linestyle="", label=plain(name), **looks.mark(name)) for name in scored]
+    handles = [Line2D([], [], linestyle="", label=plain(name), **looks[name]) for name in structures]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))
     return figure

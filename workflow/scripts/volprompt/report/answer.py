@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from volprompt.numbers import MISSING, interval, number
 from volprompt.report.facts import counted
 from volprompt.report.shards import StudyDesign
 from volprompt.tables.bootstrap import FEWEST, count_subjects
@@ -70,22 +71,32 @@ def answer(
     )
 
 
-def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
-    """Return the sentence on the best configuration, in parts; those at odd places are to be stressed."""
+def best_configuration(medians: pd.DataFrame) -> pd.Series | None:
+    """Return the row of the configuration that the answer names; None where nothing was scored."""
     ranked = medians[medians["combined"].notna()]
     if ranked.empty:
+        return None
+    chosen = ranked[ranked["combined_standing"].fillna("") == "best"]
+    return (chosen if len(chosen) else ranked).sort_values("combined", ascending=False, kind="stable").iloc[0]
+
+
+def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
+    """Return the sentence on the best configuration, in parts; those at odd places are to be stressed."""
+    best = best_configuration(medians)
+    if best is None:
         return ["No volume could be scored, so that there is no best configuration."]
+    ranked = medians[medians["combined"].notna()]
     standing = ranked["combined_standing"].fillna("")
-    chosen = ranked[standing == "best"]
-    best = (chosen if len(chosen) else ranked).sort_values("combined", ascending=False, kind="stable").iloc[0]
     if len(ranked) == 1:
         parts = ["The one configuration, ", f"{best['model']} with {best['scheme']}", ", has a median Dice of "]
     else:
         parts = ["The highest median Dice is that of ", f"{best['model']} with {best['scheme']}", ": "]
-    parts += [f"{best['combined']:.3f}", f"{_interval(best)} over {counted(int(best['n']), 'volume')}"]
+    limits = interval(best["combined_low"], best["combined_high"], "score")
+    of_volumes = f" over {counted(int(best['n']), 'volume')}"
+    parts += [number(best["combined"], "score"), of_volumes if limits == MISSING else f" {limits}{of_volumes}"]
     share = _first_share(ranks, best)
     if share is not None:
-        parts[-1] += f", first in {100 * share:.0f} % of the resamples"
+        parts[-1] += f", first in {number(share, 'share')} of the resamples"
     if len(ranked) == 1:
         parts[-1] += "."
     elif int(best["groups"]) < FEWEST:
@@ -93,11 +104,6 @@ def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
     else:
         parts[-1] += f". {_ties(ranked[standing == 'tied'], int((standing == 'below').sum()), best)}"
     return parts
-
-
-def _interval(best: pd.Series) -> str:
-    low, high = best["combined_low"], best["combined_high"]
-    return "" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]"
 
 
 def _first_share(ranks: pd.DataFrame, best: pd.Series) -> float | None:
@@ -133,13 +139,13 @@ def tiles(
     unscored = set(scores.loc[scores["status"] == "no_reference", "volume"])
     subjects = count_subjects(ok, design.groups)
     return [
-        Tile(str(len(ok)), "volumes scored", "single"),
-        Tile(str(subjects), "subjects", "single"),
-        Tile(str(len(scores[["model", "scheme"]].drop_duplicates())), "configurations", "medians"),
-        Tile(str(len(failed)), "volumes with a failure", "failed", bool(failed)),
-        Tile(str(len(unscored)), "without reference", "failed"),
-        Tile(str(warnings), "remarks on volumes", "failed", warnings > 0),
-        Tile(str(departures), "departures from the paper", "run"),
+        Tile(number(len(ok), "count"), "volumes scored", "single"),
+        Tile(number(subjects, "count"), "subjects", "single"),
+        Tile(number(len(scores[["model", "scheme"]].drop_duplicates()), "count"), "configurations", "medians"),
+        Tile(number(len(failed), "count"), "volumes with a failure", "failed", bool(failed)),
+        Tile(number(len(unscored), "count"), "without reference", "failed"),
+        Tile(number(warnings, "count"), "remarks on volumes", "failed", warnings > 0),
+        Tile(number(departures, "count"), "departures from the paper", "run"),
     ]
 
 

@@ -9,27 +9,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from volprompt.palette import BLUE
-from volprompt.report.plot_style import GREY, WIDTH, Look, configurations_of, plain, styled
+from volprompt.palette import GREY, INK
+from volprompt.report.plot_style import WIDTH, Look, Models, configurations_of, plain, styled
 
 COLUMNS = 3
 
 
 @styled
-def corrections(table: pd.DataFrame, structure: str = "combined") -> Figure:
+def corrections(table: pd.DataFrame, schemes: Look, models: Models, structure: str = "combined") -> Figure:
     """Plot the median Dice against the rounds of clicks, and against all prompts that a person gave.
 
     table: corrections.csv; structure: whose Dice is plotted. There is a line per configuration, with its interval where
     there is one. The scale of prompts is logarithmic where configurations differ widely in them.
     """
     chosen = table[table["structure"] == structure]
-    pairs = configurations_of(chosen)
-    looks = Look([" ".join(pair) for pair in pairs])
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for model, scheme in pairs:
+    for model, scheme in configurations_of(chosen):
         rows = chosen[(chosen["model"] == model) & (chosen["scheme"] == scheme)].sort_values("round")
-        look = looks.of[f"{model} {scheme}"]
+        look = models.look(model, schemes.of[scheme]["color"])
         for axes, column in ((left, "round"), (right, "prompts")):
             axes.plot(rows[column], rows["dice"], **look, markersize=4, label=plain(f"{model}  {scheme}"))
             axes.fill_between(rows[column], rows["dice_low"], rows["dice_high"], color=look["color"], alpha=0.15)
@@ -59,7 +57,7 @@ def confidence(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[tuple[
     limits = table[table["measure"] == "predicted_iou"].set_index(["model", "scheme"])["look_below"]
     for axes, pair in zip(grid.flat, order, strict=False):
         here = chosen[(chosen["model"] == pair[0]) & (chosen["scheme"] == pair[1])]
-        axes.plot(here["predicted_iou"], here["dice"], "o", color=BLUE, markersize=3, alpha=0.7, markeredgewidth=0)
+        axes.plot(here["predicted_iou"], here["dice"], "o", color=INK, markersize=3, alpha=0.7, markeredgewidth=0)
         if pair in limits.index and not np.isnan(limits[pair]):
             axes.axvline(limits[pair], color=GREY, linewidth=1, linestyle="--")
         axes.set_title(plain(" ".join(pair)), loc="left")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from volprompt.families import FAMILIES
+from volprompt.numbers import number
 from volprompt.report.shards import StudyDesign
 from volprompt.settings.config import Frames, Inference
 from volprompt.settings.schemes import Noise, Scheme, SliceAt
@@ -63,8 +64,8 @@ def _frame_deviations(frames: Frames) -> Iterator[Deviation]:
     if frames.axis != "sagittal":
         yield Deviation("Slice axis", "sagittal", str(frames.axis))
     if frames.window:
-        low, high = frames.window
-        yield Deviation("Intensities", "percentiles 0.5 and 99.5 of each volume", f"a window from {low:g} to {high:g}")
+        limits = " to ".join(number(value, "given") for value in frames.window)
+        yield Deviation("Intensities", "percentiles 0.5 and 99.5 of each volume", f"a window from {limits}")
     elif frames.intensity_percentiles != (0.5, 99.5):
         low, high = frames.intensity_percentiles
         yield Deviation("Intensity percentiles", "0.5 and 99.5", f"{low} and {high}")
@@ -144,19 +145,21 @@ def prompted_slice(scheme: Scheme) -> str:
         elif choice.index is not None:
             slices.append(f"index {choice.index}")
         else:
-            slices.append(f"{choice.fraction:g} of the way through")
+            slices.append(f"{number(choice.fraction, 'given')} of the way through")
     return ", ".join(slices)
 
 
 def propagation_in_words(scheme: Scheme) -> str:
     """Say in words what an image scheme is prompted with on the slices behind the prompted one."""
-    return f"by the box of the last slice's mask, widened by {scheme.widening:g} mm"
+    return f"by the box of the last slice's mask, widened by {number(scheme.widening, 'given')} mm"
 
 
 def noise_in_words(noise: Noise) -> str:
     """Say in words how far the prompts of a scheme are displaced."""
     distances = {"points": noise.points_mm, "boxes": noise.boxes_mm}
-    return ", ".join(f"{kind} {mm:g} mm" for kind, mm in distances.items() if mm) + f", seed {noise.seed}"
+    return (
+        ", ".join(f"{kind} {number(mm, 'given')} mm" for kind, mm in distances.items() if mm) + f", seed {noise.seed}"
+    )
 
 
 def prompts_in_words(scheme: Scheme) -> str:

@@ -39,6 +39,7 @@ class Slice:
     spacing: millimetres along (y, x).
     axes: letters of the directions in which y and x grow.
     number: its number in the volume.
+    ignored: pixels that no score counts, bool (y, x); None without any.
     """
 
     frame: np.ndarray
@@ -46,6 +47,7 @@ class Slice:
     spacing: tuple[float, float]
     axes: str
     number: int
+    ignored: np.ndarray | None = None
 
     @property
     def pixel_aspect(self) -> float:
@@ -158,12 +160,14 @@ def _widened(places: Sequence[int], margin: int, size: int) -> tuple[int, int]:
 
 
 def most_different(shown: Slice, panels: Sequence[Panel], region: Window) -> Window | None:
-    """Return the square within the region in which most pixels differ from the reference, summed over the panels; None
-    where the reference shows nothing, or nothing differs."""
+    """Return the square within the region in which most pixels that scores count differ from the reference, summed over
+    the panels; None where the reference shows nothing, or nothing differs."""
     wrong = np.zeros(shown.frame.shape)
     for panel in panels if any(mask.any() for mask in shown.reference.values()) else ():
         for name, mask in panel.predicted.items():
             wrong += mask ^ shown.reference[name]
+    if shown.ignored is not None:
+        wrong[shown.ignored] = 0
     if not wrong.any():
         return None
     shape = [stop - first for first, stop in (region.rows, region.columns)]

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from volprompt import METHOD_VERSION, __version__
+from volprompt.numbers import number
 from volprompt.report.deviations import prompts_in_words
 from volprompt.report.shards import StudyDesign
 from volprompt.scores.tolerance import tolerance_text
@@ -24,7 +25,11 @@ REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
 
 
 def study_facts(
-    scores: pd.DataFrame, volumes: pd.DataFrame, runs: pd.DataFrame, design: StudyDesign
+    scores: pd.DataFrame,
+    volumes: pd.DataFrame,
+    runs: pd.DataFrame,
+    design: StudyDesign,
+    images: Sequence[str] | None,
 ) -> list[tuple[str, str]]:
     """Return what was run, as pairs of a word and its value.
 
@@ -32,11 +37,12 @@ def study_facts(
     volumes: the volume tables of all shards.
     runs: the run tables of all jobs.
     design: what the report needs of the configuration.
+    images: paths of the images, whose common folder is named; None to name none.
     """
     converted = volumes[volumes["status"] == "ok"]
     scored = scores.loc[scores["status"] == "ok", "volume"].nunique()
     groups = count_subjects(converted["volume"], design.groups)
-    subjects = f" of {groups} subjects" if groups < len(converted) else ""
+    subjects = f" of {counted(groups, 'subject')}" if groups < len(converted) else ""
     structures = [
         f"{name} ({labels_in_words(numbers)}{'' if name in design.scored else ', not scored'})"
         for name, numbers in design.labels.items()
@@ -44,9 +50,10 @@ def study_facts(
     return [
         (
             "Volumes",
-            f"{len(volumes)}{subjects}; {len(converted)} converted, {scored} scored",
+            f"{number(len(volumes), 'count')}{subjects}; {number(len(converted), 'count')} converted, "
+            f"{number(scored, 'count')} scored",
         ),
-        ("Data", common_folder(converted["source"])),
+        *([] if images is None else [("Data", common_folder(images))]),
         ("Grid", "; ".join(grids(converted))),
         ("Slices", f"{design.frames.axis}" if isinstance(design.frames.axis, str) else f"axis {design.frames.axis}"),
         ("Structures", ", ".join(structures)),
@@ -71,9 +78,9 @@ def without_folders(text: str) -> str:
     return ABSOLUTE.sub(lambda found: f"…/{found[0].rstrip('/').rpartition('/')[2]}", text)
 
 
-def counted(number: int, what: str) -> str:
+def counted(many: int, what: str) -> str:
     """Return `1 volume` or `2 volumes`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number(many, 'count')} {what}{'' if many == 1 else 's'}"
 
 
 def machines(runs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -96,9 +103,9 @@ def labels_in_words(numbers: Sequence[int]) -> str:
     return f"{kind} {', '.join(map(str, numbers))}".strip()
 
 
-def common_folder(sources: pd.Series) -> str:
+def common_folder(images: Sequence[str]) -> str:
     """Return the folder that all images have in common."""
-    folders = [os.path.dirname(str(path)) for path in sources]
+    folders = [os.path.dirname(path) for path in images]
     try:
         return os.path.commonpath(folders) or "."
     except ValueError:  # none, or relative beside absolute ones
@@ -110,7 +117,8 @@ def grids(converted: pd.DataFrame) -> list[str]:
     if not len(converted):
         return []
     texts = [
-        f"{' × '.join(str(int(n)) for n in row.shape)} voxels of {' × '.join(f'{mm:.4g}' for mm in row.spacing)} mm"
+        f"{' × '.join(number(n, 'given') for n in row.shape)} voxels of "
+        f"{' × '.join(number(mm, 'given') for mm in row.spacing)} mm"
         for row in converted.itertuples()
     ]
     counts = pd.Series(texts).value_counts(sort=True)
@@ -161,7 +169,7 @@ def software(runs: pd.DataFrame) -> list[tuple[str, str]]:
     of_masks = [json.loads(text) for text in runs["versions"].dropna().unique()]
     here = ", ".join(f"{name} {version(name)}" for name in REPORT_PACKAGES)
     return [
-        *(("Masks", ", ".join(f"{name} {number}" for name, number in versions.items())) for versions in of_masks),
+        *(("Masks", ", ".join(f"{name} {release}" for name, release in versions.items())) for versions in of_masks),
         ("Statistics and page", f"Python {platform.python_version()}, {here}"),
     ]
 

@@ -11,8 +11,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from volprompt.report import agreement_plot, correction_plots, decay_plot, drawing, plots
-from volprompt.report.overlays import overlays
-from volprompt.report.plot_style import Look, Pair, configurations_of, inline_svg, write_figure
+from volprompt.report.overlays import overlay_of, overlays, read_example
+from volprompt.report.plot_style import Look, Models, Pair, configurations_of, inline_svg, write_figure
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.study_tables import StudyTables
 
@@ -71,6 +71,7 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     order = configurations_of(tables.medians)
     averaged = [scheme for _, scheme in configurations_of(tables["ranks"])] if len(tables["ranks"]) else []
     schemes = Look(list(dict.fromkeys([*(scheme for _, scheme in order), *averaged])))
+    models = Models(design.used_models)
     done = tables.scores[tables.scores["status"] == "ok"]
     for name in ["combined", *design.scored] if len(done) else []:
         figure = plots.distributions(done, name, order, schemes)
@@ -81,10 +82,11 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
         gallery.add(f"differences_{kind}", plots.differences(tables["comparisons"], kind), label)
     if len(tables["decay"]):
         label = "Pooled Dice by distance from the prompted slice, by structure, scheme and model"
-        gallery.add("decay", decay_plot.decay(tables["decay"], design.scored), label)
+        gallery.add("decay", decay_plot.decay(tables["decay"], design.scored, schemes, models), label)
     if len(tables["agreement"]) and tables["agreement"]["n"].any():
         label = "Difference of predicted and reference volume against their mean, by configuration"
-        figure = agreement_plot.agreement(tables.scores, tables["agreement"], order, design.scored)
+        structures = {name: design.colours[name] for name in design.scored}
+        figure = agreement_plot.agreement(tables.scores, tables["agreement"], order, structures)
         gallery.add("agreement", figure, label)
     if len(tables["propagation"]):
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
@@ -92,7 +94,7 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     corrected = tables["corrections"]
     if len(corrected) and corrected.loc[corrected["structure"] == "combined", "dice"].notna().any():
         label = "Median combined Dice by rounds of correction clicks, and by prompts given in all"
-        gallery.add("corrections", correction_plots.corrections(corrected), label)
+        gallery.add("corrections", correction_plots.corrections(corrected, schemes, models), label)
     if len(tables["confidence"]):
         figure = correction_plots.confidence(tables.scores, tables["confidence"], order)
         gallery.add("confidence", figure, "Combined Dice of every volume by its predicted IoU")
@@ -102,15 +104,28 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
     for name, column in (("cost", "seconds_per_volume"), ("effort", "human_prompts_per_volume")):
         if "dice" in tables["cost"] and tables["cost"][["dice", column]].notna().all(axis=1).any():
             label = f"Median combined Dice against {plots.COSTS[column][0].lower()}{plots.COSTS[column][1:]}"
-            gallery.add(name, plots.cost(tables["cost"], schemes, column), label)
+            gallery.add(name, plots.cost(tables["cost"], schemes, models, column), label)
     for run, steps in design.training_runs.items():
         if tables.medians.loc[tables.medians["model"].isin(list(steps)), "combined"].notna().any():
             figure = plots.training(tables.medians, steps, schemes)
             gallery.add(f"training_{run}", figure, f"Median combined Dice against training step, {run}")
 
 
-def draw_overlays(gallery: Gallery, volume: str | None, shards: Sequence[ShardFiles], design: StudyDesign) -> None:
-    """Draw prompts and masks of each experiment on a slice of `volume`; nothing without a volume."""
-    for overlay in overlays(volume, shards, design) if volume else []:
+def draw_overlays(
+    gallery: Gallery,
+    volume: str | None,
+    shards: Sequence[ShardFiles],
+    design: StudyDesign,
+    best: tuple[str, str] | None,
+) -> None:
+    """Draw prompts and masks of the best configuration (model, scheme), and of each experiment, on a slice of `volume`;
+    nothing without a volume."""
+    example = read_example(volume, shards, design) if volume else None
+    if example is None:
+        return
+    if best is not None:
+        label = f"Prompts and masks of {' with '.join(best)} on slice {example.slice} of volume {volume}"
+        gallery.add("best", overlay_of(example, *best), label, raster=True)
+    for overlay in overlays(example):
         label = f"Masks of experiment {overlay.experiment} on slice {overlay.slice} of volume {volume}"
         gallery.add(f"overlay_{overlay.experiment}", overlay.figure, label, raster=True)

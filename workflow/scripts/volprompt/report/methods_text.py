@@ -9,8 +9,9 @@ import pandas as pd
 
 from volprompt import __version__
 from volprompt.families import FAMILIES
+from volprompt.numbers import number
 from volprompt.report.deviations import prompts_in_words
-from volprompt.report.facts import grids, labels_in_words, machines
+from volprompt.report.facts import counted, grids, labels_in_words, machines
 from volprompt.report.shards import StudyDesign
 from volprompt.scores.tolerance import tolerance_text
 from volprompt.tables.bootstrap import FEWEST, count_subjects
@@ -69,18 +70,20 @@ def _citation_of(identity: Mapping[str, Any]) -> str:
 def _data(volumes: pd.DataFrame, design: StudyDesign) -> str:
     converted = volumes[volumes["status"] == "ok"]
     subjects = count_subjects(converted["volume"], design.groups)
-    of_subjects = f" of {subjects} subjects" if subjects < len(converted) else ""
+    of_subjects = f" of {counted(subjects, 'subject')}" if subjects < len(converted) else ""
     frames = design.frames
     if frames.window:
-        grey = f"a grey-value window from {frames.window[0]:g} to {frames.window[1]:g}"
+        low, high = (number(value, "given") for value in frames.window)
+        grey = f"a grey-value window from {low} to {high}"
     else:
         grey = "the {:g}th to {:g}th percentile of its grey values".format(*frames.intensity_percentiles)
     structures = ", ".join(
         f"{name} ({labels_in_words(design.labels[name])})" for name in design.scored if name in design.labels
     )
     return (
-        f"We segmented {len(converted)} volumes{of_subjects} ({'; '.join(grids(converted)) or 'none converted'}) "
-        f"without training. Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
+        f"We segmented {counted(len(converted), 'volume')}{of_subjects} "
+        f"({'; '.join(grids(converted)) or 'none converted'}) without training. "
+        f"Each volume was taken as {frames.axis} slices of 8 bit over {grey}. Structures: "
         f"{structures}."
     )
 

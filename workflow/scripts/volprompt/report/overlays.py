@@ -35,19 +35,28 @@ def median_volume(scores: pd.DataFrame) -> str | None:
     return str(ranked.index[(len(ranked) - 1) // 2]) if len(ranked) else None
 
 
-def overlays(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> Iterator[Overlay]:
-    """Draw a slice of `volume`, a figure per experiment; none if the volume was not converted."""
+def read_example(volume: str, shards: Sequence[ShardFiles], design: StudyDesign) -> Example | None:
+    """Read a slice of `volume`; None if the volume was not converted."""
     for shard in shards:
         row = converted_rows(shard).get(volume)
         if row is not None:
-            yield from _draw_overlays(Example(row, shard, design), design)
-            return
+            return Example(row, shard, design)
+    return None
 
 
-def _draw_overlays(example: Example, design: StudyDesign) -> Iterator[Overlay]:
+def overlays(example: Example) -> Iterator[Overlay]:
+    """Draw the slice, a figure per experiment."""
+    design = example.design
     for experiment, (models, schemes) in design.experiments.items():
         panels = [[example.panel(experiment, model, scheme) for scheme in schemes] for model in models]
         yield Overlay(experiment, example.slice, drawing.overlay(example.shown, panels, design.colours))
+
+
+def overlay_of(example: Example, model: str, scheme: str) -> Figure:
+    """Draw the slice under one configuration."""
+    experiments = example.design.experiments.items()
+    experiment = next(name for name, (models, schemes) in experiments if model in models and scheme in schemes)
+    return drawing.overlay(example.shown, [[example.panel(experiment, model, scheme)]], example.design.colours)
 
 
 class Example:
@@ -69,8 +78,11 @@ class Example:
         frame = read_frames(shard.volumes, volume)[self.slice]
         empty = np.zeros(frame.shape, dtype=bool)
         reference = {name: masks[name][self.slice] if masks else empty for name in design.scored}
+        ignored = None
+        if label_map is not None and design.ignored:
+            ignored = structure_mask(label_map[self.slice], design.ignored)
         _, height, width = self.grid.spacing
-        self.shown = drawing.Slice(frame, reference, (height, width), self.grid.axes[1:], self.slice)
+        self.shown = drawing.Slice(frame, reference, (height, width), self.grid.axes[1:], self.slice, ignored)
 
     def panel(self, experiment: str, model: str, scheme: str) -> drawing.Panel:
         """Return the panel of a configuration; without masks if the volume failed under it."""

@@ -14,7 +14,7 @@ import pandas as pd
 from volprompt.columns import CONFIGURATION_COLUMNS, STRUCTURE_COLUMNS, SURFACE_COLUMNS, shown_together
 from volprompt.files import write_text
 from volprompt.logs import logger
-from volprompt.report.answer import answer
+from volprompt.report.answer import answer, best_configuration
 from volprompt.report.deviations import deviations
 from volprompt.report.facts import (
     grouped_failures,
@@ -33,6 +33,7 @@ from volprompt.report.overlays import median_volume
 from volprompt.report.plots import WHISKERS
 from volprompt.report.rendering import page_environment, records
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
+from volprompt.report.sources import Sources
 from volprompt.report.study_tables import StudyTables
 from volprompt.report.views import volume_views
 from volprompt.report.volume_pages import configurations_by_volume, page_of
@@ -83,7 +84,7 @@ def write_report(
     page: the file to write.
     description: a paragraph below the title.
     compare_with: whose published figures stand below the medians.
-    paths: `hide` shows of absolute paths the last part alone.
+    paths: `hide` shows no folder of the sources, and of other absolute paths the last part alone.
     volumes: `all` links the page that each volume has of its own, see `write_volume_pages`.
     figures_folder: where the figures go; by default `figures` beside the page.
     print_formats: of the figures, beside SVG.
@@ -100,13 +101,20 @@ def write_report(
     experiments = {name: schemes for name, (_, schemes) in design.experiments.items()}
     runs = read_runs([path for shard in shards for path in shard.masks.values()], experiments)
     converted = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
+    sources = Sources(converted, design.sources)
+    images = [sources.image(row.volume, row.source) for row in converted.itertuples() if row.status == "ok"]
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
     gallery = Gallery(folder, page.parent, stamp, print_formats)
     draw_plots(gallery, tables, design)
-    draw_overlays(gallery, example_volume, shards, design)
+    best = best_configuration(tables.medians)
+    named = None if best is None else (str(best["model"]), str(best["scheme"]))
+    draw_overlays(gallery, example_volume, shards, design, named)
     shortened = without_folders if paths == "hide" else str
-    failures = [{**row, "reason": shortened(row["reason"])} for row in grouped_failures(tables["failures"])]
-    warnings = [(volume, shortened(text)) for volume, text in volume_warnings(converted)]
+    failures = [
+        {**row, "reason": shortened(sources.text(row["volume"], row["reason"]))}
+        for row in grouped_failures(tables["failures"])
+    ]
+    warnings = [(volume, shortened(sources.text(volume, text))) for volume, text in volume_warnings(converted)]
     models = [{**row, "architecture": shortened(row["architecture"])} for row in model_rows(runs, design)]
     views = volume_views(tables.scores, shards, design) if show_volumes else None
     with_masks = configurations_by_volume(tables.scores, design) if volumes == "all" else {}
@@ -130,7 +138,7 @@ def write_report(
             headings={column.name: column.heading for column in CONFIGURATION_COLUMNS},
             spread_columns=shown_together(STRUCTURE_COLUMNS),
             surface_columns=shown_together(SURFACE_COLUMNS),
-            facts=[(name, shortened(text)) for name, text in study_facts(tables.scores, converted, runs, design)],
+            facts=study_facts(tables.scores, converted, runs, design, images if paths == "show" else None),
             models=models,
             schemes=scheme_rows(design),
             deviations=departures,

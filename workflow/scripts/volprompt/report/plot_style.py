@@ -17,14 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from volprompt.files import atomic
-from volprompt.palette import PLOT_COLOURS
+from volprompt.palette import GRID, INK, SCHEME_COLOURS, shades
 
 # Inches: 180 mm, the width of a page of most journals.
 WIDTH = 180 / 25.4
 ROW = 0.235
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3)))
-GREY = "#8a949e"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 8,
@@ -37,9 +36,10 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
-    "grid.color": "#d9dfe5",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
@@ -49,10 +49,10 @@ R = TypeVar("R")
 
 
 class Look:
-    """Colour, marker and dash of each name; the same name looks the same in every plot of one `Look`."""
+    """Colour, marker and dash of each scheme; the same scheme looks the same in every plot of one `Look`."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        kinds = zip(names, cycle(PLOT_COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+    def __init__(self, schemes: Sequence[str]) -> None:
+        kinds = zip(schemes, cycle(SCHEME_COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
         self.of: dict[str, dict[str, Any]] = {}
         for name, colour, marker, dash in kinds:
             self.of[name] = {"color": colour, "marker": marker, "linestyle": dash}
@@ -61,9 +61,17 @@ class Look:
         """Return colour and marker, for points."""
         return {key: self.of[name][key] for key in ("color", "marker")}
 
-    def line(self, name: str) -> dict[str, Any]:
-        """Return colour and dash, for lines."""
-        return {key: self.of[name][key] for key in ("color", "linestyle")}
+
+class Models:
+    """Marker, dash and shade of each model; the same model looks the same in every plot of one `Models`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        kinds = zip(names, cycle(MARKERS), cycle(DASHES), strict=False)
+        self.of: dict[str, dict[str, Any]] = {name: {"marker": mark, "linestyle": dash} for name, mark, dash in kinds}
+
+    def look(self, name: str, colour: str) -> dict[str, Any]:
+        """Return colour, marker and dash of a model among others. colour: of the scheme, or ink for any of them."""
+        return {"color": shades(colour, len(self.of))[list(self.of).index(name)], **self.of[name]}
 
 
 def plain(text: object) -> str:
@@ -161,7 +169,7 @@ def _label_rows(axes: Axes, order: Sequence[Pair], separators: bool = True) -> N
     axes.grid(axis="x")
     for position in range(1, len(order)):
         if separators and order[position][0] != order[position - 1][0]:
-            axes.axhline(position - 0.5, color="#d9dfe5", linewidth=0.8, zorder=0)
+            axes.axhline(position - 0.5, color=GRID, linewidth=0.8, zorder=0)
 
 
 def add_legend(figure: Figure, look: Look, names: Sequence[str]) -> None:

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-from volprompt.palette import BLUE, GREEN, VERMILION
+from volprompt.numbers import KINDS, number
+from volprompt.palette import GREY, INK, PALE, SURPLUS
 from volprompt.report.plot_style import (
-    GREY,
     ROW,
     WIDTH,
     Look,
+    Models,
     Pair,
     add_legend,
     one_column,
@@ -65,10 +66,10 @@ def distributions(scores: pd.DataFrame, structure: str, order: Sequence[Pair], s
             continue
         low, first, middle, third, high = np.percentile(values, [5, 25, 50, 75, 95])
         if len(values) >= WHISKERS:
-            axes.plot([low, high], [row, row], color="#1c2530", linewidth=0.8, zorder=3)
+            axes.plot([low, high], [row, row], color=INK, linewidth=0.8, zorder=3)
         if len(values) >= 6:
-            axes.plot([first, third], [row, row], color="#1c2530", linewidth=3.2, zorder=3, solid_capstyle="butt")
-        axes.plot([middle, middle], [row - 0.36, row + 0.36], color="#1c2530", linewidth=1.4, zorder=4)
+            axes.plot([first, third], [row, row], color=INK, linewidth=3.2, zorder=3, solid_capstyle="butt")
+        axes.plot([middle, middle], [row - 0.36, row + 0.36], color=INK, linewidth=1.4, zorder=4)
     add_legend(figure, schemes, [scheme for _, scheme in order])
     return figure
 
@@ -85,13 +86,13 @@ def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined
     part = chosen.sort_values("model" if kind == "schemes" else "scheme", key=_order_of_appearance, kind="stable")
     figure = Figure(figsize=(WIDTH, ROW * len(part) + 0.7), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color="#1c2530", linewidth=0.9)
+    axes.axvline(0, color=INK, linewidth=0.9)
     for position, row in enumerate(part.itertuples()):
         certain = not (np.isnan(row.low) or row.low <= 0 <= row.high)
         if not np.isnan(row.low):
-            axes.plot([row.low, row.high], [position, position], color=BLUE, linewidth=1.4)
-        face = BLUE if certain else "white"
-        axes.plot(row.median_difference, position, "o", color=BLUE, markerfacecolor=face, markersize=4)
+            axes.plot([row.low, row.high], [position, position], color=INK, linewidth=1.4)
+        face = INK if certain else "white"
+        axes.plot(row.median_difference, position, "o", color=INK, markerfacecolor=face, markersize=4)
     axes.set_yticks(range(len(part)), [plain(difference_name(row)) for row in part.itertuples()])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.grid(axis="x")
@@ -131,29 +132,29 @@ def propagation(table: pd.DataFrame, order: Sequence[Pair], structure: str = "co
         marks = [row["dice"], row["dice_where_present"], row["dice_prompted"]]
         known = [value for value in marks if not np.isnan(value)]
         if known:
-            axes.plot([min(known), max(known)], [position] * 2, color="#c3cad1", linewidth=2, zorder=1)
-        for value, (marker, colour, face, size, _) in zip(marks, PROPAGATION_MARKS, strict=True):
-            axes.plot(value, position, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
-        right.plot([row["over_propagation"], row["over_propagation_worst"]], [position] * 2, color="#c3cad1", zorder=1)
-        right.plot(row["over_propagation"], position, "o", color=VERMILION, markersize=5, clip_on=False)
-        right.plot(row["over_propagation_worst"], position, "|", color=VERMILION, markersize=7, markeredgewidth=1.5)
+            axes.plot([min(known), max(known)], [position] * 2, color=PALE, linewidth=2, zorder=1)
+        for value, (marker, face, size, _) in zip(marks, PROPAGATION_MARKS, strict=True):
+            axes.plot(value, position, marker, color=INK, markerfacecolor=face, markersize=size, zorder=3)
+        right.plot([row["over_propagation"], row["over_propagation_worst"]], [position] * 2, color=PALE, zorder=1)
+        right.plot(row["over_propagation"], position, "o", color=SURPLUS, markersize=5, clip_on=False)
+        right.plot(row["over_propagation_worst"], position, "|", color=SURPLUS, markersize=7, markeredgewidth=1.5)
     axes.set_xlabel(f"Median Dice, {plain(structure)}")
     right.set_xlabel("Over-propagation: median (dot)\nand worst (bar)")
     right.set_xlim(left=0, right=max(0.01, right.get_xlim()[1]))
     right.xaxis.set_major_locator(MaxNLocator(4))
-    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=KINDS["share"].digits, symbol=KINDS["share"].unit))
     handles = [
-        Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="", label=label)
-        for marker, colour, face, _, label in PROPAGATION_MARKS
+        Line2D([], [], marker=marker, color=INK, markerfacecolor=face, linestyle="", label=label)
+        for marker, face, _, label in PROPAGATION_MARKS
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
 
 
 PROPAGATION_MARKS = (
-    ("o", BLUE, BLUE, 3.5, "whole volume"),
-    ("s", GREEN, "none", 7, "slices that show the structure"),
-    ("*", VERMILION, VERMILION, 6, "prompted slice"),
+    ("o", INK, 3.5, "whole volume"),
+    ("s", "none", 7, "slices that show the structure"),
+    ("*", GREY, 6, "prompted slice"),
 )
 
 
@@ -168,7 +169,7 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
         axes.plot([row.rank_low, row.rank_high], [position] * 2, color=look["color"], linewidth=1.6)
         axes.plot(row.rank, position, markersize=5, linestyle="", **look)
         if row.first_share >= 0.005 and not np.isnan(row.rank_high):
-            text = f"first in {100 * row.first_share:.0f} %"
+            text = f"first in {number(row.first_share, 'share')}"
             axes.annotate(
                 text,
                 (max(row.rank, row.rank_high), position),
@@ -191,13 +192,12 @@ COSTS = {
 
 
 @styled
-def cost(table: pd.DataFrame, schemes: Look, against: str = "seconds_per_volume") -> Figure:
+def cost(table: pd.DataFrame, schemes: Look, models: Models, against: str = "seconds_per_volume") -> Figure:
     """Plot the median combined Dice against what it costs: the machine's seconds, or a person's prompts.
 
     table: cost.csv; against: a column of COSTS. A line joins the configurations that no other one beats in both.
     """
     known = table.dropna(subset=["dice", against])
-    models = Look(list(known["model"].drop_duplicates()))
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     best = undominated(known[against].to_numpy(float), known["dice"].to_numpy())
@@ -220,7 +220,7 @@ def cost(table: pd.DataFrame, schemes: Look, against: str = "seconds_per_volume"
         for name in known["scheme"].drop_duplicates()
     ]
     handles += [
-        Line2D([], [], marker=models.of[name]["marker"], linestyle="", color="#1c2530", label=plain(name))
+        Line2D([], [], marker=models.of[name]["marker"], linestyle="", color=INK, label=plain(name))
         for name in known["model"].drop_duplicates()
     ]
     figure.legend(handles=handles, loc="outside right upper", title="colour: prompts\nshape: model", alignment="left")

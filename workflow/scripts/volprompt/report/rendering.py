@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from volprompt.columns import Column, column_of, heading_of
+from volprompt.numbers import MISSING, interval, number, p_value
 from volprompt.report.facts import flow
-from volprompt.tables.typeset import p_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The viewer's script, in the order in which a file uses those before it.
@@ -35,17 +36,13 @@ def page_environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-    environment.globals["viewer_script"] = viewer_script
-    environment.globals["cell"] = cell
+    environment.globals |= {"cell": cell, "interval": interval, "missing": MISSING, "viewer_script": viewer_script}
     environment.filters |= {
-        "fixed": fixed,
         "flow": flow,
-        "signed": signed,
-        "share": share,
+        "number": number,
         "p": p_value,
-        "rank": rank,
-        "millions": millions,
         "heading": heading_of,
+        "breakable": breakable,
     }
     return environment
 
@@ -56,39 +53,16 @@ def viewer_script() -> Markup:
     return Markup('"use strict";\n{{\n{}}}').format(Markup("".join(parts)))
 
 
-def fixed(value: float | None, digits: int = 3) -> str:
-    """Return `0.912`, `∞`, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("inf", "∞")
+def breakable(name: str) -> Markup:
+    """Return a name that a narrow cell can break after its underscores, hyphens and slashes."""
+    return Markup(re.sub(r"(?<=[_/-])(?=[^_/-])", "<wbr>", str(escape(name))))
 
 
 def cell(row: Mapping[str, Any], structure: str, columns: Sequence[Column]) -> str:
-    """Return the values of columns that share a cell: `0.9120`, or `0.9000 – 0.9200` for an interval.
+    """Return the value of a column, `0.912`, or of two that are the ends of an interval, `[0.900, 0.920]`.
 
     row: of the median table; structure: whose values; columns: a group of `shown_together`.
     """
-    return " – ".join(fixed(row.get(column_of(structure, column.name)), column.digits) for column in columns)
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """Return `+0.012`, `−0.012`, or a dash."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def share(value: float | None, digits: int = 1) -> str:
-    """Return `12.3 %`, or a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %".replace("-", "−")
-
-
-def p_value(value: float | None) -> str:
-    """Return `0.012`, `< 0.001`, or a dash."""
-    return "–" if value is None else p_text(value)
-
-
-def rank(value: float | None) -> str:
-    """Return `3`, `2.5` for a shared rank, or a dash."""
-    return "–" if value is None else f"{value:g}"
-
-
-def millions(value: float | None) -> str:
-    """Return `93.7 M`, or a dash."""
-    return "–" if value is None else f"{value / 1e6:.1f} M"
+    values = [row.get(column_of(structure, column.name)) for column in columns]
+    kind = columns[0].kind
+    return number(values[0], kind) if len(values) == 1 else interval(values[0], values[1], kind)

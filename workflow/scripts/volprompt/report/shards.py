@@ -45,6 +45,8 @@ class StudyDesign:
     scored: names of the scored structures, in order.
     schemes: by name.
     experiments: models and schemes of each.
+    ignored: label numbers of voxels that no score counts.
+    sources: image and reference of each volume as they are shown; by default as they were converted.
     groups: the group (subject) of each volume that has one.
     models: what identifies each (family, architecture, digest).
     frames, inference, scores: sections of the configuration.
@@ -57,6 +59,8 @@ class StudyDesign:
     scored: Sequence[str]
     schemes: Mapping[str, Scheme]
     experiments: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    ignored: Sequence[int] = ()
+    sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     frames: Frames = field(default_factory=Frames)

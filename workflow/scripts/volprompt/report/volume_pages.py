@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,8 +15,11 @@ from volprompt.logs import Progress
 from volprompt.report.rendering import page_environment
 from volprompt.report.shards import ShardFiles, StudyDesign, converted_rows
 from volprompt.report.shown import Configuration
+from volprompt.report.sources import Sources
 from volprompt.report.views import BUDGET, shown_structures, volume_views
 from volprompt.segmentation.masks import mask_path
+from volprompt.volumes.converted import frames_path, read_volume_table
+from volprompt.volumes.images.formats import format_of
 
 
 def page_of(volumes: str | Path, volume: str) -> str:
@@ -39,6 +44,7 @@ def write_volume_pages(
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.concat([read_table(path) for path in scores], ignore_index=True)
     rows = converted_rows(shard)
+    sources = Sources(read_volume_table(shard.volumes), design.sources)
     configurations = configurations_by_volume(table, design)
     progress = Progress(len(rows))
     template = page_environment().get_template("volume.html.j2")
@@ -48,8 +54,14 @@ def write_volume_pages(
         chosen = {configuration: {"volume": name} for configuration in shown}
         views = volume_views(own, [shard], design, BUDGET, chosen) if chosen else None
         if chosen:
-            commands = viewer_commands(str(row.source), shard, shown[0], name, design, paths)
-            html = template.render(volume=name, views=views, commands=commands, paths=paths)
+            source = sources.image(name, str(row.source))
+            html = template.render(
+                volume=name,
+                views=views,
+                commands=viewer_commands(source, shard, shown[0], name, design, paths),
+                as_it_is=opens_elsewhere(source),
+                paths=paths,
+            )
             write_text(folder / f"{name}.html", html)
         progress.step(name, "shown" if views is not None else "nothing to show")
 
@@ -78,10 +90,29 @@ def viewer_commands(
 ) -> list[str]:
     """Return the lines that open an image with masks of a configuration in ITK-SNAP and in 3D Slicer.
 
-    ITK-SNAP takes one mask; paths are as the study knows them, or `hide`: names of files alone.
+    A source that they do not both open by its name gives way to the volume's frames. ITK-SNAP takes one mask on the
+    image's own grid, and any number of them on others. Paths are as the study knows them, or `hide`: names of files
+    alone.
     """
     experiment, model, scheme = configuration
     every = [mask_path(shard.masks[experiment, model], scheme, volume, name) for name in shown_structures(design)]
-    files = [Path(source), *(path for path in every if path.exists())]
-    image, *masks = [f'"{file.name if paths == "hide" else file}"' for file in files]
-    return [f"itksnap -g {image} -s {masks[0]}", f"Slicer {image} {' '.join(masks)}"] if masks else []
+    masks = [path for path in every if path.exists()]
+    if not masks:
+        return []
+    as_it_is = opens_elsewhere(source)
+    files = [Path(source) if as_it_is else frames_path(shard.volumes, volume), *masks]
+    image, *names = [file.name if paths == "hide" else str(file) for file in files]
+    with_masks = ["-s", names[0]] if as_it_is else ["-o", *names]
+    # Texts in double quotes, which a shell's single quotes hold as they are.
+    load = [f"slicer.util.loadVolume({json.dumps(image, ensure_ascii=False)})"]
+    load += [f"slicer.util.loadSegmentation({json.dumps(name, ensure_ascii=False)})" for name in names]
+    return [
+        shlex.join(["itksnap", "-g", image, *with_masks]),
+        shlex.join(["Slicer", "--python-code", "; ".join(load)]),
+    ]
+
+
+def opens_elsewhere(source: str) -> bool:
+    """Return whether ITK-SNAP and 3D Slicer both open a source by its name."""
+    known = format_of(source)
+    return known is not None and known.opens_elsewhere

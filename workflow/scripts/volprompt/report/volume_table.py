@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from volprompt.numbers import KINDS
 from volprompt.report.plot_style import configurations_of
 
-# Columns of the table of single volumes: name in the score table, heading, digits after the point.
+# Columns of the table of single volumes: name in the score table, heading, kind of number.
 VOLUME_COLUMNS = (
-    ("dice", "Dice", 4),
-    ("dice_where_present", "Dice where present", 4),
-    ("dice_prompted", "Dice, prompted slice", 4),
-    ("nsd", "NSD", 4),
-    ("hd95_mm", "HD95 (mm)", 2),
-    ("assd_mm", "ASSD (mm)", 3),
-    ("volume_error", "Volume error", 3),
-    ("over_propagation", "Over-propagation", 4),
+    ("dice", "Dice", "score"),
+    ("dice_where_present", "Dice where present", "score"),
+    ("dice_prompted", "Dice, prompted slice", "score"),
+    ("nsd", "NSD", "score"),
+    ("hd95_mm", "HD95 (mm)", "mm"),
+    ("assd_mm", "ASSD (mm)", "mm"),
+    ("volume_error", "Volume error", "share"),
+    ("over_propagation", "Over-propagation", "share"),
 )
+# Digits that are kept beyond the shown ones, for sorting; the second number where the first would round twice.
+SPARE_DIGITS = (2, 6)
 
 
 def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
@@ -46,12 +49,14 @@ def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
     status = np.full(size, -1)
     status[place] = pd.Categorical(chosen["status"], categories=statuses).codes
     columns = []
-    for column, heading, digits in VOLUME_COLUMNS:
+    for column, heading, kind in VOLUME_COLUMNS:
         if column not in chosen or not chosen[column].notna().any():
             continue
         values = np.full(size, np.nan)
         values[place] = chosen[column].to_numpy(dtype=float, na_value=np.nan)
-        columns.append({"heading": heading, "digits": digits, "values": compact(values)})
+        style = KINDS[kind]
+        kept = compact(values * style.factor, style.digits or 0)
+        columns.append({"heading": heading, "digits": style.digits, "unit": style.unit, "values": kept})
     return {
         "configurations": pairs,
         "volumes": names,
@@ -62,16 +67,17 @@ def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def compact(values: np.ndarray) -> list[float | int | str | None]:
-    """Round values to four significant digits; whole numbers have no point, missing values are None.
+def compact(values: np.ndarray, digits: int) -> list[float | int | str | None]:
+    """Round values, so that they are shown with digits after the point as if they were not; missing ones are None.
 
     Infinity is 'inf', since JSON has no number for it.
     """
-    return [_compact_value(float(value)) for value in values]
+    return [_compact_value(float(value), digits) for value in values]
 
 
-def _compact_value(value: float) -> float | int | str | None:
+def _compact_value(value: float, digits: int) -> float | int | str | None:
     if not np.isfinite(value):
         return None if np.isnan(value) else "inf"
-    rounded = float(f"{value:.4g}")
+    kept = (round(value, digits + spare) for spare in SPARE_DIGITS)
+    rounded = next((one for one in kept if f"{one:.{digits}f}" == f"{value:.{digits}f}"), value)
     return int(rounded) if rounded.is_integer() else rounded

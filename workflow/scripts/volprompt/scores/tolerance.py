@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from volprompt.columns import SCORED_TOGETHER
+from volprompt.numbers import number
 
 # Millimetres: one number for all structures, or by structure.
 Tolerance = float | Mapping[str, float]
@@ -38,6 +39,8 @@ def tolerance_text(scores: pd.DataFrame) -> str:
     for name, millimetres in known.drop_duplicates().itertuples(index=False):
         names_of.setdefault(float(millimetres), []).append(str(name))
     if len(names_of) < 2:
-        return "".join(f"at {millimetres:g} mm" for millimetres in names_of)
-    *first, last = (f"{millimetres:g} mm ({', '.join(names)})" for millimetres, names in names_of.items())
+        return "".join(f"at {number(millimetres, 'given')} mm" for millimetres in names_of)
+    *first, last = (
+        f"{number(millimetres, 'given')} mm ({', '.join(names)})" for millimetres, names in names_of.items()
+    )
     return f"at {', '.join(first)} and {last}"

@@ -13,7 +13,15 @@ from typing import Any
 
 from volprompt import METHOD_VERSION
 from volprompt.files import sha256_of
-from volprompt.identity import Identity, changed_files, differences, identity_path, read_identity, signature_of
+from volprompt.identity import (
+    Identity,
+    changed_files,
+    differences,
+    digest_of,
+    identity_path,
+    read_identity,
+    signature_of,
+)
 from volprompt.remembered import DigestMemory
 from volprompt.study.study import Study
 from volprompt.volumes.images.sources import readable_sha256, signature_of_source
@@ -123,17 +131,24 @@ def tables_settings(study: Study) -> dict[str, Any]:
 
 def report_settings(study: Study) -> dict[str, Any]:
     """What the report depends on, beside the tables, volumes, prompts and masks that it shows."""
-    return {"configuration": study.described(), "method_version": METHOD_VERSION["report"]}
+    return {
+        "configuration": study.described(),
+        "shown_sources": digest_of(study.shown_sources(study.volumes)),
+        "method_version": METHOD_VERSION["report"],
+    }
 
 
-def pages_settings(study: Study) -> dict[str, Any]:
-    """What the pages of single volumes depend on, beside the volumes, prompts, masks and scores that they show."""
+def pages_settings(study: Study, shard: str) -> dict[str, Any]:
+    """What the pages of a shard's volumes depend on, beside the volumes, prompts, masks and scores that they show."""
+    paths = study.settings.report.paths
     return {
         "schemes": {name: scheme.plain() for name, scheme in study.settings.schemes.items()},
         "structures": {name: list(labels) for name, labels in study.labels.items()},
         "scored": study.scored_structures,
         "experiments": {name: parts.schemes for name, parts in study.experiments.items()},
-        "paths": study.settings.report.paths,
+        "paths": paths,
+        "shown_sources": study.shown_sources(study.shards[shard]),
+        **({"shown_results": str(Path(study.settings.results))} if paths == "show" else {}),
         "method_version": METHOD_VERSION["report"],
     }
 
@@ -172,7 +187,7 @@ def outputs(study: Study) -> Iterator[Output]:
         of_shard = {job: path for job, path in scores.items() if job.endswith(f"/{shard}")}
         made_from = {"volumes": volumes[shard], "prompts": prompts[shard], **_prefixed("scores", of_shard)}
         pages = results / "report" / "volumes" / shard
-        yield Output("volume_pages", f"volume_pages/{shard}", pages, pages_settings(study), made_from)
+        yield Output("volume_pages", f"volume_pages/{shard}", pages, pages_settings(study, shard), made_from)
     tables = results / "tables"
     yield Output("aggregate", "tables", tables, tables_settings(study), scores)
     page = results / "report"

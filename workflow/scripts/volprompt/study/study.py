@@ -124,7 +124,14 @@ class Study:
             "scored": self.scored_structures,
             "schemes": {name: scheme.plain() for name, scheme in self.settings.schemes.items()},
             "experiments": {name: (parts.models, parts.schemes) for name, parts in self.experiments.items()},
+            "sources": self.shown_sources(self.volumes),
+            "ignored": self.ignored,
         }
+
+    def shown_sources(self, volumes: Iterable[SheetRow]) -> dict[str, list[str]]:
+        """Image and reference of some volumes as the report shows them: only the names where it hides paths."""
+        shown = str if self.settings.report.paths == "show" else file_name
+        return {row.volume: [shown(row.image), shown(row.reference)] for row in volumes}
 
     @property
     def report_design(self) -> dict[str, Any]:
@@ -181,6 +188,11 @@ class Study:
         """The clicks on the shard's volumes."""
         names = {volume.volume for volume in self.shards[shard]}
         return [click for click in self.clicks if click.volume in names]
+
+
+def file_name(path: str) -> str:
+    """The last part of a path."""
+    return Path(path).name
 
 
 def shard_of(volume: str, shards: int) -> str:

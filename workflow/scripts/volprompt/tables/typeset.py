@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from volprompt.columns import CONFIGURATION_COLUMNS, heading_of
+from volprompt.numbers import MISSING, number, p_value, with_interval
 from volprompt.tables.design import TableDesign
 from volprompt.tables.paired_tests import SIGNIFICANT
 
@@ -79,13 +80,13 @@ def comparison_cells(compared: pd.DataFrame, emphasize: Callable[[str], str]) ->
     head += ["p equivalent (Holm)"] if with_margin else []
     body = []
     for row in compared[compared["structure"] == "combined"].itertuples():
-        difference = median_text(row.median_difference, row.low, row.high)
+        difference = with_interval(row.median_difference, row.low, row.high, "difference", signed=True)
         cells = [row.kind, row.model, row.scheme, row.other_model, row.other_scheme, SCORE_WORDS[row.score]]
         cells.append(emphasize(difference) if row.p_holm < SIGNIFICANT else difference)
-        cells += [p_text(row.p), p_text(row.p_holm), "-" if pd.isna(row.effect_size) else f"{row.effect_size:.2f}"]
-        cells += [str(row.n), str(row.groups), INTERVAL_WORDS[row.interval]]
+        cells += [p_value(row.p), p_value(row.p_holm), number(row.effect_size, "effect", signed=True)]
+        cells += [number(row.n, "count"), number(row.groups, "count"), INTERVAL_WORDS[row.interval]]
         if with_margin:
-            p = p_text(row.p_equivalent_holm)
+            p = p_value(row.p_equivalent_holm)
             cells.append(emphasize(p) if row.p_equivalent_holm < SIGNIFICANT else p)
         body.append(cells)
     return head, body
@@ -98,17 +99,11 @@ def _comparisons_note(compared: pd.DataFrame, tolerance: str) -> str:
     notes = [COMPARISONS_NOTE, *([f"NSD is {tolerance}."] if tolerance else [])]
     if len(margins := compared["margin"].dropna().unique()):
         notes.append(
-            f"p equivalent: two one-sided tests that the difference lies within {margins[0]:g} (small: it does). A "
-            "large p of the signed-rank test is no proof of equality."
+            "p equivalent: two one-sided tests that the difference lies within "
+            f"{number(margins[0], 'given')} (small: it does). "
+            "A large p of the signed-rank test is no proof of equality."
         )
     return " ".join(notes)
-
-
-def p_text(p: float) -> str:
-    """Return `0.031`, or `< 0.001`; `-` if there is none."""
-    if pd.isna(p):
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], names: int) -> str:
@@ -138,10 +133,11 @@ def median_cells(
     head += [headings[name] for name in ("n", "groups", "interval")]
     body = []
     for _, row in medians.iterrows():
-        cells = [str(row["model"]), str(row["scheme"]), _as_millions(row["parameters"])]
+        cells = [str(row["model"]), str(row["scheme"]), number(row["parameters"], "parameters")]
         cells += [marked(row, name, emphasize) for name in columns]
-        cells += [median_text(row["combined_failed_as_0"], float("nan"), float("nan"))] if with_failures else []
-        body.append([*cells, str(row["n"]), str(row["groups"]), INTERVAL_WORDS[row["interval"]]])
+        cells += [number(row["combined_failed_as_0"], "score")] if with_failures else []
+        cells += [number(row["n"], "count"), number(row["groups"], "count"), INTERVAL_WORDS[row["interval"]]]
+        body.append(cells)
     return head, body
 
 
@@ -150,7 +146,7 @@ def marked(row: pd.Series, name: str, emphasize: Callable[[str], str]) -> str:
 
     row: of the median table; name: the structure.
     """
-    text = median_text(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    text = with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], "score")
     standing = row[f"{name}_standing"]
     return emphasize(text) if standing == "best" else " ".join([text, *MARKS.get(standing, "")])
 
@@ -175,13 +171,6 @@ def medians_notes(medians: pd.DataFrame, scored: Sequence[str]) -> str:
     return " ".join(sentence for sentence, applies in sentences.items() if applies)
 
 
-def median_text(median: float, low: float, high: float) -> str:
-    """Return `0.912 [0.900, 0.920]`, without the interval if there is none."""
-    if pd.isna(median):
-        return "-"
-    return f"{median:.3f}" if pd.isna(low) else f"{median:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def published(compare_with: str | None) -> list[tuple[str, float, str]]:
     """Return the published figures (structure, Dice, what it is) that a study asks to be compared with."""
     return list(PUBLISHED[compare_with]) if compare_with else []
@@ -194,11 +183,7 @@ def _notes(medians: pd.DataFrame, design: TableDesign, tolerance: str) -> list[s
     return notes + [f"{PUBLISHED_NOTE}: {name} {value} ({what})." for name, value, what in found]
 
 
-def _as_millions(parameters: object) -> str:
-    return "-" if pd.isna(parameters) else f"{int(str(parameters)) / 1e6:.1f} M"
-
-
-# What LaTeX would take for a command, and the marks of medians.
+# What LaTeX would take for a command, the signs of numbers, and the marks of medians.
 LATEX = {
     "\\": r"\textbackslash{}",
     **{character: "\\" + character for character in "_%&#${}"},
@@ -206,15 +191,17 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "<": "$<$",
     ">": "$>$",
+    "−": "$-$",
+    MISSING: "--",
+    "∞": r"$\infty$",
     MARKS["tied"]: r"$\approx$",
     MARKS["not compared"]: r"\textdagger{}",
 }
 
 
 def _escape(cell: str) -> str:
-    """Escape a cell for LaTeX; a minus before a number becomes one. Bold cells are numbers, whose braces stay."""
+    """Escape a cell for LaTeX. Bold cells are numbers, whose braces stay."""
     bold = re.fullmatch(r"\\textbf\{(.*)\}", cell)
     if bold:
         return rf"\textbf{{{_escape(bold[1])}}}"
-    escaped = "".join(LATEX.get(character, character) for character in cell)
-    return re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped)
+    return "".join(LATEX.get(character, character) for character in cell)

@@ -15,6 +15,7 @@ from nibabel import orientations
 from volprompt.files import atomic, write_table
 from volprompt.identity import NO_SETTINGS, write_identity
 from volprompt.logs import Progress, logger
+from volprompt.volumes.converted import frames_path
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
@@ -113,7 +114,7 @@ def convert_volume(
         warnings += grid_warnings + label_warnings
         reference_sha256 = sha256_of_source(row["reference"])
         save_nifti(grid.to_frames(label_map), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
-    save_nifti(grey_frames, grid.frames_affine, folder / f"{row['volume']}_frames.nii")
+    save_nifti(grey_frames, grid.frames_affine, frames_path(folder, row["volume"]))
     return {
         "status": "ok",
         "sha256": sha256_of_source(row["image"]),

@@ -26,9 +26,14 @@ def grid_of_row(row: Any) -> Grid:
     )
 
 
+def frames_path(folder: str | Path, volume: str) -> Path:
+    """Return where the frames of a volume lie."""
+    return Path(folder) / f"{volume}_frames.nii"
+
+
 def read_frames(folder: str | Path, volume: str) -> np.ndarray:
     """Read the frames of a volume: uint8 (slice, y, x)."""
-    return _read_array(Path(folder) / f"{volume}_frames.nii")
+    return _read_array(frames_path(folder, volume))
 
 
 def read_reference(folder: str | Path, volume: str) -> np.ndarray | None:

@@ -75,15 +75,18 @@
     show();
   };
 
-  const shown = (value, digits) => {
+  const shown = (value, { digits, unit }) => {
     if (value === null) return "–";
-    return value.toFixed(digits).replace("-", "−").replace("Infinity", "∞");
+    return `${value.toFixed(digits).replace("-", "−").replace("Infinity", "∞")}${unit}`;
   };
+
+  // A narrow cell breaks a name after its underscores.
+  const breakable = (name) => name.split(/(?<=[_/-])(?=[^_/-])/).flatMap((part, place) => (place ? [document.createElement("wbr"), part] : [part]));
 
   const linkTo = (name) => {
     const link = document.createElement("a");
     link.href = `#volume=${encodeURIComponent(name)}`;
-    link.textContent = name;
+    link.append(...breakable(name));
     if (!pages[name]) return [link];
     const own = document.createElement("a");
     own.href = pages[name].split("/").map(encodeURIComponent).join("/");
@@ -104,7 +107,8 @@
         const cell = index === 0 ? document.createElement("th") : document.createElement("td");
         if (index === 0) cell.scope = "row";
         if (!column.numeric) cell.className = "text";
-        cell.textContent = column.numeric ? shown(column.of(row), column.digits) : column.of(row);
+        if (column.numeric) cell.textContent = shown(column.of(row), column);
+        else cell.append(...breakable(column.of(row)));
         if (index === 0) cell.replaceChildren(...linkTo(column.of(row)));
         if (column === status && cell.textContent === "failed") cell.classList.add("failed");
         line.append(cell);
@@ -116,7 +120,8 @@
       cell.setAttribute("aria-sort", sorted);
     });
     const total = state.rows.length.toLocaleString("en");
-    element("scores-count").textContent = total === "0" ? "No row matches." : `Rows ${start + 1} to ${end} of ${total}`;
+    const [from, to] = [start + 1, end].map((row) => row.toLocaleString("en"));
+    element("scores-count").textContent = total === "0" ? "No row matches." : `Rows ${from} to ${to} of ${total}`;
     element("page-first").disabled = element("page-previous").disabled = state.page === 0;
     element("page-last").disabled = element("page-next").disabled = state.page === last;
   };
@@ -168,7 +173,7 @@
   hint.className = "hint";
   hint.hidden = true;
   document.body.append(hint);
-  const dice = data.columns.find((column) => column.heading === "Dice")?.values ?? [];
+  const dice = data.columns.find((column) => column.heading === "Dice") ?? { values: [] };
   const nearest = (points, figure, event) => {
     const frame = figure.getBoundingClientRect();
     const [left, top, width, height] = points.box;
@@ -183,7 +188,7 @@
     const perPixel = Math.abs(points.x[1] - points.x[0]) / (frame.width * width);
     let best = null;
     data.volumes.forEach((name, volume) => {
-      const found = dice[(configuration * counts.volumes + volume) * counts.structures + structure];
+      const found = dice.values[(configuration * counts.volumes + volume) * counts.structures + structure];
       const away = found === null || found === undefined ? Infinity : Math.abs(found - value) / perPixel;
       if (away <= REACH && away < (best?.away ?? Infinity)) best = { name, found, away, model, scheme };
     });
@@ -196,7 +201,7 @@
       hint.hidden = !found;
       figure.style.cursor = found ? "pointer" : "";
       if (!found) return;
-      hint.textContent = `${found.name}: ${shown(found.found, 4)} (${found.model}, ${found.scheme})`;
+      hint.textContent = `${found.name}: ${shown(found.found, dice)} (${found.model}, ${found.scheme})`;
       hint.style.left = `${Math.min(event.clientX + 14, innerWidth - hint.offsetWidth - 4)}px`;
       hint.style.top = `${event.clientY + 14}px`;
     });
@@ -221,7 +226,7 @@
   const valueOf = (cell) => {
     const text = textOf(cell);
     if (!text || text === MISSING) return null;
-    const found = text.replace(/−/g, "-").replace("∞", "Infinity").replace(/^[<>≈]\s*/, "");
+    const found = text.replace(/−/g, "-").replace("∞", "Infinity").replace(/(\d),(?=\d{3})/g, "$1").replace(/^[<>≈[]\s*/, "");
     const number = Number.parseFloat(found);
     return Number.isNaN(number) || cell.classList.contains("text") || cell.tagName === "TH" ? text : number;
   };
@@ -263,6 +268,7 @@
     table.classList.add("sortable");
   }
 
+  const withoutThousands = (text) => (/^\d{1,3}(,\d{3})+$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const LATEX = { "\\": "\\textbackslash{}", "≈": "$\\approx$", "†": "\\textdagger{}", "−": "$-$", "–": "--", "∞": "$\\infty$" };
   const escaped = (text) => text.replace(/[\\≈†−–∞]|[&%$#_{}]/g, (found) => LATEX[found] ?? `\\${found}`);
@@ -276,7 +282,7 @@
       `${head.map(escaped).join(" & ")} \\\\`, "\\midrule",
       ...body.map((row) => `${row.map(escaped).join(" & ")} \\\\`), "\\bottomrule", "\\end{tabular}",
     ].join("\n"),
-    CSV: (rows) => rows.map((row) => row.map(quoted).join(",")).join("\n"),
+    CSV: (rows) => rows.map((row) => row.map((text) => quoted(withoutThousands(text))).join(",")).join("\n"),
   };
 
   async function copy(text) {

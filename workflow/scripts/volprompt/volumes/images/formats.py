@@ -91,6 +91,9 @@ class Format:
     header_endings: of those of the `endings` whose voxels are always in a data file.
     is_series: whether a source is a series of files, in a folder or in an archive with one of the `endings`, or one
         file of such a series with all of its planes, whatever its name.
+    opens_elsewhere: whether ITK-SNAP and 3D Slicer open its file by name, on the grid that masks are written on. Both
+        find the files of a DICOM series on their own, and may take another one of the folder; neither reads SPM's .mat
+        files, and ITK-SNAP reads no MGH.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Format:
     data_endings: tuple[str, ...] = ()
     header_endings: tuple[str, ...] = ()
     is_series: bool = False
+    opens_elsewhere: bool = False
 
     @property
     def in_words(self) -> str:
@@ -115,7 +119,7 @@ class Format:
 
 # In the order in which messages and documents list them. Of two endings that fit a name the longer one counts.
 FORMATS = (
-    Format("NIfTI", (".nii", ".nii.gz"), "volprompt.volumes.images.nifti:open_nifti"),
+    Format("NIfTI", (".nii", ".nii.gz"), "volprompt.volumes.images.nifti:open_nifti", opens_elsewhere=True),
     Format(
         "NIfTI or Analyze pair",
         (".hdr", ".hdr.gz"),
@@ -131,6 +135,7 @@ FORMATS = (
         "volprompt.volumes.images.itk:open_nrrd",
         data_files=nrrd_data_files,
         header_endings=(".nhdr",),
+        opens_elsewhere=True,
     ),
     Format(
         "MetaImage",
@@ -138,6 +143,7 @@ FORMATS = (
         "volprompt.volumes.images.itk:open_metaimage",
         data_files=metaimage_data_files,
         header_endings=(".mhd",),
+        opens_elsewhere=True,
     ),
     Format(
         "DICOM series",
