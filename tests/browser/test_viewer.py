@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -576,17 +577,28 @@ def test_a_zoomed_slice_is_dragged(page: Page) -> None:
 
 def test_differences_are_shown(page: Page) -> None:
     """The worst volume's femur is two pixels off: a strip too much on one side, a strip too little on the other."""
-    page.keyboard.press("Tab")
-    page.locator(".viewer-canvas").first.focus()
-    for key in ("r", "c"):
-        page.keyboard.press(key)
-    page.keyboard.press("f")
-    assert page.get_by_label("Differences", exact=True).is_checked()
-    shown = pixels(page)
-    surplus = (abs(shown[..., :3] - [213, 94, 0]).max(axis=-1) < 60) & (shown[..., 0] > 150)
-    assert surplus.sum() > 200
+    assert surplus(page) > 200
     page.keyboard.press("f")
     assert not page.get_by_label("Differences", exact=True).is_checked()
+
+
+def test_where_no_score_counts_there_is_no_difference(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    study = Study(tmp_path, volumes=["a", "b"])
+    # Everything around the two structures is ignored.
+    made = volume_views(study.scores, study.shards, replace(study.design, ignored=[0]))
+    page = visit(write_page(tmp_path / "page.html", made)).page
+    ready(page)
+    assert surplus(page) == 0
+
+
+def surplus(page: Page) -> int:
+    """The number of pixels marked as predicted and not in the reference, of the femur, with no other mark over them."""
+    page.locator(".viewer-canvas").first.focus()
+    for key in ("r", "c", "f", "2"):
+        page.keyboard.press(key)
+    assert page.get_by_label("Differences", exact=True).is_checked()
+    shown = pixels(page)
+    return int(((abs(shown[..., :3] - [213, 94, 0]).max(axis=-1) < 60) & (shown[..., 0] > 150)).sum())
 
 
 def test_light_changes_the_picture_alone(page: Page) -> None:

@@ -258,6 +258,26 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(tmp_path_factory.mktemp("corrected"), corrected=True)
 
 
+def test_voxels_that_no_score_counts_count_on_no_slice(corrected: Study) -> None:
+    """Everything around the structures is ignored. Volume c's femur, 24 pixels wide, is predicted 2 pixels off, and 6
+    before any click: 22 and 18 of its pixels are found, and of those beyond it none counts."""
+    made = volume_views(corrected.scores, corrected.shards, replace(corrected.design, ignored=[0]))
+    plain = volume_views(corrected.scores, corrected.shards, corrected.design)
+    assert made is not None
+    assert plain is not None
+    views = [next(c for c in each["configurations"] if c["scheme"] == "corrected")["views"][0] for each in (made, plain)]
+    volume = made["volumes"][views[0]["volume"]]
+    assert volume["name"] == "c"
+    on = volume["slices"].index(10)
+    first, last = ([entry["slice_dice"][on][1] for entry in (view["rounds"][0], view)] for view in views)
+    assert first == [round(36 / 42, 3), round(44 / 46, 3)]
+    assert last == [round(36 / 48, 3), round(44 / 48, 3)]
+    size = (len(volume["slices"]), *volume["size"])
+    structures = [decoded_mask(text, size) for text in volume["reference"]]
+    np.testing.assert_array_equal(decoded_mask(volume["ignored"], size), ~np.logical_or(*structures))
+    assert plain["volumes"][views[1]["volume"]]["ignored"] is None
+
+
 def test_rounds_of_corrections(corrected: Study) -> None:
     made = volume_views(corrected.scores, corrected.shards, corrected.design)
     assert made is not None

@@ -10,5 +10,5 @@ METHOD_VERSION = {
     "segment": 2,
     "score": 4,
     "aggregate": 6,
-    "report": 8,
+    "report": 9,
 }

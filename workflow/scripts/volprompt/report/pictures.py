@@ -42,6 +42,7 @@ def encode_volume(
     origin = [side[0] * mm for side, mm in zip(_sides(region), spacing, strict=True)]
     reference = {name: _surface_of(bits, spacing, cell) for name, bits in volume.reference.items()} if cell else {}
     size = sheet.size
+    true = volume.counted(volume.reference)
     picture = {
         "name": volume.name,
         "depth": len(volume.frames),
@@ -55,18 +56,20 @@ def encode_volume(
         "columns": sheet.columns,
         "frames": sheet.data,
         "reference": _encode_masks(volume.reference, names, slices, region, size),
-        "present": present_structures(volume.reference, names, slices),
+        "ignored": None if volume.ignored is None else encode_mask(shown_mask(volume.ignored, slices, region, size)),
+        "present": present_structures(true, names, slices),
         "surfaces": _encode_surfaces(reference, {}, names, origin, cell),
     }
     views = {}
     for configuration, masks in volume.predicted.items():
         predicted = {name: _surface_of(bits, spacing, cell) for name, bits in masks.items()} if cell else {}
         prompts = [p for p in volume.prompts[configuration[2]] if p.slice in slices]
+        counted = volume.counted(masks)
         views[configuration] = {
             "masks": _encode_masks(masks, names, slices, region, size),
-            "present": present_structures(masks, names, slices),
+            "present": present_structures(counted, names, slices),
             "surfaces": _encode_surfaces(predicted, reference, names, origin, cell),
-            "slice_dice": slice_dices(masks, volume.reference, names, volume.scored, slices),
+            "slice_dice": slice_dices(counted, true, names, volume.scored, slices),
             "prompts": [_encode_prompt(prompt, names, region) for prompt in prompts],
             "start": _first_shown(
                 prompts if configuration[2] in volume.carried else [], volume.reference or masks, slices

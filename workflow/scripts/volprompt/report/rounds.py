@@ -77,17 +77,18 @@ def encode_rounds(
     * `clicks` on the shown slices: round, structure's number, slice, place (x, y) and label.
     """
     rounds, predicted = volume.rounds[configuration], volume.predicted[configuration]
-    index = list(slices)
+    index, true = list(slices), volume.counted(volume.reference)
     later = {name: shown_mask(bits, index, region, size) for name, bits in predicted.items()}
     entries: list[dict[str, Any]] = []
     for masks, dices in reversed(list(zip(rounds.masks, rounds.dices, strict=True))):
         shown = {name: shown_mask(bits, index, region, size) for name, bits in masks.items()}
+        counted = volume.counted(masks)
         entries.append(
             {
                 "dice": dict(dices),
                 "changed": [encode_mask(shown[name] ^ later[name]) if name in shown else None for name in names],
-                "present": present_structures(masks, names, slices),
-                "slice_dice": slice_dices(masks, volume.reference, names, volume.scored, slices),
+                "present": present_structures(counted, names, slices),
+                "slice_dice": slice_dices(counted, true, names, volume.scored, slices),
             }
         )
         later = shown

@@ -78,6 +78,7 @@ class ShownVolume:
     carried: names of the schemes that prompt some slices and carry the masks on from there.
     scored: names of the scored structures.
     rounds: of the configurations with corrections.
+    ignored: the voxels that no score counts, as bits like a mask; None without any.
     """
 
     name: str
@@ -89,6 +90,11 @@ class ShownVolume:
     carried: frozenset[str]
     scored: tuple[str, ...]
     rounds: Mapping[Configuration, ShownRounds] = field(default_factory=dict)
+    ignored: np.ndarray | None = None
+
+    def counted(self, masks: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Return masks by structure, as bits, without the voxels that no score counts."""
+        return masks if self.ignored is None else {name: bits & ~self.ignored for name, bits in masks.items()}
 
 
 def shown_region(volume: ShownVolume) -> Region:

@@ -218,16 +218,18 @@ def _read_volume(
         logger.warning("%s: its masks are missing; the report's viewer leaves it out", volume)
         return None
     label_map = read_reference(shard.volumes, volume)
-    reference = {}
+    reference, ignored = {}, None
     if label_map is not None:
         numbers_of = {name: design.labels[name] for name in names if design.labels[name]}
         masks_of = {name: structure_mask(label_map, numbers) for name, numbers in numbers_of.items()}
         reference = {name: np.packbits(mask, axis=-1) for name, mask in masks_of.items()}
+        ignored = np.packbits(structure_mask(label_map, design.ignored), axis=-1) if design.ignored else None
     schemes = dict.fromkeys(scheme for _, _, scheme in predicted)
     prompts = {scheme: design.prompts(scheme, table, grid) for scheme in schemes}
     carried = frozenset(scheme for scheme in schemes if not design.schemes[scheme].prompts_every_slice)
     frames = read_frames(shard.volumes, volume)
-    return ShownVolume(volume, grid, frames, reference, predicted, prompts, carried, tuple(design.scored), rounds)
+    scored = tuple(design.scored)
+    return ShownVolume(volume, grid, frames, reference, predicted, prompts, carried, scored, rounds, ignored)
 
 
 def _encode_fitting(

@@ -64,14 +64,15 @@
   async function load(view) {
     const volume = data.volumes[view.volume];
     const surface = (coded) => unpacking.unpackedSurface(coded, volume, data.step);
-    const [picture, reference, rounds, referenceSurfaces, surfaces] = await Promise.all([
+    const [picture, reference, ignored, rounds, referenceSurfaces, surfaces] = await Promise.all([
       once(volume, () => unpacking.pictureOf(volume.frames)),
       once(volume.reference, () => all(volume.reference, unpackedMask)),
+      once(volume.ignored, () => unpackedMask(volume.ignored)),
       once(view.masks, () => unpacking.unpackedRounds(view)),
       once(volume.surfaces, () => all(volume.surfaces, surface)),
       once(view.surfaces, () => all(view.surfaces, surface)),
     ]);
-    return { view, volume, picture, reference, rounds, referenceSurfaces, surfaces };
+    return { view, volume, picture, reference, ignored, rounds, referenceSurfaces, surfaces };
   }
 
   // Values of the frames by volume: unpacked when its planes across are shown for the first time, and then drawn.
@@ -835,14 +836,15 @@
     marks.bar(context, box, width, height);
   }
 
-  // What only the prediction has, and what only the reference has, of the structures that are shown.
+  // What only the prediction has, and what only the reference has, of the structures that are shown, where scores count.
   function drawDifferences(context, loaded, pixels, rows, columns, box) {
     const shown = loaded.rounds[shownRound(loaded)];
-    const surplus = new Uint8Array(rows * columns), lacking = new Uint8Array(rows * columns);
+    const surplus = new Uint8Array(rows * columns), lacking = new Uint8Array(rows * columns), ignored = pixels(loaded.ignored);
     names.forEach((_, k) => {
       if (!state.structures[k]) return;
       const predicted = pixels(shown[k]), wanted = pixels(loaded.reference[k]);
       for (let pixel = 0; pixel < rows * columns; pixel++) {
+        if (ignored?.[pixel]) continue;
         const [here, there] = [predicted?.[pixel] ?? 0, wanted?.[pixel] ?? 0];
         if (here && !there) surplus[pixel] = 1;
         if (there && !here) lacking[pixel] = 1;
@@ -874,7 +876,7 @@
         }
       }
       if (marked.has(place)) {
-        context.fillStyle = "#0072B2";
+        context.fillStyle = getComputedStyle(strip).color; // the ink of the page
         context.beginPath();
         context.moveTo(x, tall + 1);
         context.lineTo(x - 4, height);
