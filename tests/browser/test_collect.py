@@ -78,7 +78,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def started(config: dict[str, Any] = CONFIG, **options: Any) -> Session:
         collection, settings = collect(config, **options)
         server = CollectServer(collection, FrameStore(settings))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         running.append(server)
         return Session(server, tmp_path)
 

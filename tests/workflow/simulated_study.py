@@ -125,9 +125,18 @@ class Simulated:
         return page
 
 
-def simulate(folder: Path, volumes: int = 488, shards: int = 16, seed: int = 0, prefix: str = "knee") -> Simulated:
-    """Draw the tables of the paper's configurations on so many volumes into `folder`."""
-    settings = read_settings(yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text()))
+def simulate(
+    folder: Path,
+    volumes: int = 488,
+    shards: int = 16,
+    seed: int = 0,
+    prefix: str = "knee",
+    experiments: Sequence[str] = ("sam1", "sam2"),
+) -> Simulated:
+    """Draw the tables of the paper's configurations, or of some of its experiments, on so many volumes into `folder`."""
+    config = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    config["experiments"] = {name: config["experiments"][name] for name in experiments}
+    settings = read_settings(config)
     random = np.random.default_rng(seed)
     names = [f"{prefix}_{number:04d}" for number in range(volumes)]
     sheet = pd.DataFrame({"volume": names, "shard": [shard_of(name, shards) for name in names]})

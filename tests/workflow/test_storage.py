@@ -94,6 +94,7 @@ def stored(tmp_path: Path) -> StoredStudy:
     return study
 
 
+@pytest.mark.slow
 def test_a_study_in_storage_on_machines_without_its_data(stored: StoredStudy) -> None:
     storage, jobs = (stored.folder.parent / name for name in ("storage", "jobs"))
     run = stored.run_stored(*TRIGGERS)

@@ -362,7 +362,7 @@ Send = Callable[..., tuple[int, dict[str, str], bytes]]
 def server() -> Iterator[CollectServer]:
     found, settings = collect(CONFIG)
     running = CollectServer(found, FrameStore(settings))
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield running
     running.shutdown()
     running.server_close()

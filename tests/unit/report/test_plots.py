@@ -149,6 +149,18 @@ def test_names_are_shown_as_they_stand(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"plot.svg", "plot.pdf", "plot.png"}
 
 
+def test_files_for_print_are_the_same_every_time(tmp_path: Path) -> None:
+    scores = pd.DataFrame({"model": ["a"], "scheme": ["point"], "structure": ["s"], "dice": [0.5]})
+    written = []
+    for name in ("first", "second"):
+        figure = plots.distributions(scores, "s", [("a", "point")], Look(["point"]))
+        (tmp_path / name).mkdir()
+        write_figure(figure, tmp_path / name, "plot", formats=["pdf", "png"])
+        written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert len(written[0]) == 3
+    assert written[0] == written[1]
+
+
 def test_an_inline_figure_has_a_name_and_no_repeating_identifier(tmp_path: Path) -> None:
     tables = [pd.DataFrame({"model": ["a"], "scheme": ["point"], "structure": ["s"], "dice": [x]}) for x in (0.5, 0.6)]
     figures = [plots.distributions(table, "s", ORDER, SCHEMES) for table in tables]

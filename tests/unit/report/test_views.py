@@ -265,7 +265,9 @@ def test_voxels_that_no_score_counts_count_on_no_slice(corrected: Study) -> None
     plain = volume_views(corrected.scores, corrected.shards, corrected.design)
     assert made is not None
     assert plain is not None
-    views = [next(c for c in each["configurations"] if c["scheme"] == "corrected")["views"][0] for each in (made, plain)]
+    views = [
+        next(c for c in each["configurations"] if c["scheme"] == "corrected")["views"][0] for each in (made, plain)
+    ]
     volume = made["volumes"][views[0]["volume"]]
     assert volume["name"] == "c"
     on = volume["slices"].index(10)
