@@ -133,7 +133,7 @@ def simulate(
     prefix: str = "knee",
     experiments: Sequence[str] = ("sam1", "sam2"),
 ) -> Simulated:
-    """Draw the tables of the paper's configurations, or of some of its experiments, on so many volumes into `folder`."""
+    """Draw the tables of the paper's experiments, or of some of them, on so many volumes into `folder`."""
     config = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
     config["experiments"] = {name: config["experiments"][name] for name in experiments}
     settings = read_settings(config)
