@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -20,6 +22,13 @@ class Visit:
     page: Page
     faults: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+
+def barriers(page: Page, scheme: Literal["light", "dark"]) -> list[str]:
+    """What axe-core finds on a page that keeps people from using it: rule and elements. scheme: of colours."""
+    page.emulate_media(color_scheme=scheme)
+    violations = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['target']}" for each in violations for node in each["nodes"]]
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, barriers
 from tests.conftest import MadeOnce
 from tests.workflow.simulated_study import STAMP, Simulated, simulate
 
@@ -70,6 +71,13 @@ def test_every_section_has_a_place_in_the_navigation(report: Path, visit: Open) 
     assert levels[0] == 1
     assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
     assert page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nothing_keeps_people_from_the_page(
+    report: Path, visit: Open, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    assert barriers(visit(report, width).page, scheme) == []
 
 
 def test_pictures_have_descriptions(report: Path, visit: Open) -> None:

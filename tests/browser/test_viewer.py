@@ -13,7 +13,7 @@ import pytest
 from jinja2 import Environment
 from PIL import Image
 from playwright.sync_api import Browser, Page
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, barriers
 from tests.viewed_study import Study
 
 from volprompt.files import write_table
@@ -723,3 +723,5 @@ def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width
         .evaluate("link => decodeURIComponent(link.href)")
         .endswith(f"/report/index.html#volume={HOSTILE}")
     )
+    page.get_by_role("button", name="Three planes").click()
+    assert barriers(page, "dark") == []
