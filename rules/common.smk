@@ -97,7 +97,10 @@ def rows_to_convert(wildcards):
         for row in STUDY.shards[shard]
         if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in asked
     }
-    return [row.plain() for row in STUDY.volumes if row.volume in volumes]
+    rows = [row.plain() for row in STUDY.volumes if row.volume in volumes]
+    return rows or [
+        row.plain() for shard in SHARDS_TO_CONVERT for row in STUDY.shards[shard]
+    ]
 
 
 def of_shard(pattern):

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from snakemake.cli import parse_config
+from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import ConfigSettings
 from snakemake.utils import update_config
@@ -35,6 +36,10 @@ if REPEATED:
         config_args=values or given.config_args,
         replace_workflow_config=given.replace_workflow_config,
     )
-    workflow.configfiles[:] = workflow.config_settings.configfiles
+    # Those that the workflow itself names come after those of the command, whose values change theirs.
+    own = workflow.configfiles[len(given.configfiles) :]
+    workflow.configfiles[:] = [*workflow.config_settings.configfiles, *own]
     config.clear()
+    for file in own:
+        update_config(config, load_configfile(file))
     update_config(config, workflow.config_settings.overwrite_config)

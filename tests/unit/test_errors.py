@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
@@ -56,12 +58,19 @@ def test_what_led_to_an_error_counts_as_its_traceback_shows_it() -> None:
     assert not is_lasting(error)
     error.__suppress_context__ = True  # raised `from None`
     assert is_lasting(error)
+    error.__context__ = OSError(errno.ESTALE, "stale file handle")  # that of a file server, whatever is shown of it
+    assert not is_lasting(error)
+    error.__context__ = FileNotFoundError(errno.ENOENT, "no such file")
+    assert is_lasting(error)
 
 
 def test_faults_of_the_machine() -> None:
     for text in ("CUDA error: out of memory", "can't allocate memory: you tried", "CUBLAS_STATUS_ALLOC_FAILED"):
         assert is_memory_fault(RuntimeError(text))
         assert is_machine_fault(RuntimeError(text))
+    assert is_memory_fault(RuntimeError("ITK ERROR: Failed to allocate memory for image"))
+    assert is_machine_fault(OSError(errno.EIO, "Input/output error"))
+    assert not is_machine_fault(PermissionError(errno.EACCES, "Permission denied"))
     assert is_machine_fault(RuntimeError("CUDNN_STATUS_EXECUTION_FAILED"))
     assert not is_memory_fault(RuntimeError("CUDNN_STATUS_EXECUTION_FAILED"))
     assert not is_machine_fault(RuntimeError("shapes differ"))

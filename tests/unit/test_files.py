@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from volprompt.cells import as_cell, from_cell
-from volprompt.files import atomic, table_metadata, write_csv, write_table, write_text
+from volprompt.files import atomic, read_start, table_metadata, write_csv, write_table, write_text
 from volprompt.tables.stored import read_csv
 
 
@@ -119,3 +119,11 @@ def test_tables_for_people_hold_no_formula_and_numbers_stay_numbers(tmp_path: Pa
         assert again["volume"][2] == "-x"
         assert again["model"].isna().all()
         assert again["difference"].dtype == float
+
+
+def test_the_start_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+    assert read_start(tmp_path / "file", 4) == b"abcd"
+    assert read_start(tmp_path / "none") == read_start(tmp_path) == b""
+    with pytest.raises(OSError, match="Input/output error"):  # no page of memory lies at address 0
+        read_start("/proc/self/mem")

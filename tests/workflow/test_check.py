@@ -7,6 +7,8 @@ import pytest
 from tests.unit.command_line import volprompt
 from tests.workflow.small_study import Study, new_study
 
+from volprompt.study.check import check_volumes
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> Study:
@@ -122,3 +124,22 @@ def test_only_what_is_to_be_converted_is_checked(finished: Study, tmp_path: Path
     sheet.write_text("\n".join(dict.fromkeys(sheet.read_text().splitlines())) + "\n")
     # What stopped has cost nothing: the other shard and its masks are as they were.
     assert study.plan()["convert"] == 1
+
+
+def test_what_changed_is_converted_where_the_check_is_left_out(study: Study) -> None:
+    """The stamp of an earlier check may not say that there is nothing to be converted."""
+    image = study.folder / "volumes" / "knee_d_image.nii.gz"
+    image.write_bytes((study.folder / "volumes" / "knee_a_image.nii.gz").read_bytes())
+    rules = ["convert", "extract_prompts", "segment", "score", "aggregate", "report", "all"]
+    run = study.run("--dry-run", "--allowed-rules", *rules)
+    assert run.jobs["convert"] == 1
+
+
+def test_a_check_of_some_volumes_keeps_the_faults_of_the_others(tmp_path: Path) -> None:
+    table = tmp_path / "faults.tsv"
+    rows = [{"volume": name, "image": str(tmp_path / f"{name}.nii"), "reference": ""} for name in ("a", "b")]
+    check_volumes(rows, "sagittal", None, table)
+    check_volumes(rows[1:], "sagittal", None, table, whole=False)
+    assert pd.read_csv(table, sep="\t")["volume"].tolist() == ["a", "b"]
+    check_volumes(rows[1:], "sagittal", None, table)
+    assert pd.read_csv(table, sep="\t")["volume"].tolist() == ["b"]

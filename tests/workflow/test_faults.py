@@ -67,6 +67,20 @@ def test_what_yaml_hides_is_told_with_file_and_line(tmp_path: Path) -> None:
         assert fault in run.text, run.text
 
 
+def test_repeated_values_leave_the_files_of_the_workflow_itself(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config.yaml").rename(tmp_path / "config" / "config.yaml")  # which the workflow itself names
+    (tmp_path / "mine.yaml").write_text("max_failed_fraction: 0.25\n")
+    (tmp_path / "Snakefile").write_text(
+        f'configfile: "mine.yaml"\n{EFFECTIVE.format(snakefile=REPOSITORY / "Snakefile")}'
+    )
+    run = snakemake(study.folder, "--cores", "1", "--dry-run", "--config", "shards=1", "--config", "results=other")
+    assert run.code == 0, run.text
+    config, _ = json.loads(run.text.partition("EFFECTIVE ")[2].splitlines()[0])
+    assert (config["max_failed_fraction"], config["shards"], config["results"]) == (0.25, 1, "other")
+
+
 def test_files_and_values_are_put_together_as_documented(tmp_path: Path) -> None:
     new_study(tmp_path)
     text = (REPOSITORY / "config" / "README.md").read_text()

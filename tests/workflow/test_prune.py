@@ -66,8 +66,12 @@ def test_what_is_gone_is_removed_and_no_job_runs_again(study: Study, prune: Prun
     assert "shard 000: converted volumes, prompts, masks, scores, logs, benchmarks, stamps" in listed
     # The last run had all of it: perhaps a second file behind --configfile was forgotten.
     assert "  - experiment sam1\n  - scheme sam2/point_video\n" in listed
+    code, text = prune(study, "--delete")  # nobody answers the question
+    assert code == 1
+    assert f"Remove {len(expected)} files?" in text
+    assert files_of(study) == before
 
-    code, text = prune(study, "--delete")
+    code, text = prune(study, "--delete", "--yes")
     assert code == 0, text
     after = files_of(study)
     assert before.keys() - after.keys() == expected
@@ -109,7 +113,7 @@ def test_what_somebody_else_wrote_stays(study: Study, prune: Prune, tmp_path: Pa
     page.write_text("a page")
     write_identity(page.parent, {}, {})
 
-    code, text = prune(study, "--delete")
+    code, text = prune(study, "--delete", "--yes")
     assert code == 0, text
     assert "pages that report.volumes does not ask for: pages of volumes" in text
     assert not page.parent.parent.exists()
@@ -120,6 +124,44 @@ def test_what_somebody_else_wrote_stays(study: Study, prune: Prune, tmp_path: Pa
     assert "Links, which are not followed:\n  - masks/sam1/linked\n" in text
     assert (elsewhere / "000" / "identity.json").exists()
     assert sorted(path.name for path in job.rglob("*") if path.is_file()) == [edited.name, "notes.txt"]
+
+
+def test_a_forgotten_overlay_is_asked_about(study: Study, prune: Prune) -> None:
+    (study.folder / "few.tsv").write_text(
+        "".join(line for line in (study.folder / "volumes.tsv").read_text().splitlines(True) if "knee_d" not in line)
+    )
+    study.configure(volumes="few.tsv")
+    code, text = prune(study)
+    assert code == 0
+    assert text.rpartition("is a file behind --configfile missing?\n")[2].startswith("  - shard 000\n")
+
+
+def test_nothing_goes_where_no_run_can_be_noticed(study: Study, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(study)
+    before = files_of(study)
+    monkeypatch.setattr("volprompt.command.pruning.lock_results", lambda results: None)
+    code, text = prune(study, "--delete", "--yes")
+    assert code == 1
+    assert "results cannot be locked, so that a run may be going on there; nothing was removed" in text
+    assert files_of(study) == before
+
+
+def test_what_cannot_be_removed_is_listed_and_the_rest_goes(
+    study: Study, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink(study)
+    unlink = Path.unlink
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "001_slices.parquet":
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    code, text = prune(study, "--delete", "--yes")
+    assert code == 1
+    assert "  - scores/sam1/small_sam/001_slices.parquet (Permission denied)" in text
+    assert {path.name for path in (study.folder / "results" / "scores" / "sam1").rglob("*.*")} == {"001_slices.parquet"}
 
 
 def test_a_volume_of_a_shard_that_stays_is_left_to_the_next_run(study: Study, prune: Prune) -> None:
@@ -142,7 +184,7 @@ def test_while_a_run_is_going_on_nothing_is_removed(study: Study, prune: Prune) 
     )
     assert run.stdout is not None
     assert run.stdout.readline() == "1\n"
-    code, text = prune(study, "--delete")
+    code, text = prune(study, "--delete", "--yes")
     run.communicate("\n")
     assert code == 1
     assert f"is in use by another run (process {run.pid} on " in text
@@ -151,7 +193,7 @@ def test_while_a_run_is_going_on_nothing_is_removed(study: Study, prune: Prune) 
 
 def test_without_results_there_is_one_sentence(study: Study, prune: Prune) -> None:
     study.configure(results="results/other")
-    code, text = prune(study, "--delete")
+    code, text = prune(study, "--delete", "--yes")
     assert (code, text) == (
         1,
         "results/other: there are no results; expected the folder that the configuration names\n",

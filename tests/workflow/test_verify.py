@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -178,3 +179,13 @@ def test_what_was_altered_is_found(
     assert code == 1
     assert said in text
     assert broken <= {what for what, (held, looked_at) in counts(text).items() if held < looked_at}
+
+
+def test_masks_of_a_shard_that_no_weights_were_loaded_for(study: Study, verify: Verify) -> None:
+    """Where no volume could be segmented, the identity holds no digest of all bytes."""
+    for path in (study.folder / "results" / "masks" / "sam1").glob("*/*/identity.json"):
+        identity = json.loads(path.read_text())
+        del identity["settings"]["checkpoint"]["sha256"]
+        path.write_text(json.dumps(identity))
+    _, text = verify(study)
+    assert counts(text)[CHECKPOINTS] == (1, 1)

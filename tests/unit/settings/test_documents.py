@@ -222,5 +222,7 @@ def test_an_option_that_is_given_more_than_once() -> None:
     twice = ["snakemake", "--configfile", "a.yaml", "-n", "target", "--configfiles=b.yaml", "c", "-C", "shards=1"]
     assert uses_of(twice, "--configfile", "--configfiles") == [["a.yaml"], ["b.yaml"]]
     assert uses_of(twice, "--config", "-C") == [["shards=1"]]
+    attached = ["snakemake", "-Cshards=4", "-nC", "shards=5", "results=r", "-C=shards=6", "--cores", "2"]
+    assert uses_of(attached, "--config", "-C") == [["shards=4"], ["shards=5", "results=r"], ["shards=6"]]
     with pytest.raises(ConfigurationError, match="--configfile: is given more than once, and Snakemake takes the last"):
         require_one_use("--configfile", uses_of(twice, "--configfile", "--configfiles"))

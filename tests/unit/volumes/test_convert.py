@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import subprocess
@@ -20,7 +21,7 @@ from volprompt.identity import read_identity
 from volprompt.volumes import convert
 from volprompt.volumes.convert import convert_shard, convert_volume, jpeg75, limits_of, to_grey
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, read_volume_table
-from volprompt.volumes.images.image import VolumeError
+from volprompt.volumes.images.image import VolumeError, damaged
 from volprompt.volumes.references import structure_mask
 
 SHAPE = (2, 8, 16)  # 256 voxels, so that with percentiles 0 and 100 the values 0..255 are their own grey values
@@ -609,3 +610,34 @@ def test_a_knee_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
     assert read_volume_table(tmp_path / "000").loc[0, "status"] == "ok"
     assert read_frames(tmp_path / "000", "knee").shape == shape
     assert int(done.stdout) < 1e9
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        MemoryError(),
+        RuntimeError("Failed to allocate memory for image"),
+        EOFError("the file ends early"),
+    ],
+    ids=repr,
+)
+def test_a_fault_of_the_machine_fails_the_job_and_not_the_volume(
+    image: str, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """The next attempt may read what this one could not; a volume that is recorded as failed would stay out."""
+
+    def reading(*_: Any) -> None:
+        try:
+            raise fault
+        except Exception as error:
+            raise damaged(image, error) from None
+
+    monkeypatch.setattr(convert, "read_voxels", reading)
+    if isinstance(fault, EOFError):
+        convert_shard([row(image)], FRAMES, BONES, folder)
+        assert read_volume_table(folder)["status"].tolist() == ["failed"]
+    else:
+        with pytest.raises(VolumeError):
+            convert_shard([row(image)], FRAMES, BONES, folder)
+        assert not (folder / "volumes.parquet").exists()

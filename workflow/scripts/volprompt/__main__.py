@@ -5,6 +5,7 @@ A verb imports what it needs when it is called, so that help comes at once.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,9 @@ def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: 
 
 @command.command(epilog=example("volprompt prune --configfile config/config.yaml --delete"))
 @CONFIGFILE
-@click.option("--delete", is_flag=True, help="Remove what is listed.")
-def prune(configfiles: tuple[str, ...], delete: bool) -> None:
+@click.option("--delete", is_flag=True, help="Remove what is listed, after a question.")
+@click.option("--yes", is_flag=True, help="Remove it without the question.")
+def prune(configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
     """List results that the configuration no longer has.
 
     Those of experiments, models, schemes and shards of volumes that were taken out of it, with their sizes; with
@@ -181,15 +183,24 @@ def prune(configfiles: tuple[str, ...], delete: bool) -> None:
     outside of the results is touched.
     """
     from volprompt.checkpoints.catalogue import CATALOGUE, read_catalogue
-    from volprompt.command.pruning import prune
+    from volprompt.command.pruning import find_leftovers, held, remove, require_results, summary_lines
     from volprompt.logs import logging_to_console
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
 
     study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
-    with logging_to_console("prune"):
-        lines = prune(study, delete)
-    click.echo("\n".join(lines))
+    results = require_results(study)
+    with logging_to_console("prune"), held(results) if delete else nullcontext():
+        leftovers = find_leftovers(study)
+        click.echo("\n".join(summary_lines(leftovers, study)))
+        count = len(leftovers.all_files())
+        if not delete and count:
+            click.echo("\nNothing was removed; the same command with --delete removes these files.")
+        if delete and count:
+            if not yes:
+                click.confirm(f"\nRemove {count} files?", abort=True)
+            remove(leftovers)
+            click.echo(f"\nRemoved {count} files.")
 
 
 @command.group(epilog=example("volprompt clicks collect --structures patella"))

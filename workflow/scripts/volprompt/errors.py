@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 
-# What torch says in a plain RuntimeError where memory is short, and where a GPU does not work any more.
-MEMORY_FAULTS = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
+# What torch and ITK say in a plain RuntimeError where memory is short, and where a GPU does not work any more.
+MEMORY_FAULTS = ("out of memory", "can't allocate memory", "Failed to allocate memory", "_ALLOC_FAILED")
 GPU_FAULTS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS")
+# What an OSError says of a disk or a file server, rather than of the file.
+DISK_FAULTS = ("EIO", "ESTALE", "ENOMEM", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EBUSY", "EAGAIN", "EINTR")
+SERVER_FAULTS = ("EREMOTEIO", "ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH")
 
 
 class VolpromptError(Exception):
@@ -36,8 +40,23 @@ def is_memory_fault(error: BaseException) -> bool:
 
 
 def is_machine_fault(error: BaseException) -> bool:
-    """Whether an error is a lack of memory or a fault of the GPU; torch has no class of its own for some of them."""
-    return is_memory_fault(error) or _says(error, GPU_FAULTS)
+    """Whether an error is a lack of memory, or a fault of a disk, a file server or the GPU.
+
+    torch has no class of its own for some of them.
+    """
+    name = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    on_disk = name in (*DISK_FAULTS, *SERVER_FAULTS)
+    return on_disk or is_memory_fault(error) or _says(error, GPU_FAULTS)
+
+
+def comes_from_the_machine(error: BaseException) -> bool:
+    """Whether a fault of the machine led to an error, even one whose message leaves it out (`from None`)."""
+    each: BaseException | None = error
+    while each is not None:
+        if is_machine_fault(each):
+            return True
+        each = each.__cause__ or each.__context__
+    return False
 
 
 def is_lasting(error: BaseException) -> bool:
@@ -48,13 +67,13 @@ def is_lasting(error: BaseException) -> bool:
     """
     if not isinstance(error, VolpromptError | ModuleNotFoundError):
         return False
-    return not any(_may_heal(each) for each in _with_causes(error))
+    return not comes_from_the_machine(error) and not any(_may_heal(each) for each in _with_causes(error))
 
 
 def _may_heal(error: BaseException) -> bool:
     if isinstance(error, ImportError):
         return not isinstance(error, ModuleNotFoundError)  # a library of the system that one machine lacks, say
-    return isinstance(error, OSError) or is_machine_fault(error) or getattr(error, "may_heal", False)
+    return isinstance(error, OSError) or getattr(error, "may_heal", False)
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from volprompt.cells import as_cell
-from volprompt.errors import VolpromptError, first_line
+from volprompt.errors import VolpromptError, first_line, is_machine_fault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,21 @@ def sha256_of(path: str | Path) -> str:
         raise OSError(f"{path} is no file")
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_start(path: str | Path, count: int = 512) -> bytes:
+    """Read the first bytes of a file; none of one that is not there, or may not be read.
+
+    Raises OSError for a fault of the disk. Libraries that look what kind of file they have take a file that cannot be
+    read for one that they do not know, and say nothing of the disk.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(count)
+    except OSError as error:
+        if is_machine_fault(error):
+            raise
+        return b""
 
 
 def separator(path: str | Path, usual: str) -> str:

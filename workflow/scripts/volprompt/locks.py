@@ -16,6 +16,8 @@ from volprompt.logs import NOTICE, logger
 class FileInUse(VolpromptError):
     """A file that another process does not let go of."""
 
+    may_heal = True
+
 
 def lock_path(path: str | Path) -> Path:
     """Return the lock of a file: hidden, beside the file itself, so that every link to it has the same one.

@@ -10,7 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from volprompt.study.lock import lock_results
 from volprompt.study.study import Study
 
 SHOWN = 10
+UNASKED_PAGES = "pages that report.volumes does not ask for"
 JOB = r"(?P<job>[^/]+/[^/]+/\d+)"
 SHARD = r"(?P<job>\d+)"
 # Places of results below the folder of results, and what lies there: of which stage it is, and of which job.
@@ -57,8 +58,8 @@ IN_WORDS = {"volumes": "converted volumes", "volume_pages": "pages of volumes"}
 KINDS = ("converted volumes", "prompts", "masks", "scores", "pages of volumes", "logs", "benchmarks", "stamps")
 
 
-class NothingToPrune(VolpromptError):
-    """A folder of results that is not there."""
+class CannotPrune(VolpromptError):
+    """Results that are not there, cannot be held against a run, or cannot be removed."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +94,27 @@ class Leftovers:
         return sorted(every, key=lambda file: file.path.endswith(".json"))
 
 
-def prune(study: Study, delete: bool) -> list[str]:
-    """Find what the configuration no longer asks for, remove it if `delete`, and say so in lines of text.
-
-    Raises NothingToPrune without results, and ResultsInUse where files are to be removed while a run writes there.
-    """
+def require_results(study: Study) -> Path:
+    """The folder of a study's results. Raises CannotPrune where it is not there."""
     results = Path(study.settings.results)
     if not results.is_dir():
-        raise NothingToPrune(f"{results}: there are no results; expected the folder that the configuration names")
-    lock = lock_results(results) if delete else None
+        raise CannotPrune(f"{results}: there are no results; expected the folder that the configuration names")
+    return results
+
+
+@contextmanager
+def held(results: Path) -> Iterator[None]:
+    """Hold results against a run. Raises ResultsInUse, and CannotPrune where the file system has no locks."""
+    lock = lock_results(results)
+    if lock is None:
+        raise CannotPrune(
+            f"{results} cannot be locked, so that a run may be going on there; nothing was removed. Make sure that "
+            "none is, and remove by hand what the command lists without --delete"
+        )
     try:
-        leftovers = find_leftovers(study)
-        if delete:
-            remove(leftovers)
+        yield
     finally:
-        if lock is not None:
-            lock.release()
-    return summary_lines(leftovers, delete)
+        lock.release()
 
 
 def find_leftovers(study: Study) -> Leftovers:
@@ -195,7 +200,7 @@ def _what_is_gone(study: Study, name: str) -> str:
             return f"model {experiment}/{model}"
     if parts[-1] not in study.shards:
         return f"shard {parts[-1]}"
-    return "pages that report.volumes does not ask for"
+    return UNASKED_PAGES
 
 
 def _sort_out(found: Leftovers, files: Sequence[File], name: str, identity: Identity | None) -> list[File]:
@@ -237,25 +242,35 @@ def _compare_parts(found: Leftovers, output: Output, files: Sequence[File], iden
 
 
 def remove(leftovers: Leftovers) -> None:
-    """Remove the files that can go, and folders that are empty then. Schemes are noted in their outputs' identities."""
+    """Remove the files that can go, and folders that are empty then. Schemes are noted in their outputs' identities.
+
+    Raises CannotPrune with those that could not be removed, after all others were.
+    """
     for output, schemes in leftovers.pruned.items():
         mark_pruned(output, schemes)
     folders: set[Path] = set()
+    faults = []
     for file in leftovers.all_files():
-        (leftovers.results / file.path).unlink(missing_ok=True)
-        folders.update(Path(file.path).parents)
+        try:
+            (leftovers.results / file.path).unlink(missing_ok=True)
+            folders.update(Path(file.path).parents)
+        except OSError as error:
+            faults.append(f"{file.path} ({error.strerror})")
     for folder in sorted(folders - {Path(".")}, reverse=True):
         with suppress(OSError):  # it holds something
             (leftovers.results / folder).rmdir()
+    if faults:
+        listed = "\n".join(_listed("These could not be removed, all others were:", faults)[1:])
+        raise CannotPrune(f"{leftovers.results}: {listed}\nGet the right to write there, and prune again")
 
 
-def summary_lines(leftovers: Leftovers, deleted: bool) -> list[str]:
-    """What can go or went, by what the configuration no longer has, with sizes and a total; then what stays."""
+def summary_lines(leftovers: Leftovers, study: Study) -> list[str]:
+    """What can go, by what the configuration no longer has, with sizes and a total; then what stays."""
     rows = []
     for gone, kinds in leftovers.files.items():
         files = [file for of_kind in kinds.values() for file in of_kind]
         rows.append((files, f"{gone}: {', '.join(sorted(kinds, key=KINDS.index))}"))
-    lines = [f"{leftovers.results}: {'removed' if deleted else 'found'} what the configuration no longer has", ""]
+    lines = [f"{leftovers.results}: found what the configuration no longer has", ""]
     rows.sort(key=lambda row: -sum(file.bytes for file in row[0]))
     every = leftovers.all_files()
     for files, text in [*rows, (every, "in total")]:
@@ -269,17 +284,18 @@ def summary_lines(leftovers: Leftovers, deleted: bool) -> list[str]:
     lines += _listed(
         "Volumes that are gone from a shard that stays; a run makes it again without them:", leftovers.notes
     )
-    still = still_in_the_last_run(leftovers)
-    lines += _listed(
+    still = still_in_the_last_run(leftovers, study)
+    return lines + _listed(
         "The last run (config.yaml in the results) had these; is a file behind --configfile missing?", still
     )
-    if every and not deleted:
-        lines += ["", "Nothing was removed; the same command with --delete removes these files."]
-    return lines
 
 
-def still_in_the_last_run(leftovers: Leftovers) -> list[str]:
-    """Of what the configuration no longer has, that which the effective configuration of the last run has."""
+def still_in_the_last_run(leftovers: Leftovers, study: Study) -> list[str]:
+    """Of what the configuration no longer has, that which the effective configuration of the last run has.
+
+    Of a shard this is not known: it counts where the last run had another sample sheet or another number of shards.
+    """
+    settings = study.settings
     try:
         last = yaml.safe_load((leftovers.results / "config.yaml").read_text(encoding="utf-8"))
         experiments: Mapping[str, Any] = last["experiments"]
@@ -287,6 +303,10 @@ def still_in_the_last_run(leftovers: Leftovers) -> list[str]:
         for name, parts in experiments.items():
             known |= {f"model {name}/{model}" for model in parts["models"]}
             known |= {f"scheme {name}/{scheme}" for scheme in parts["schemes"]}
+        if (last["volumes"], last["shards"]) != (settings.volumes, settings.shards):
+            known |= {gone for gone in leftovers.files if gone.startswith("shard ")}
+        if last["report"]["volumes"] == "all":
+            known.add(UNASKED_PAGES)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return []
     return [gone for gone in leftovers.files if gone in known]

@@ -87,6 +87,8 @@ class Schedule:
             if isinstance(error := loaded.get(job.name), Exception):
                 job.fail(error)
         present = [job for job in group if job.prompts]
+        if not present:
+            return
         failure = self._failure(present, loaded)
         if failure is None:
             return

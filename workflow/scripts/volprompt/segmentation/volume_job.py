@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from volprompt.errors import is_machine_fault
+from volprompt.errors import comes_from_the_machine
 from volprompt.logs import logger
 from volprompt.prompts.available import frame_grid
 from volprompt.prompts.schemes import (
@@ -207,7 +207,7 @@ class VolumeJob:
 
         What is the machine's fault and not the volume's is raised again: another attempt of the job may succeed.
         """
-        if is_machine_fault(error):
+        if comes_from_the_machine(error):
             raise error
         logger.error("FAILED: volume %s", self.name, exc_info=error)
         reason = f"{self.name}: {type(error).__name__}: {error}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from volprompt.settings.reading import ConfigurationError
+
+# Options of one letter without a value, which can stand before another one behind the same dash.
+FLAGS = "FKRknpqt"
 
 
 def uses_of(arguments: Sequence[str], *names: str) -> list[list[str]]:
@@ -17,18 +21,25 @@ def uses_of(arguments: Sequence[str], *names: str) -> list[list[str]]:
     for argument in arguments:
         if argument == "--":
             break
-        attached = [argument.removeprefix(f"{name}=") for name in names if argument.startswith(f"{name}=")]
-        if attached:
-            uses.append(attached)
-            taking = False
-        elif argument in names:
-            uses.append([])
-            taking = True
+        found = _use(argument, names)
+        if found is not None:
+            uses.append([found] if found else [])
+            taking = not found
         elif argument.startswith("-"):
             taking = False
         elif taking:
             uses[-1].append(argument)
     return uses
+
+
+def _use(argument: str, names: Sequence[str]) -> str | None:
+    """The value that stands behind an option in the same argument, empty if none does; None for another argument."""
+    for name in names:
+        letter = "" if name.startswith("--") else name.removeprefix("-")
+        pattern = rf"-[{FLAGS}]*{letter}=?(.*)" if letter else rf"{name}(?:=(.*))?"
+        if match := re.fullmatch(pattern, argument, re.DOTALL):
+            return match[1] or ""
+    return None
 
 
 def require_one_use(option: str, uses: Sequence[Sequence[str]]) -> None:

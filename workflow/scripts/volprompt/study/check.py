@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from volprompt.errors import VolpromptError
+from volprompt.errors import VolpromptError, comes_from_the_machine
 from volprompt.files import write_csv
 from volprompt.logs import NOTICE, logger
 from volprompt.study.study import Study
@@ -58,16 +58,17 @@ def check_sheet(
     whole: bool = False,
 ) -> None:
     """Check volumes and log their faults; arguments as in `check_volumes` and `report_faults`, errors as there."""
-    report_faults(check_volumes(rows, axis, resample, table), len(rows), on_invalid, table, whole)
+    report_faults(check_volumes(rows, axis, resample, table, whole), len(rows), on_invalid, table, whole)
 
 
 def check_volumes(
-    rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, table: str | Path
+    rows: Sequence[Mapping[str, str]], axis: str | int, resample: str | None, table: str | Path, whole: bool = True
 ) -> list[Fault]:
     """Read the headers of every image and reference, and write their faults to `table`, tab-separated.
 
     rows: volume, image, reference and series of the sample sheet; axis: of the frames; resample: whether references may
-    lie on other grids. Returns the faults in the order of the rows.
+    lie on other grids; whole: whether these are all volumes, so that the table says nothing of others any more. Returns
+    the faults in the order of the rows. Raises what is a fault of the machine.
     """
     logger.info("Reading the headers of %d volumes", len(rows))
     with ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1))) as pool:
@@ -77,7 +78,12 @@ def check_volumes(
         logger.warning("%d of %d volumes have unusual frames, the first: %s", len(unusual), len(rows), unusual[0])
     columns = list(Fault.__dataclass_fields__)
     flat = [{key: " ".join(value.split()) for key, value in asdict(fault).items()} for fault in faults]
-    write_csv(pd.DataFrame(flat, columns=columns), table)
+    checked = pd.DataFrame(flat, columns=columns)
+    if not whole and Path(table).is_file():
+        before = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
+        others = before[~before["volume"].isin([row["volume"] for row in rows])]
+        checked = pd.concat([others.reindex(columns=columns), checked], ignore_index=True)
+    write_csv(checked, table)
     return faults
 
 
@@ -91,9 +97,12 @@ def _check_volume(row: Mapping[str, str], axis: str | int, resample: str | None)
                 image.verify()
                 grid_of(image, axis)
                 return image
-        except VolumeError as error:
-            faults.append(_fault(row["volume"], error))
         except Exception as error:  # what a reader stumbles over is the fault of this file alone
+            if comes_from_the_machine(error):
+                raise
+            if isinstance(error, VolumeError):
+                faults.append(_fault(row["volume"], error))
+                return None
             faults.append(
                 Fault(row["volume"], path, f"{type(error).__name__}: {error}", "an image that can be read", "")
             )

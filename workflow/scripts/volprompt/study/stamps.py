@@ -25,6 +25,8 @@ FOLDER = ".stamps"
 UNCHECKED = "headers"  # in this folder: stamps of the stamps that the check of headers makes
 # Seconds since 1970: older than any output.
 LONG_PAST = 1
+# Seconds by which the stamp that the check makes is older than the check's own.
+BEFORE_THE_CHECK = 2
 SHOWN = 10
 
 
@@ -54,12 +56,13 @@ def write_stamps(study: Study) -> list[str]:
     to_convert: list[str] = []
     for output, faults in compare(study):
         stamp = stamp_of(study, output)
-        if faults and output.rule == "convert":
+        checked = faults and output.rule == "convert"
+        # A run from which somebody left out the check converts all the same.
+        write_stamp(stamp, output.path, faults, age=BEFORE_THE_CHECK if checked else 0)
+        if checked:
             shard = output.path.name
             to_convert.append(shard)
             write_stamp(Path(study.settings.results) / FOLDER / UNCHECKED / shard, stamp, faults)
-        else:
-            write_stamp(stamp, output.path, faults)
         if faults and output.path.exists():
             again.append(f"  - {output.name}: {'; '.join(faults)}")
     if again:
@@ -69,10 +72,10 @@ def write_stamps(study: Study) -> list[str]:
     return to_convert
 
 
-def write_stamp(stamp: Path, output: Path, faults: list[str]) -> None:
+def write_stamp(stamp: Path, output: Path, faults: list[str], age: float = 0) -> None:
     """Make a stamp newer than its output, with the faults as its text, or old where there are none.
 
-    Raises UnwritableResults.
+    age: of a new stamp in seconds, if the output is older. Raises UnwritableResults.
     """
     if not faults and stamp.exists() and stamp.stat().st_mtime == LONG_PAST:
         return
@@ -81,7 +84,7 @@ def write_stamp(stamp: Path, output: Path, faults: list[str]) -> None:
             # Snakemake takes an input whose checksum it has on record for unchanged, however new it is.
             text = "\n".join([*faults, f"seen at {time.time_ns()}", ""]) if faults else ""
             new.write_text(text, encoding="utf-8")
-            at = max(time.time(), _newest(output) + 1) if faults else LONG_PAST
+            at = max(time.time() - age, _newest(output) + 1) if faults else LONG_PAST
             os.utime(new, (at, at))
     except OSError as error:
         raise UnwritableResults(

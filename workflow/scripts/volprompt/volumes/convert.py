@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from nibabel import orientations
 
+from volprompt.errors import comes_from_the_machine
 from volprompt.files import atomic, write_table
 from volprompt.identity import NO_SETTINGS, write_identity
 from volprompt.logs import Progress, logger
@@ -197,12 +198,16 @@ def convert_shard(
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
         except VolumeError as error:
+            if comes_from_the_machine(error):
+                raise
             made = {"status": "failed", "reason": str(error)}
             logger.error("FAILED: volume %s: %s", row["volume"], error)
             what = "FAILED"
-        except (MemoryError, OSError):  # the machine's fault: a full disk, say
+        except OSError:  # a full disk, say
             raise
         except Exception as error:
+            if comes_from_the_machine(error):
+                raise
             logger.error("FAILED: volume %s", row["volume"], exc_info=error)
             made = {"status": "failed", "reason": f"{row['image']}: {type(error).__name__}: {error}"}
             what = "FAILED"

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from volprompt.files import read_table
+from volprompt.files import read_start, read_table
 from volprompt.volumes.grid import Grid
 
 
@@ -43,5 +43,6 @@ def read_reference(folder: str | Path, volume: str) -> np.ndarray | None:
 
 
 def _read_array(path: Path) -> np.ndarray:
+    read_start(path)
     image: Any = nib.load(path, mmap=False)  # read in the thread that asks, and not when the voxels are used
     return np.asarray(image.dataobj)

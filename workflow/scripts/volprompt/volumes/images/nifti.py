@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from volprompt.files import read_start
 from volprompt.volumes.images.file_sizes import require_bytes, require_unpacked_bytes, unpacked_size
 from volprompt.volumes.images.formats import formats_in_words
 from volprompt.volumes.images.geometry import affine_without_orientation, no_orientation, no_voxel_size
@@ -40,6 +41,7 @@ def open_mgh(path: str) -> Image:
 
 def _open(path: str, image_class: Any) -> Image:
     """Open an image with nibabel. image_class: what nibabel has to make of the file."""
+    read_start(path)
     try:
         stored: Any = nib.load(path)
     except MemoryError:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from volprompt.files import sha256_of
+from volprompt.files import read_start, sha256_of
 from volprompt.identity import signature_of
 from volprompt.volumes.images.formats import data_files
 
@@ -23,11 +23,7 @@ def is_dicom(path: str | Path) -> bool:
     """
     if not os.path.isfile(path):
         return False
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(132)
-    except OSError:
-        return False
+    start = read_start(path, 132)
     if start[128:] == b"DICM":
         return True
     group, element, length = start[:2], start[2:4], start[4:8]
