@@ -75,7 +75,9 @@ def test_repeated_values_leave_the_files_of_the_workflow_itself(tmp_path: Path) 
     (tmp_path / "Snakefile").write_text(
         f'configfile: "mine.yaml"\n{EFFECTIVE.format(snakefile=REPOSITORY / "Snakefile")}'
     )
-    run = snakemake(study.folder, "--cores", "1", "--dry-run", "--config", "shards=1", "--config", "results=other")
+    run = snakemake_command(
+        study.folder, "--cores", "1", "--dry-run", "--config", "shards=1", "--config", "results=other"
+    )
     assert run.code == 0, run.text
     config, _ = json.loads(run.text.partition("EFFECTIVE ")[2].splitlines()[0])
     assert (config["max_failed_fraction"], config["shards"], config["results"]) == (0.25, 1, "other")
