@@ -260,7 +260,7 @@ def test_surfaces_turn_and_grow(page: Page) -> None:
     solid.hover()
     page.mouse.wheel(0, -100)
     page.wait_for_function("Number(document.querySelector('.viewer-root').dataset.zoom) > 1.1")
-    page.get_by_role("button", name="Turn back").click()
+    page.get_by_role("button", name="Start again").click()
     assert state(page, "zoom") == "1.000"
 
 

@@ -57,6 +57,11 @@ def test_the_best_one_by_itself() -> None:
     )
 
 
+def test_another_one_that_is_equally_good_is_named() -> None:
+    table = medians(("point", 0.9, ""), ("box", 0.95, "best"), ("copy", 0.95, "best"))
+    assert sentence(table).endswith("A signed-rank test cannot tell it from sam with copy.")
+
+
 def test_many_ties_are_counted() -> None:
     table = medians(("box", 0.95, "best"), *((f"s{number}", 0.9, "tied") for number in range(5)))
     assert sentence(table).endswith("cannot tell it from sam with s0, sam with s1, sam with s2 and 2 more.")

@@ -33,6 +33,12 @@ def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:
     assert dice["values"] == [1, None, None, 0.12346, None, None, None, None]
 
 
+def test_halves_are_rounded_as_in_every_other_number() -> None:
+    """The page's `toFixed` takes the upper one of two that are as near, Python the even one."""
+    assert compact(np.array([0.8125, 0.0625, 0.1875, 0.68746]), 3) == [0.812, 0.062, 0.188, 0.68746]
+    assert compact(np.array([0.625, 1.125]), 2) == [0.62, 1.12]
+
+
 def test_compact_numbers() -> None:
     found = compact(np.array([0.5, 12.3456789, 0.000126, 3.0, np.nan, np.inf, 0.832498]), 3)
     # The last one is 0.832, and from 0.83250 would be 0.833.

@@ -102,7 +102,8 @@ def best_in_words(medians: pd.DataFrame, ranks: pd.DataFrame) -> list[str]:
     elif int(best["groups"]) < FEWEST:
         parts[-1] += f". With {counted(int(best['groups']), 'subject')} no test can tell the configurations apart."
     else:
-        parts[-1] += f". {_ties(ranked[standing == 'tied'], int((standing == 'below').sum()), best)}"
+        others = ranked[standing.isin(["best", "tied"]) & (ranked.index != best.name)]  # several can be equally good
+        parts[-1] += f". {_ties(others, int((standing == 'below').sum()), best)}"
     return parts
 
 

@@ -88,7 +88,7 @@ def draw_plots(gallery: Gallery, tables: StudyTables, design: StudyDesign) -> No
         structures = {name: design.colours[name] for name in design.scored}
         figure = agreement_plot.agreement(tables.scores, tables["agreement"], order, structures)
         gallery.add("agreement", figure, label)
-    if len(tables["propagation"]):
+    if len(tables["propagation"]) and tables["propagation"]["dice"].notna().any():
         label = "Combined Dice in full, on slices with the structure and on the prompted slice, and over-propagation"
         gallery.add("propagation", plots.propagation(tables["propagation"], order), label)
     corrected = tables["corrections"]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from volprompt.files import read_table
+from volprompt.numbers import KINDS
 from volprompt.report.packing import encode_mask
 from volprompt.report.pictures import present_structures, shown_mask, slice_dices
 from volprompt.report.shards import ShardFiles
@@ -55,7 +56,7 @@ def _defined_dices(table: pd.DataFrame | None, scheme: str, volume: str, last: i
         return dices
     rows = table[(table["scheme"] == scheme) & (table["volume"] == volume) & (table["round"] < last)]
     for row in rows.dropna(subset="dice").itertuples():
-        dices[row.round][row.structure] = round(float(row.dice), 4)
+        dices[row.round][row.structure] = round(float(row.dice), KINDS["score"].digits)
     return dices
 
 

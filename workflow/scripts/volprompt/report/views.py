@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from volprompt.logs import logger
+from volprompt.numbers import KINDS
 from volprompt.prompts.candidates import read_prompts
 from volprompt.report.packing import STEP_MM, frames_sheet
 from volprompt.report.pictures import encode_volume
@@ -165,7 +166,7 @@ def _defined_dices(scores: pd.DataFrame) -> dict[tuple[str, str, str, str], dict
     dices: dict[tuple[str, str, str, str], dict[str, float]] = {}
     for row in scores.dropna(subset="dice").itertuples():
         key = row.experiment, row.model, row.scheme, row.volume
-        dices.setdefault(key, {})[row.structure] = round(float(row.dice), 4)
+        dices.setdefault(key, {})[row.structure] = round(float(row.dice), KINDS["score"].digits)
     return dices
 
 

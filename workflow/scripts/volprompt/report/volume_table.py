@@ -80,4 +80,6 @@ def _compact_value(value: float, digits: int) -> float | int | str | None:
         return None if np.isnan(value) else "inf"
     kept = (round(value, digits + spare) for spare in SPARE_DIGITS)
     rounded = next((one for one in kept if f"{one:.{digits}f}" == f"{value:.{digits}f}"), value)
+    if 2 * rounded * 10**digits % 2 == 1:  # halfway between two: the page's language would take the upper one
+        rounded = round(value, digits)
     return int(rounded) if rounded.is_integer() else rounded

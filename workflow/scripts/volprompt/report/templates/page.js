@@ -77,7 +77,8 @@
 
   const shown = (value, { digits, unit }) => {
     if (value === null) return "–";
-    return `${value.toFixed(digits).replace("-", "−").replace("Infinity", "∞")}${unit}`;
+    const [whole, part] = value.toFixed(digits).replace("-", "−").replace("Infinity", "∞").split(".");
+    return [whole.replace(/\B(?=(\d{3})+$)/g, ","), part].filter(Boolean).join(".") + unit;
   };
 
   // A narrow cell breaks a name after its underscores.
@@ -149,13 +150,14 @@
   for (const name of ["model", "scheme", "structure", "status"]) filters[name].addEventListener("change", select);
   element("filter-reset").addEventListener("click", () => { reset(); select(); });
   // A volume that the address names (#volume=knee_7): its scores, and the viewer if it has it.
+  const viewed = JSON.parse(document.getElementById("viewer")?.dataset.names ?? "[]");
   const showNamed = () => {
     const name = new URLSearchParams(location.hash.slice(1)).get("volume");
     if (!name) return;
     reset();
     filters.text.value = name;
     select();
-    if (!document.querySelector("#viewer [data-volume]")) element("single").scrollIntoView();
+    element(viewed.includes(name) ? "viewer" : "single").scrollIntoView();
   };
   const turn = (id, page) => element(id).addEventListener("click", () => { state.page = page(); show(); });
   turn("page-first", () => 0);
@@ -165,6 +167,9 @@
   reset();
   select();
   addEventListener("hashchange", showNamed);
+  addEventListener("click", ({ target }) => { // a link to what the address names already changes nothing by itself
+    if (target.closest?.('a[href^="#volume="]')?.hash === location.hash) showNamed();
+  });
   showNamed();
 
   // Points of figures are volumes: the nearest one within some pixels is named, and opens.
@@ -268,10 +273,15 @@
     table.classList.add("sortable");
   }
 
-  const withoutThousands = (text) => (/^\d{1,3}(,\d{3})+$/.test(text) ? text.replaceAll(",", "") : text);
+  // A number as programs read it; nothing where there is none.
+  const plain = (text) => (text === "–" ? "" : /^−?\d{1,3}(,\d{3})*(\.\d+)?( %)?$/.test(text)
+    ? text.replaceAll(",", "").replace("−", "-") : text);
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const LATEX = { "\\": "\\textbackslash{}", "≈": "$\\approx$", "†": "\\textdagger{}", "−": "$-$", "–": "--", "∞": "$\\infty$" };
-  const escaped = (text) => text.replace(/[\\≈†−–∞]|[&%$#_{}]/g, (found) => LATEX[found] ?? `\\${found}`);
+  const LATEX = {
+    "\\": "\\textbackslash{}", "≈": "$\\approx$", "†": "\\textdagger{}", "−": "$-$", "–": "--", "∞": "$\\infty$",
+    "<": "$<$", ">": "$>$", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+  };
+  const escaped = (text) => text.replace(/[\\≈†−–∞<>~^]|[&%$#_{}]/g, (found) => LATEX[found] ?? `\\${found}`);
   const isText = (cell) => cell.tagName === "TH" && cell.scope === "row" || cell.classList.contains("text") || cell.classList.contains("prose");
 
   const FORMATS = {
@@ -282,7 +292,7 @@
       `${head.map(escaped).join(" & ")} \\\\`, "\\midrule",
       ...body.map((row) => `${row.map(escaped).join(" & ")} \\\\`), "\\bottomrule", "\\end{tabular}",
     ].join("\n"),
-    CSV: (rows) => rows.map((row) => row.map((text) => quoted(withoutThousands(text))).join(",")).join("\n"),
+    CSV: (rows) => rows.map((row) => row.map((text) => quoted(plain(text))).join(",")).join("\n"),
   };
 
   async function copy(text) {

@@ -221,7 +221,7 @@
     make("div", { class: "viewer-stage" }, [solid]), solidText,
     make("div", { class: "viewer-buttons viewer-tools" }, [
       button("−", "Smaller", () => zoomBy(1 / 1.25)), button("+", "Larger", () => zoomBy(1.25)),
-      button("Start again", "Turn back to the first view", startTurn), checks.distance.label, scale,
+      button("Start again", "Start again: turn back to the first view", startTurn), checks.distance.label, scale,
     ]),
   ]);
   const root = make("div", { class: "viewer-root" }, [
@@ -1082,13 +1082,13 @@
   // has it. Null if it names none that is here.
   function chooseByAddress() {
     clearTimeout(addressing);
-    addressed = null;
     const words = new URLSearchParams(location.hash.slice(1));
     const found = data.configurations.flatMap((configuration, index) => Object.entries(configuration.roles)
       .filter(([, view]) => data.volumes[configuration.views[view].volume].name === words.get("volume"))
       .map(([role]) => ({ index, role, named: nameOf(configuration) === words.get("configuration") })));
     const { index, role } = found.find(({ named }) => named) ?? found[0] ?? {};
     if (index === undefined) return null;
+    addressed = null;
     mount.scrollIntoView();
     const slice = Number(words.get("slice") ?? NaN), across = (words.get("planes") ?? "").split(",").map(Number);
     return choose(index, role, {
