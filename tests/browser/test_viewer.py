@@ -724,4 +724,7 @@ def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width
         .endswith(f"/report/index.html#volume={HOSTILE}")
     )
     page.get_by_role("button", name="Three planes").click()
+    # The middle of the shown rows 4 to 55 of 1 mm and columns 6 to 41 of 1.5 mm, from the edges of the frame.
+    places = {text.partition("\n")[2] for text in page.locator(".viewer-across").all_inner_texts()}
+    assert places == {"30.5 mm from S", "36.8 mm from A"}
     assert barriers(page, "dark") == []

@@ -238,6 +238,7 @@ def test_the_shown_part(study: Study) -> None:
     assert volume["slices"] == list(range(3, 17))
     assert volume["size"] == [40 + 2 * 6, 24 + 2 * 6]
     assert volume["extent_mm"] == [14 * SPACING[0], 52 * SPACING[1], 36 * SPACING[2]]
+    assert volume["outside_mm"] == [[4 * SPACING[1]] * 2, [6 * SPACING[2]] * 2]
     mask = decoded_mask(volume["reference"][0], (14, 52, 36))
     expected = np.zeros(SHAPE, dtype=bool)
     expected[FEMUR] = True

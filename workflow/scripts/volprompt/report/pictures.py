@@ -53,6 +53,7 @@ def encode_volume(
         "first": region.slices[0],
         "extent_slices": region.slices[1] - region.slices[0],
         "extent_mm": [round(float(np.ptp(side) * mm), 3) for side, mm in zip(_sides(region), spacing, strict=True)],
+        "outside_mm": _outside(region, volume.frames.shape[1:], spacing[1:]),
         "columns": sheet.columns,
         "frames": sheet.data,
         "reference": _encode_masks(volume.reference, names, slices, region, size),
@@ -80,6 +81,12 @@ def encode_volume(
 
 def _sides(region: Region) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     return region.slices, region.rows, region.columns
+
+
+def _outside(region: Region, shape: Sequence[int], spacing: Sequence[float]) -> list[list[float]]:
+    """Return the millimetres of the frame before and behind the shown part, along y and x."""
+    sides = zip((region.rows, region.columns), shape, spacing, strict=True)
+    return [[round(first * mm, 3), round((count - stop) * mm, 3)] for (first, stop), count, mm in sides]
 
 
 def _first_shown(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray], slices: Sequence[int]) -> int:

@@ -259,7 +259,7 @@
 
   let asked = 0;
 
-  // `at` may have a slice, and where the planes across are cut, as shares of the shown rows and columns.
+  // `at` may have a slice, and where the planes across are cut, as shares of the frame's rows and columns.
   async function choose(index, role, at = {}) {
     const configuration = data.configurations[index];
     const known = Object.keys(ROLES).filter((name) => name in configuration.roles);
@@ -281,7 +281,7 @@
     state.loaded = loaded;
     if (!same) Object.assign(state, { place: view.start, across: loaded.volume.size.map((count) => count >> 1) });
     if (at.slice !== undefined) state.place = nearestPlace(at.slice);
-    if (at.across) state.across = loaded.volume.size.map((count, k) => placeAt(at.across[k], count));
+    if (at.across) state.across = loaded.volume.size.map((count, k) => placeAt(inShown(k + 1, at.across[k]), count));
     range.max = loaded.volume.slices.length - 1;
     select.value = String(index);
     showRoles(configuration);
@@ -430,6 +430,16 @@
     return axis ? (index + 0.5) / (last(axis) + 1) : (slices[index] - first + 0.5) / extent_slices;
   }
 
+  // Along y or x: a share of the shown part in millimetres from the frame's edge, the frame's size, and the way back from a
+  // share of the frame. Which part is shown can change with the masks, so that nothing that lasts counts from it.
+  const fromEdge = (axis) => state.loaded.volume.outside_mm[axis - 1][0] + shareOf(axis) * state.loaded.volume.extent_mm[axis];
+  function frameMm(axis) {
+    const { outside_mm, extent_mm } = state.loaded.volume;
+    return outside_mm[axis - 1][0] + extent_mm[axis] + outside_mm[axis - 1][1];
+  }
+  const inShown = (axis, share) => (share * frameMm(axis) - state.loaded.volume.outside_mm[axis - 1][0])
+    / state.loaded.volume.extent_mm[axis];
+
   function move(axis, index) {
     if (!state.loaded) return;
     if (!axis) return go(index);
@@ -471,7 +481,7 @@
     root.dataset.across = state.across.join(" ");
     acrossRanges.forEach(({ name, value, slider }, k) => {
       const axis = k + 1, kind = planes[axis].name;
-      const where = `${(shareOf(axis) * volume.extent_mm[axis]).toFixed(1)} mm from ${OPPOSITE[volume.axes[axis]]}`;
+      const where = `${fromEdge(axis).toFixed(1)} mm from ${OPPOSITE[volume.axes[axis]]}`;
       name.textContent = kind;
       value.textContent = where;
       Object.assign(slider, { max: String(last(axis)), value: String(at(axis)) });
@@ -1060,7 +1070,7 @@
     const words = new URLSearchParams({
       volume: volume.name, configuration: nameOf(data.configurations[state.configuration]), slice: volume.slices[state.place],
     });
-    if (state.planes) words.set("planes", [1, 2].map((axis) => shareOf(axis).toFixed(3)));
+    if (state.planes) words.set("planes", [1, 2].map((axis) => (fromEdge(axis) / frameMm(axis)).toFixed(4)));
     return "#" + words;
   }
 
