@@ -447,11 +447,14 @@ def test_touch(browser: Browser, page_file: Path) -> None:
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
         assert box is not None
-        was, y = state(page, name), box["y"] + box["height"] / 2
-        for kind, x in (("touchStart", 150), ("touchMove", 190), ("touchMove", 240), ("touchEnd", None)):
-            points = [] if x is None else [{"x": box["x"] + x, "y": y}]
-            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-        assert state(page, name) != was
+        was, x, y = state(page, name), box["x"] + 150, box["y"] + box["height"] / 2
+        # Down the page, which scrolls; then sideways.
+        for right, down in ((5, -60), (90, 5)):
+            for kind, share in (("touchStart", 0), ("touchMove", 0.4), ("touchMove", 1), ("touchEnd", None)):
+                points = [] if share is None else [{"x": x + share * right, "y": y + share * down}]
+                session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            assert (state(page, name) != was) == (right > 5)
+            canvas.scroll_into_view_if_needed()
     context.close()
 
 

@@ -689,6 +689,13 @@
     if (crosses(event) && event.pointerType !== "touch") crossAt(event);
   }
 
+  // Whether a finger scrolls the page: it does until it has gone some way, and for good if that was not sideways.
+  function scrolls(start, { pointerType }, right, down) {
+    if (pointerType !== "touch") return false;
+    if (start.sideways === undefined && Math.hypot(right, down) > 6) start.sideways = Math.abs(right) > Math.abs(down);
+    return !start.sideways;
+  }
+
   const crosses = (event) => state.loaded && state.planes && !event.shiftKey;
 
   function swipeEnd(event) {
@@ -702,6 +709,7 @@
     if (touching.size === 2 && touching.has(event.pointerId)) return pinch(pane, event);
     touching.set(event.pointerId, event);
     const [right, down] = [event.clientX - swiped.x, event.clientY - swiped.y];
+    if (scrolls(swiped, event, right, down)) return;
     swiped.far ||= Math.hypot(right, down) > 6;
     if (crosses(event)) {
       if (swiped.far || event.pointerType !== "touch") crossAt(event);
@@ -957,9 +965,11 @@
 
   function drag(event) {
     if (!dragged) return;
+    const [right, down] = [event.clientX - dragged.x, event.clientY - dragged.y];
+    if (scrolls(dragged, event, right, down)) return;
     state.moving = true;
-    turnBy((event.clientX - dragged.x) * 0.01, (event.clientY - dragged.y) * 0.01);
-    dragged = { x: event.clientX, y: event.clientY };
+    turnBy(right * 0.01, down * 0.01);
+    Object.assign(dragged, { x: event.clientX, y: event.clientY });
   }
 
   function dragEnd() {
