@@ -230,7 +230,7 @@ def test_insets_lie_where_no_mask_is() -> None:
     for rows, columns, expected in (
         (slice(10, 20), slice(0, 30), "upper right"),
         (slice(0, 10), slice(0, 30), "lower right"),
-        (slice(0, 20), slice(15, 30), "upper left"),
+        (slice(0, 20), slice(15, 30), "upper right"),
     ):
         assert free_corner(shown({"femur": block(rows, columns)}), [], region) == expected
     wrong = {"femur": FEMUR | block(slice(10, 14), slice(20, 25)), "tibia": TIBIA}

@@ -183,15 +183,14 @@ def most_different(shown: Slice, panels: Sequence[Panel], region: Window) -> Win
 
 
 def free_corner(shown: Slice, panels: Sequence[Panel], region: Window) -> str:
-    """Return which corner of the region masks cover least: `upper left`, `upper right` or `lower right`; the bar lies
-    in the fourth."""
+    """Return which corner of the region masks cover least: `upper right` or `lower right`; the slice number and the bar
+    lie in the others."""
     masks = [*shown.reference.values(), *(mask for panel in panels for mask in panel.predicted.values())]
     covered = np.sum([mask[slice(*region.rows), slice(*region.columns)] for mask in masks], axis=0)
     down, right = (max(1, round(INSET * size)) for size in covered.shape)
     of_corner = {
         "upper right": covered[:down, -right:],
         "lower right": covered[-down:, -right:],
-        "upper left": covered[:down, :right],
     }
     return min(of_corner, key=lambda name: of_corner[name].sum())
 
@@ -220,12 +219,11 @@ def draw_inset(
     axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str], magnified: Window, corner: str
 ) -> None:
     """Magnify a window of a panel in one of its corners, and frame the window. corner: as of `free_corner`."""
-    vertical, horizontal = corner.split()
-    bounds = (1 - INSET if horizontal == "right" else 0, 1 - INSET if vertical == "upper" else 0, INSET, INSET)
-    inset = axes.inset_axes(bounds, xticks=[], yticks=[])
+    upper = corner == "upper right"
+    inset = axes.inset_axes((1 - INSET, 1 - INSET if upper else 0, INSET, INSET), xticks=[], yticks=[])
     draw_masks(inset, shown, panel, colours)
     magnified.show(inset)
-    inset.set_anchor(("N" if vertical == "upper" else "S") + ("E" if horizontal == "right" else "W"))
+    inset.set_anchor("NE" if upper else "SE")
     for spine in inset.spines.values():
         spine.set(color="white", linewidth=0.8, visible=True)
     (top, bottom), (left, right) = magnified.rows, magnified.columns
@@ -235,7 +233,8 @@ def draw_inset(
 
 
 def draw_place(axes: Axes, shown: Slice, region: Window) -> None:
-    """Write slice number and directions into a panel, and a bar of 20 mm, or less where that is more than half."""
+    """Write slice number and directions into a panel, and a bar of 20 mm, or less where that is more than two fifths,
+    which leaves room for the letter in the middle."""
     down, right = shown.axes[0], shown.axes[1]
     text: dict[str, Any] = {
         "color": "white",
@@ -250,7 +249,7 @@ def draw_place(axes: Axes, shown: Slice, region: Window) -> None:
     axes.text(0.02, 0.5, OPPOSITE[right], ha="left", va="center", **text)
     axes.text(0.98, 0.5, right, ha="right", va="center", **text)
     width_mm = (region.columns[1] - region.columns[0]) * shown.spacing[1]
-    length = next((bar for bar in BARS_MM if bar <= width_mm / 2), None)
+    length = next((bar for bar in BARS_MM if bar <= 0.4 * width_mm), None)
     if length is not None:
         ends = (0.04, 0.04 + length / width_mm)
         axes.plot(ends, (0.04, 0.04), color="white", linewidth=2, path_effects=CASING, transform=axes.transAxes)
