@@ -21,6 +21,7 @@ INFINITE, MISSING = float("inf"), float("nan")
         (number(-0.456, "effect", signed=True), "−0.46"),
         (number(-0.01234, "share"), "−1.2 %"),
         (number(0.8, "share"), "80.0 %"),
+        (number(-0.0003, "share"), "0.0 %"),
         (number(INFINITE, "mm"), "∞"),
         (number(1.005, "seconds"), "1.0"),
         (number(93_735_472, "parameters"), "93.7 M"),

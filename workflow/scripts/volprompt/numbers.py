@@ -54,7 +54,7 @@ def number(value: Any, kind: str, signed: bool = False) -> str:
     sign = "+" if signed else ""
     scaled = value * style.factor
     digits = ("0f" if abs(scaled) >= 1e4 else "4g") if style.digits is None else f"{style.digits}f"
-    return f"{scaled:{sign},.{digits}}{style.unit}".replace("-", "−").replace("inf", "∞")
+    return f"{scaled:{sign}z,.{digits}}{style.unit}".replace("-", "−").replace("inf", "∞")
 
 
 def interval(low: Any, high: Any, kind: str, signed: bool = False) -> str:

@@ -122,8 +122,8 @@ def _ties(tied: pd.DataFrame, below: int, best: pd.Series) -> str:
     # With n subjects no p-value is below 2 / 2^n, and Holm's correction multiplies the smallest one by their number.
     compared = len(tied)
     if not below and compared * 2.0 ** (1 - int(best["groups"])) >= SIGNIFICANT:
-        subjects = counted(int(best["groups"]), "subject")
-        return f"With {subjects} and {compared} comparisons no signed-rank test can find a difference, however large."
+        known = f"{counted(int(best['groups']), 'subject')} and {counted(compared, 'comparison')}"
+        return f"With {known} no signed-rank test can find a difference, however large."
     names = [f"{row.model} with {row.scheme}" for row in tied.itertuples()]
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     return f"A signed-rank test cannot tell it from {shown}."
@@ -140,8 +140,8 @@ def tiles(
     unscored = set(scores.loc[scores["status"] == "no_reference", "volume"])
     subjects = count_subjects(ok, design.groups)
     return [
-        Tile(number(len(ok), "count"), "volumes scored", "single"),
-        Tile(number(subjects, "count"), "subjects", "single"),
+        Tile(number(len(ok), "count"), "volume scored" if len(ok) == 1 else "volumes scored", "single"),
+        Tile(number(subjects, "count"), "subject" if subjects == 1 else "subjects", "single"),
         Tile(number(len(scores[["model", "scheme"]].drop_duplicates()), "count"), "configurations", "medians"),
         Tile(number(len(failed), "count"), "volumes with a failure", "failed", bool(failed)),
         Tile(number(len(unscored), "count"), "without reference", "failed"),

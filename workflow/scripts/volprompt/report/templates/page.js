@@ -77,7 +77,7 @@
 
   const shown = (value, { digits, unit }) => {
     if (value === null) return "–";
-    const [whole, part] = value.toFixed(digits).replace("-", "−").replace("Infinity", "∞").split(".");
+    const [whole, part] = value.toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−").replace("Infinity", "∞").split(".");
     return [whole.replace(/\B(?=(\d{3})+$)/g, ","), part].filter(Boolean).join(".") + unit;
   };
 

@@ -123,7 +123,7 @@ const marks = (() => {
     for (const [from, to] of [[box.left, x - 7], [x + 7, box.left + box.width]]) { path.moveTo(from, y); path.lineTo(to, y); }
     for (const [from, to] of [[box.top, y - 7], [y + 7, box.top + box.height]]) { path.moveTo(x, from); path.lineTo(x, to); }
     context.lineCap = "butt";
-    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.4)"], [1, "#f0e442"]]) {
+    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.4)"], [1, "#ffffff"]]) {
       context.lineWidth = thick;
       context.strokeStyle = colour;
       context.stroke(path);
@@ -148,7 +148,7 @@ const marks = (() => {
     }
     context.lineCap = "butt";
     context.setLineDash([7, 5]);
-    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1.4, "#7fc0f0"]]) {
+    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1.4, "#d9dfe5"]]) {
       context.lineWidth = thick;
       context.strokeStyle = colour;
       context.stroke(lines);
@@ -157,7 +157,7 @@ const marks = (() => {
     context.lineWidth = 2;
     context.strokeStyle = "rgba(0, 0, 0, 0.7)";
     context.stroke(triangles);
-    context.fillStyle = "#7fc0f0";
+    context.fillStyle = "#d9dfe5";
     context.fill(triangles);
   }
 
