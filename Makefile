@@ -88,7 +88,7 @@ demo/volumes/volumes.tsv: .venv/ready
 
 .venv/uv:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; found ' + sys.version + '. Set PYTHON=/path/to/python3.11')"
-	@echo "Setting up the environment in .venv: about 5 GB, 1 to 5 minutes"
+	@echo "Setting up the environment in .venv: about 7 GB, 1 to 5 minutes"
 	@$(PYTHON) -m venv --without-pip .venv
 	@$(PYTHON) -m venv .venv/uv
 	@.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
