@@ -20,7 +20,7 @@ from tests.unit.image_files import oblique, stored_as
 from volprompt.identity import read_identity
 from volprompt.volumes import convert
 from volprompt.volumes.convert import convert_shard, convert_volume, jpeg75, limits_of, to_grey
-from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, read_volume_table
+from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, read_volume_table, same_images
 from volprompt.volumes.images.image import VolumeError, damaged
 from volprompt.volumes.references import structure_mask
 
@@ -641,3 +641,15 @@ def test_a_fault_of_the_machine_fails_the_job_and_not_the_volume(
         with pytest.raises(VolumeError):
             convert_shard([row(image)], FRAMES, BONES, folder)
         assert not (folder / "volumes.parquet").exists()
+
+
+def test_one_image_under_two_names_is_told(image: str, folder: Path) -> None:
+    convert_shard([row(image, volume=name) for name in ("a", "b", "c")], FRAMES, BONES, folder)
+    volumes = read_volume_table(folder)
+    assert [(volume, text.partition(",")[0]) for volume, text in same_images(volumes, {})] == [
+        ("b", "has the same image as a"),
+        ("c", "has the same image as a"),
+    ]
+    assert [volume for volume, _ in same_images(volumes, {"a": "one", "b": "one", "c": "two"})] == ["c"]
+    assert same_images(volumes.assign(sha256=["1", "2", "3"]), {}) == []
+    assert same_images(volumes.assign(status="failed"), {}) == []

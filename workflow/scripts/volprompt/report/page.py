@@ -50,7 +50,7 @@ from volprompt.tables.typeset import (
     medians_notes,
     published,
 )
-from volprompt.volumes.converted import read_volume_table
+from volprompt.volumes.converted import read_volume_table, same_images
 
 SHOWN_ROWS = 200
 
@@ -115,6 +115,7 @@ def write_report(
         for row in grouped_failures(tables["failures"])
     ]
     warnings = [(volume, shortened(sources.text(volume, text))) for volume, text in volume_warnings(converted)]
+    warnings += same_images(converted, design.groups)
     models = [{**row, "architecture": shortened(row["architecture"])} for row in model_rows(runs, design)]
     views = volume_views(tables.scores, shards, design) if show_volumes else None
     with_masks = configurations_by_volume(tables.scores, design) if volumes == "all" else {}

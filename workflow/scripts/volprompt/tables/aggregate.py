@@ -39,7 +39,7 @@ from volprompt.tables.stored import (
 )
 from volprompt.tables.subgroups import subgroups
 from volprompt.tables.typeset import comparisons_latex, comparisons_markdown, latex, markdown
-from volprompt.volumes.converted import read_volume_table
+from volprompt.volumes.converted import read_volume_table, same_images
 
 # Tables that are written as Parquet beside CSV.
 TYPED = ("scores", "medians", "comparisons")
@@ -73,6 +73,8 @@ def aggregate(
     folder = Path(tables)
     made_from = {job_name(path): digest_of_intact(path) for path in scores}
     converted = pd.concat([read_volume_table(path) for path in volumes], ignore_index=True)
+    for volume, remark in same_images(converted, design.groups):
+        logger.warning("volume %s %s", volume, remark)
     made = study_tables(scores, slices, rounds, masks, converted, design)
     described = (design.scored, list(design.covariates))
     for name, table in made.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,25 @@ def grid_of_row(row: Any) -> Grid:
     return Grid(
         (shape[0], shape[1], shape[2]), np.reshape(row.source_affine, (4, 4)), row.frame_axes, row.source_header
     )
+
+
+def same_images(volumes: pd.DataFrame, groups: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return volumes whose image another one has too, byte for byte, with a remark; not those of one subject.
+
+    volumes: volume tables of all shards; groups: subject of each volume, where the sample sheet gives one. Such volumes
+    count as several subjects, which makes intervals too narrow and p-values too small.
+    """
+    first: dict[str, str] = {}
+    found = []
+    known = volumes[volumes["status"] == "ok"].reindex(columns=["volume", "sha256"]).dropna().sort_values("volume")
+    for row in known[known["sha256"] != ""].itertuples():
+        other = first.setdefault(row.sha256, row.volume)
+        if groups.get(row.volume, row.volume) != groups.get(other, other):
+            remark = (
+                f"has the same image as {other}, and counts as another subject unless the column `group` says otherwise"
+            )
+            found.append((str(row.volume), remark))
+    return found
 
 
 def frames_path(folder: str | Path, volume: str) -> Path:
