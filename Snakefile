@@ -15,7 +15,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
-include: "rules/storage.smk"
+include: "rules/planning.smk"
 
 
 pathvars:
@@ -60,6 +60,7 @@ rule all:
         "workflow/scripts/complete.py"
 
 
+include: "rules/resources.smk"
 include: "rules/check.smk"
 include: "rules/checkpoints.smk"
 include: "rules/convert.smk"

@@ -17,17 +17,8 @@ from volprompt.study.identities import (
     verdict_settings,
 )
 from volprompt.study.data import Data
-from volprompt.study.memory import (
-    convert_memory_mb,
-    largest_frames,
-    segment_memory_mb,
-    weights_bytes,
-)
-from volprompt.study.stamps import write_stamps
 from volprompt.study.study import read_study
-from volprompt.models.devices import visible_gpus
 from volprompt.errors import VolpromptError
-from volprompt.logs import logging_to_console
 
 # In storage (`--default-storage-provider`) only Snakemake can look at files.
 IN_STORAGE = workflow.storage_settings.default_storage_provider is not None
@@ -55,9 +46,6 @@ except VolpromptError as error:
 
 LABELS = STUDY.labels
 SCORED_LABELS = {name: LABELS[name] for name in STUDY.scored_structures}
-EXPERIMENT_SCHEMES = {
-    experiment: parts.schemes for experiment, parts in STUDY.experiments.items()
-}
 EVERY_JOB = [
     (experiment, model, shard)
     for experiment, parts in STUDY.experiments.items()
@@ -73,34 +61,9 @@ VOLUME_PAGES = [
 ]
 
 
-# Jobs read the workflow again; only the process that plans compares results with the configuration.
-SHARDS_TO_CONVERT = []
-if workflow.is_main_process and not IN_STORAGE:
-    try:
-        with logging_to_console("plan"):
-            SHARDS_TO_CONVERT = write_stamps(STUDY)
-    except VolpromptError as error:
-        raise WorkflowError(str(error)) from None
-
-
 def sheet_rows(wildcards):
     """The shard's rows of the sample sheet."""
     return [row.plain() for row in STUDY.shards[wildcards.shard]]
-
-
-def rows_to_convert(wildcards):
-    """The rows of all shards that this run converts: a target may ask for some of them alone."""
-    asked = {os.path.normpath(path) for job in workflow.dag.jobs for path in job.output}
-    volumes = {
-        row.volume
-        for shard in SHARDS_TO_CONVERT
-        for row in STUDY.shards[shard]
-        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in asked
-    }
-    rows = [row.plain() for row in STUDY.volumes if row.volume in volumes]
-    return rows or [
-        row.plain() for shard in SHARDS_TO_CONVERT for row in STUDY.shards[shard]
-    ]
 
 
 def of_shard(pattern):
@@ -136,36 +99,3 @@ def experiment_schemes(wildcards):
     """The definitions of an experiment's schemes."""
     names = STUDY.experiments[wildcards.experiment].schemes
     return {name: STUDY.settings.schemes[name].plain() for name in names}
-
-
-# In storage nobody knows how large files are: MB for a volume of 256 x 512 x 512 voxels, bytes of weights as of ViT-L.
-CONVERT_MB_AT_LEAST = 2_000 if IN_STORAGE else 0
-UNKNOWN_WEIGHTS = 1_250_000_000 if IN_STORAGE else 0
-
-
-def convert_memory(wildcards, attempt):
-    """MB for converting a shard, by the sizes of its images; more at each attempt, like everything below."""
-    images = [row.image for row in STUDY.shards[wildcards.shard]]
-    return attempt * max(convert_memory_mb(images), CONVERT_MB_AT_LEAST)
-
-
-def segment_memory(wildcards, input, attempt):
-    """MB for segmenting a shard, by the sizes of the model and of the converted volumes."""
-    weights = weights_bytes(STUDY.checkpoints[wildcards.model], CATALOGUE)
-    frames = largest_frames(input.volumes)
-    return attempt * segment_memory_mb(
-        STUDY, wildcards.experiment, wildcards.model, weights or UNKNOWN_WEIGHTS, frames
-    )
-
-
-def minutes(at_least, per_volume):
-    """Minutes for a job of a shard, by the number of its volumes."""
-    return lambda wildcards, attempt: attempt * max(
-        at_least, per_volume * len(STUDY.shards[wildcards.shard])
-    )
-
-
-def gpus_per_job(wildcards):
-    """One GPU where the models run on a GPU; `auto` looks at this machine, and a cluster's profile overrides it."""
-    device = STUDY.settings.inference.device
-    return int(device == "cuda" or (device == "auto" and bool(visible_gpus())))

@@ -51,12 +51,7 @@ def is_machine_fault(error: BaseException) -> bool:
 
 def comes_from_the_machine(error: BaseException) -> bool:
     """Whether a fault of the machine led to an error, even one whose message leaves it out (`from None`)."""
-    each: BaseException | None = error
-    while each is not None:
-        if is_machine_fault(each):
-            return True
-        each = each.__cause__ or each.__context__
-    return False
+    return any(is_machine_fault(each) for each in _with_causes(error, hidden=True))
 
 
 def is_lasting(error: BaseException) -> bool:
@@ -67,7 +62,7 @@ def is_lasting(error: BaseException) -> bool:
     """
     if not isinstance(error, VolpromptError | ModuleNotFoundError):
         return False
-    return not comes_from_the_machine(error) and not any(_may_heal(each) for each in _with_causes(error))
+    return not comes_from_the_machine(error) and not any(_may_heal(each) for each in _with_causes(error, hidden=False))
 
 
 def _may_heal(error: BaseException) -> bool:
@@ -76,12 +71,13 @@ def _may_heal(error: BaseException) -> bool:
     return isinstance(error, OSError) or getattr(error, "may_heal", False)
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that led to it."""
+def _with_causes(error: BaseException, hidden: bool) -> Iterator[BaseException]:
+    """An error and those that led to it. hidden: also those that a traceback leaves out (`from None`)."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        shown = hidden or not cause.__suppress_context__
+        cause = cause.__cause__ or (cause.__context__ if shown else None)
 
 
 def _says(error: BaseException, faults: Sequence[str]) -> bool:

@@ -132,6 +132,10 @@ def write_identity(
         "files": {name: [mark.bytes, mark.mtime_ns, mark.sha256] for name, mark in marks.items()},
         "signatures": identity.signatures,
     }
+    _write_content(path, content)
+
+
+def _write_content(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
@@ -144,7 +148,7 @@ def mark_pruned(output: str | Path, folders: Iterable[str]) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     content["pruned"] = sorted(identity.pruned.union(folders))
     status = path.parent.stat()
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    _write_content(path, content)
     with suppress(OSError):  # a colleague's folder
         os.utime(path.parent, ns=(status.st_atime_ns, status.st_mtime_ns))
 

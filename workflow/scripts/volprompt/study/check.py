@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from volprompt.cells import from_cell
 from volprompt.errors import VolpromptError, comes_from_the_machine
 from volprompt.files import write_csv
 from volprompt.logs import NOTICE, logger
@@ -80,7 +81,7 @@ def check_volumes(
     flat = [{key: " ".join(value.split()) for key, value in asdict(fault).items()} for fault in faults]
     checked = pd.DataFrame(flat, columns=columns)
     if not whole and Path(table).is_file():
-        before = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
+        before = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False).map(from_cell)
         others = before[~before["volume"].isin([row["volume"] for row in rows])]
         checked = pd.concat([others.reindex(columns=columns), checked], ignore_index=True)
     write_csv(checked, table)

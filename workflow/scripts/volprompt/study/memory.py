@@ -14,7 +14,6 @@ from math import prod
 from pathlib import Path
 
 from volprompt.checkpoints.catalogue import CatalogueEntry
-from volprompt.checkpoints.shards import weight_files
 from volprompt.families import PUBLISHED_IMAGE_SIZE, family_of
 from volprompt.settings.config import Inference
 from volprompt.settings.schemes import Scheme, SliceAt
@@ -105,7 +104,7 @@ def _voxels_at_most(image: str | Path) -> int:
 def weights_bytes(checkpoint: Checkpoint, catalogue: Mapping[str, CatalogueEntry]) -> int:
     """Size of a model's weights in bytes; of a file that is still to be fetched as the catalogue has it, else 0."""
     if Path(checkpoint.file).is_file():
-        return sum(file.stat().st_size for file in weight_files(checkpoint.file))
+        return sum(Path(file).stat().st_size for file in checkpoint.files())
     entry = catalogue.get(Path(checkpoint.file).name)
     return entry.bytes or 0 if entry else 0
 

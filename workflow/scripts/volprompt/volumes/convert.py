@@ -197,20 +197,16 @@ def convert_shard(
             for warning in made["warnings"]:
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
-        except VolumeError as error:
-            if comes_from_the_machine(error):
-                raise
-            made = {"status": "failed", "reason": str(error)}
-            logger.error("FAILED: volume %s: %s", row["volume"], error)
-            what = "FAILED"
-        except OSError:  # a full disk, say
-            raise
         except Exception as error:
-            if comes_from_the_machine(error):
+            if isinstance(error, OSError) or comes_from_the_machine(error):  # a full disk, say
                 raise
-            logger.error("FAILED: volume %s", row["volume"], exc_info=error)
-            made = {"status": "failed", "reason": f"{row['image']}: {type(error).__name__}: {error}"}
-            what = "FAILED"
+            what, reason = "FAILED", str(error)
+            if isinstance(error, VolumeError):
+                logger.error("FAILED: volume %s: %s", row["volume"], error)
+            else:
+                logger.error("FAILED: volume %s", row["volume"], exc_info=error)
+                reason = f"{row['image']}: {type(error).__name__}: {error}"
+            made = {"status": "failed", "reason": reason}
         digests = {"image": made.get("sha256"), "reference": made.get("reference_sha256")}
         for role, source in sources.items():
             # Without a digest the next plan takes the source for another one.

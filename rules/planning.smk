@@ -1,7 +1,12 @@
-# Data in storage: what a result was made from cannot be read there at planning, so that Snakemake's own records plan.
+# Which results are not what the configuration asks for. Stamps tell it; of data in storage, where what a result was made
+# from cannot be read at planning, Snakemake's own records do.
+import os
 from pathlib import Path
 
 from snakemake.logging import logger
+
+from volprompt.logs import logging_to_console
+from volprompt.study.stamps import write_stamps
 
 
 def is_there(path):
@@ -18,10 +23,32 @@ RECORDS_ARE_LOST = (
     and not Path(".snakemake", "metadata.db").exists()
     and is_there(f"{STUDY.settings.results}/prompts/{min(STUDY.shards)}.json")
 )
-if IN_STORAGE and workflow.is_main_process:
+# Jobs read the workflow again; only the process that plans compares results with the configuration.
+SHARDS_TO_CONVERT = []
+if workflow.is_main_process and IN_STORAGE:
     logger.info(
         "The data lie in storage: Snakemake's own records (.snakemake) plan, by inputs, times and parameters."
     )
+elif workflow.is_main_process:
+    try:
+        with logging_to_console("plan"):
+            SHARDS_TO_CONVERT = write_stamps(STUDY)
+    except VolpromptError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def rows_to_convert(wildcards):
+    """The rows of all shards that this run converts: a target may ask for some of them alone."""
+    asked = {os.path.normpath(path) for job in workflow.dag.jobs for path in job.output}
+    shards = [
+        shard
+        for shard in SHARDS_TO_CONVERT
+        if os.path.normpath(f"{STUDY.settings.results}/volumes/{shard}") in asked
+    ]
+    # The check itself as the target converts none, and checks all.
+    rows = [STUDY.shards[shard] for shard in shards or SHARDS_TO_CONVERT]
+    volumes = {row.volume for listed in rows for row in listed}
+    return [row.plain() for row in STUDY.volumes if row.volume in volumes]
 
 
 def stamp(path):
