@@ -1,8 +1,10 @@
 """Stamps tell Snakemake which outputs are not what the configuration asks for.
 
 Each job has a stamp among its inputs. Planning gives the stamp of an output that has to be made again the present time,
-so that it is newer than the output, and every other stamp a time long past. So the decision is ours, whatever became of
-Snakemake's own records, and its edges, targets and flags mean what they always do.
+and every other stamp a time long past. So the decision is ours, whatever became of Snakemake's own records, and its
+edges, targets and flags mean what they always do. An output is newer than its stamp where it was just edited, or where
+it lies in the future; it is made older then. A stamp in the future would not do: Snakemake ends a run in which a job's
+output is older than an input.
 
 The stamp of a shard that has to be converted comes from the check of headers instead, which has a stamp in its turn. So
 conversions wait for the check, and it is a job only where there is one to wait.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from volprompt.errors import VolpromptError
@@ -25,8 +28,8 @@ FOLDER = ".stamps"
 UNCHECKED = "headers"  # in this folder: stamps of the stamps that the check of headers makes
 # Seconds since 1970: older than any output.
 LONG_PAST = 1
-# Seconds by which the stamp that the check makes is older than the check's own.
-BEFORE_THE_CHECK = 2
+# Seconds by which an input has to be newer than an output on every file system.
+APART = 2
 SHOWN = 10
 
 
@@ -58,7 +61,7 @@ def write_stamps(study: Study) -> list[str]:
         stamp = stamp_of(study, output)
         checked = faults and output.rule == "convert"
         # A run from which somebody left out the check converts all the same.
-        write_stamp(stamp, output.path, faults, age=BEFORE_THE_CHECK if checked else 0)
+        write_stamp(stamp, output.path, faults, age=APART if checked else 0)
         if checked:
             shard = output.path.name
             to_convert.append(shard)
@@ -75,8 +78,11 @@ def write_stamps(study: Study) -> list[str]:
 def write_stamp(stamp: Path, output: Path, faults: list[str], age: float = 0) -> None:
     """Make a stamp newer than its output, with the faults as its text, or old where there are none.
 
-    age: of a new stamp in seconds, if the output is older. Raises UnwritableResults.
+    age: of a new stamp in seconds. Raises UnwritableResults.
     """
+    now = time.time()
+    at = now - age
+    newest = _no_newer_than(at - APART if faults else now, output)
     if not faults and stamp.exists() and stamp.stat().st_mtime == LONG_PAST:
         return
     try:
@@ -84,7 +90,7 @@ def write_stamp(stamp: Path, output: Path, faults: list[str], age: float = 0) ->
             # Snakemake takes an input whose checksum it has on record for unchanged, however new it is.
             text = "\n".join([*faults, f"seen at {time.time_ns()}", ""]) if faults else ""
             new.write_text(text, encoding="utf-8")
-            at = max(time.time() - age, _newest(output) + 1) if faults else LONG_PAST
+            at = max(at, newest + 1) if faults else LONG_PAST
             os.utime(new, (at, at))
     except OSError as error:
         raise UnwritableResults(
@@ -93,10 +99,20 @@ def write_stamp(stamp: Path, output: Path, faults: list[str], age: float = 0) ->
         ) from None
 
 
-def _newest(output: Path) -> float:
-    """The newest time of an output, with what lies in its folder, or beside it under its name; 0 without any.
+def _no_newer_than(latest: float, output: Path) -> float:
+    """Give what is newer of an output the time `latest`. Returns the newest time that it has then; 0 without any.
 
-    It can lie in the future, where a copy came from another time zone, or a clock was set back.
+    It can lie in the future, where a copy came from another time zone, or a clock was set back. Of a folder, what
+    Snakemake may look at: the folder, what lies in it, and its own files of times; of a file also those of its name.
     """
-    files = output.rglob("*") if output.is_dir() else output.parent.glob(f"{output.stem}*")
-    return max((file.lstat().st_mtime for file in [output, *files] if os.path.lexists(file)), default=0.0)
+    inside = (*output.glob("*"), *output.glob("*/.snakemake_timestamp"))
+    beside = output.parent.glob(f"{output.stem}*")
+    newest = 0.0
+    for file in {output, *(inside if output.is_dir() else beside)}:
+        if not os.path.lexists(file):
+            continue
+        if file.lstat().st_mtime > latest:
+            with suppress(PermissionError):  # a colleague's
+                os.utime(file, (latest, latest), follow_symlinks=False)
+        newest = max(newest, file.lstat().st_mtime)
+    return newest
