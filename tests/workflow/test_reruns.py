@@ -536,6 +536,23 @@ def test_what_was_made_again_is_made_once(study: Study) -> None:
         assert "point_video" not in set(pd.read_parquet(study.folder / "results" / "tables" / table)["scheme"])
 
 
+def test_inputs_from_the_future_are_refused_before_any_job(study: Study) -> None:
+    """Those of jobs to be run: Snakemake would fail the jobs once their work is done."""
+    study.add_volume("knee_c", seed=4)
+    tomorrow = time.time() + 86_400
+    new = [f"volumes/knee_c_{kind}.nii.gz" for kind in ("image", "labels")]
+    for name in (*new, "volumes/knee_a_image.nii.gz", "volumes/knee_d_image.nii.gz", "models/small.pt"):
+        os.utime(study.folder / name, (tomorrow, tomorrow))
+    refused = study.run("--dry-run")
+    assert refused.code != 0
+    listed = re.findall(r"^  - (\S+): \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", refused.text, re.MULTILINE)
+    of_its_shard = "knee_d" if shard_of("knee_c", 2) == shard_of("knee_d", 2) else "knee_a"
+    assert listed == [f"volumes/{of_its_shard}_image.nii.gz", *new, "models/small.pt"]
+    for name in listed:
+        (study.folder / name).touch()
+    assert study.plan() == ONE_SHARD
+
+
 @pytest.mark.parametrize("keep_records", [True, False])
 def test_without_a_profile_no_job_is_left_out(study: Study, keep_records: bool) -> None:
     if not keep_records:

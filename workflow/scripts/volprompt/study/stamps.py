@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from volprompt.errors import VolpromptError
@@ -37,6 +38,10 @@ class UnwritableResults(VolpromptError):
     """A folder of results in which nothing can be noted."""
 
 
+class FutureInputs(VolpromptError):
+    """Images, references or checkpoints that were changed later than now."""
+
+
 def stamp_of(study: Study, output: Output) -> Path:
     """Where the stamp of an output lies."""
     return Path(study.settings.results) / FOLDER / output.name
@@ -53,10 +58,12 @@ def compare(study: Study) -> Iterator[tuple[Output, list[str]]]:
 def write_stamps(study: Study) -> list[str]:
     """Compare every output with what the configuration asks for, set its stamp, and log what is made again and why.
 
-    Returns the names of the shards that have to be converted.
+    Returns the names of the shards that have to be converted. Raises UnwritableResults and FutureInputs.
     """
     again: list[str] = []
     to_convert: list[str] = []
+    needed: list[str] = []
+    renewed: set[str] = set()  # shards that are segmented again in any case
     for output, faults in compare(study):
         stamp = stamp_of(study, output)
         checked = faults and output.rule == "convert"
@@ -66,13 +73,42 @@ def write_stamps(study: Study) -> list[str]:
             shard = output.path.name
             to_convert.append(shard)
             write_stamp(Path(study.settings.results) / FOLDER / UNCHECKED / shard, stamp, faults)
+        if faults or (output.rule == "segment" and output.path.name in renewed):
+            needed += _files_from_outside(study, output)
+        if faults and output.rule in ("convert", "extract_prompts"):
+            renewed.add(output.path.stem)
         if faults and output.path.exists():
-            again.append(f"  - {output.name}: {'; '.join(faults)}")
+            again.append(f"{output.name}: {'; '.join(faults)}")
     if again:
-        more = [f"  - and {len(again) - SHOWN} more"] if len(again) > SHOWN else []
-        lines = ["Results that are not what is asked for are made again:", *again[:SHOWN], *more]
-        logger.log(NOTICE, "%s", "\n".join(lines))
+        logger.log(NOTICE, "Results that are not what is asked for are made again:\n%s", _listed(again))
+    _refuse_the_future(needed)
     return to_convert
+
+
+def _files_from_outside(study: Study, output: Output) -> list[str]:
+    """The files that a job reads and no job makes."""
+    if output.rule == "convert":
+        return study.sources(study.shards[output.path.name])
+    if output.rule == "segment":
+        return study.checkpoints[output.path.parent.name].files()
+    return []
+
+
+def _refuse_the_future(files: list[str]) -> None:
+    """Snakemake fails a job whose inputs are newer than what it made, once its work is done. Raises FutureInputs."""
+    now = time.time()
+    times = {file: os.lstat(file).st_mtime for file in dict.fromkeys(files) if os.path.lexists(file)}
+    if found := [f"{file}: {datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}" for file, at in times.items() if at > now]:
+        raise FutureInputs(
+            f"These were changed later than now ({datetime.fromtimestamp(now):%Y-%m-%d %H:%M:%S}), so that no result "
+            f"would be newer. Give them the present time (`touch -h FILE`), set the clock, or wait.\n{_listed(found)}"
+        )
+
+
+def _listed(items: list[str]) -> str:
+    """Lines of a message, not too many of them."""
+    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return "\n".join(f"  - {item}" for item in [*items[:SHOWN], *more])
 
 
 def write_stamp(stamp: Path, output: Path, faults: list[str], age: float = 0) -> None:
