@@ -124,6 +124,10 @@ def test_a_file_that_another_run_has_fetched_since_planning_is_taken(tmp_path: P
 
 def test_offline_without_the_file_is_one_clear_error(tmp_path: Path) -> None:
     workflow = deploy(tmp_path / "deployed", "http://127.0.0.1:9/online.pth", "0" * 64)
+    download = workflow / "workflow" / "scripts" / "volprompt" / "checkpoints" / "download.py"
+    impatient = download.read_text().replace("PAUSE_SECONDS = 2.0", "PAUSE_SECONDS = 0.0")
+    assert impatient != download.read_text()
+    download.write_text(impatient)
     study = one_model(tmp_path / "study", workflow)
     run = study.run("--until", "fetch_checkpoint", "--retries", "0")
     assert run.code != 0

@@ -114,7 +114,8 @@ def _command(surroundings: Surroundings, arguments: list[str], reached: dict[str
     def execute_script(script: Any, path: str, edit: bool = False) -> None:
         """In place of Snakemake's, which runs `python path`."""
         threads = {"OMP_NUM_THREADS": str(script.threads)}
-        found = [os.path.dirname(path), *surroundings.path]
+        # Where a new Python looks: the workflow has set PYTHONPATH to its own library since this one started.
+        found = [os.path.dirname(path), *os.environ["PYTHONPATH"].split(os.pathsep), *surroundings.path]
         job = Surroundings(os.getcwd(), os.environ | threads, found, surroundings.output, surroundings.errors)
         process = _start(_job, job, path)
         with benchmarked(process.pid, script.bench_record):
