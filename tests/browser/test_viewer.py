@@ -454,6 +454,7 @@ def test_touch(browser: Browser, page_file: Path) -> None:
             for kind, share in (("touchStart", 0), ("touchMove", 0.4), ("touchMove", 1), ("touchEnd", None)):
                 points = [] if share is None else [{"x": x + share * right, "y": y + share * down}]
                 session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            drawn(page)  # the browser hands movements over frame by frame
             assert (state(page, name) != was) == (right > 5)
             canvas.scroll_into_view_if_needed()
     context.close()
