@@ -335,6 +335,8 @@ def test_the_answer_is_on_the_first_screen(report: Path, study: Simulated, visit
     tiles = [text.replace("\n", " ") for text in page.locator(".tiles li").all_inner_texts()]
     assert f"{VOLUMES} volumes scored" in tiles
     assert "18 configurations" in tiles
+    page.locator(".tiles a").last.click()
+    expect(page.get_by_role("heading", name="Where this study departs from the paper")).to_be_in_viewport()
 
 
 # Of every table whose first screen shows names alone: what it is. The first cell that is no name is its value.
@@ -371,6 +373,29 @@ def test_every_table_shows_a_value_on_a_narrow_screen(report: Path, visit: Open)
     page = visit(report, 390).page
     assert page.locator(".scroll > table").count() > 10
     assert page.evaluate(NARROW) == []
+
+
+# Words of names and texts in cells that begin on one line and end on another; names may break where they say so.
+BROKEN = """() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  const broken = new Set(), range = document.createRange();
+  for (const cell of document.querySelectorAll(".scroll > table tbody :is(th, td.text)")) {
+    if (cell.querySelector("code")) continue; // digests
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      for (const { 0: word, index } of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {
+        range.setStart(texts.currentNode, index);
+        range.setEnd(texts.currentNode, index + word.length);
+        if (cell.offsetWidth && new Set([...range.getClientRects()].map((box) => box.top)).size > 1) broken.add(word);
+      }
+    }
+  }
+  return [...broken];
+}"""
+
+
+def test_no_word_is_broken_on_a_narrow_screen(report: Path, visit: Open) -> None:
+    assert visit(report, 390).page.evaluate(BROKEN) == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -467,7 +492,7 @@ def test_a_dark_screen(report: Path, visit: Open) -> None:
     page.emulate_media(color_scheme="dark")
     colours = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
     assert colours == ["rgb(20, 25, 30)", "rgb(230, 235, 240)"]
-    figure = page.locator("figure .scroll svg").first.evaluate("e => getComputedStyle(e).backgroundColor")
+    figure = page.locator("figure .scroll").first.evaluate("e => getComputedStyle(e).backgroundColor")
     assert figure == "rgb(255, 255, 255)"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 37, 48)"
@@ -539,7 +564,10 @@ def test_points_lie_where_the_page_thinks(report: Path, visit: Open) -> None:
 def test_rows_link_the_pages_of_their_volumes(tmp_path: Path, visit: Open) -> None:
     simulated = simulate(tmp_path, volumes=6, shards=1, experiments=["sam1"])
     simulated.aggregate()
-    page = visit(simulated.report(stamp="", volumes="all")).page
+    page = visit(simulated.report(stamp="", volumes="all", compare_with=None)).page
+    # This study does not reproduce the paper: no number of departures on the first screen, and no table that is open.
+    assert "departures" not in page.locator(".tiles").inner_text()
+    assert page.get_by_text("this study was not configured to reproduce it").is_hidden()
     (shard,) = simulated.shards
     names = column(page, 1)
     links = page.locator("#scores-table a.own").evaluate_all("all => all.map(link => link.getAttribute('href'))")

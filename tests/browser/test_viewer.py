@@ -723,13 +723,25 @@ def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width
     assert page.get_by_role("button", name="This volume 0.950").is_visible()
     assert page.locator("pre").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    # A structure's numbers stand beside its name, in a row as high as any other.
+    rows = page.locator(".viewer-table tbody tr")
+    assert max(rows.evaluate_all("all => all.map(row => row.offsetHeight)")) < 34
+    middles = rows.last.evaluate(
+        """row => [row.querySelector(".viewer-swatch"), ...row.querySelectorAll("td")].map((part) => {
+          const range = document.createRange();
+          range.selectNodeContents(part);
+          const box = (part.matches("td") ? range : part).getBoundingClientRect();
+          return (box.top + box.bottom) / 2;
+        })"""
+    )
+    assert max(middles) - min(middles) < 3
     assert (
         page.get_by_role("link", name="To the report")
         .evaluate("link => decodeURIComponent(link.href)")
         .endswith(f"/report/index.html#volume={HOSTILE}")
     )
     page.get_by_role("button", name="Three planes").click()
-    # The middle of the shown rows 4 to 55 of 1 mm and columns 6 to 41 of 1.5 mm, from the edges of the frame.
+    # Row 18 of 1 mm and column 24 of 1.5 mm, where most of the reference is, from the edges of the frame.
     places = {text.partition("\n")[2] for text in page.locator(".viewer-across").all_inner_texts()}
     assert places == {"18.5 mm from S", "36.8 mm from A"}
     assert barriers(page, "dark") == []

@@ -13,6 +13,7 @@ from volprompt.report import facts, rendering
 from volprompt.report.rendering import TEMPLATES, page_environment
 from volprompt.report.sources import Sources
 from volprompt.report.volume_table import compact, volume_table
+from volprompt.volumes.references import keep_structures
 
 
 def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:
@@ -172,6 +173,24 @@ def test_grids_are_counted() -> None:
 )
 def test_paths_without_their_folders(text: str, shown: str) -> None:
     assert facts.without_folders(text) == shown
+
+
+# Remarks
+
+
+def test_what_was_done_as_configured_is_no_warning() -> None:
+    """Many studies leave labels out of every volume; a structure that is empty may be a mistake."""
+    label_map = np.array([[[1, 2, 4]]])
+    _, made = keep_structures(label_map, {"femur": [1], "tibia": [3]}, "labels.nii")
+    table = pd.DataFrame({"volume": ["b", "a", "c"], "status": "ok", "sha256": ["1", "1", "2"]})
+    table["warnings"] = [made, ["labels.nii: resampled to the nearest voxel of image.nii: from here to there"], None]
+    remarks = facts.volume_remarks(table, {})
+    assert [(remark.volume, remark.warning) for remark in remarks] == [
+        *(("b", True), ("b", True)),
+        *(("b", False), ("a", False)),
+    ]
+    assert remarks[0].text == "labels.nii: structure 'tibia' (labels [3]) is empty"
+    assert "same image as a" in remarks[1].text
 
 
 # Colours

@@ -72,8 +72,8 @@ def surface(mask: np.ndarray, spacing: Sequence[float], cell_mm: float) -> Mesh 
 def simplify(whole: Mesh, cell_mm: float) -> Mesh:
     """Merge the vertices in each cell of a grid into their mean, and drop triangles that collapse.
 
-    Vertex clustering (Rossignac and Borrel 1993). Vertices are in the order of their cells. Along each axis a cell is at
-    most half as long as the surface, so that the two sides of a thin one stay apart.
+    Vertex clustering (Rossignac and Borrel 1993). Vertices are in the order of their cells. Along each axis a cell is
+    at most half as long as the surface, so that the two sides of a thin one stay apart.
     """
     extent = np.ptp(whole.vertices, axis=0)
     sides = np.where(extent > 0, np.minimum(cell_mm, extent / 2), cell_mm)
