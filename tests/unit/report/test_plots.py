@@ -148,6 +148,11 @@ def test_propagation_and_ranks_follow_their_rows() -> None:
     figure = plots.ranks(ranked, SCHEMES)
     assert labels(figure) == ["b  box", "a  point"]
     assert [text.get_text() for text in figure.axes[0].texts] == ["first in 75.0 %", "first in 25.0 %"]
+    assert figure.axes[0].get_xticks().tolist() == [1, 2]
+    many = pd.DataFrame({"model": list("abcdefghijkl"), "rank": np.arange(1.0, 13)}).assign(
+        scheme="box", rank_low=1, rank_high=12.0, first_share=0.0
+    )
+    assert plots.ranks(many, SCHEMES).axes[0].get_xticks().tolist() == [1, 5, 10]  # the best one is named
 
 
 def test_undominated_configurations() -> None:

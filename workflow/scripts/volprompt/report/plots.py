@@ -182,7 +182,8 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
                 fontsize=7,
             )
     axes.set_xlim(0.5, len(order) + 1.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    step = 1 if len(order) <= 10 else 5 * -(-len(order) // 50)
+    axes.set_xticks(sorted({1, *range(step, len(order) + 1, step)}))
     add_legend(figure, schemes, [scheme for _, scheme in order])
     return figure
 

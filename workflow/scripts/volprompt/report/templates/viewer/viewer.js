@@ -316,6 +316,7 @@
         onclick: () => choose(state.configuration, role),
       });
     }));
+    roles.hidden = roles.children.length < 2; // nothing to choose: the table has the Dice
     if (focused) [...roles.children].find((made) => made.dataset.role === focused)?.focus();
   }
 
