@@ -18,6 +18,7 @@ from tests.conftest import MadeOnce
 from tests.workflow.simulated_study import STAMP, Simulated, simulate
 
 from volprompt.files import write_table
+from volprompt.numbers import number
 from volprompt.palette import (
     GREY,
     GRID,
@@ -106,6 +107,8 @@ def test_the_table_starts_with_the_worst_volumes(report: Path, visit: Open, comb
     page = visit(report).page
     assert column(page, 1)[0] == combined["volume"].iloc[0]
     assert column(page, 5) == [f"{value:.3f}" for value in combined["dice"][:50]]
+    # As in the table of medians, an error says in which direction it goes.
+    assert column(page, 11) == [number(value, "share", signed=True) for value in combined["volume_error"][:50]]
     expect(heading(page, "Dice")).to_have_attribute("aria-sort", "ascending")
     expect(page.locator("#scores-count")).to_have_text(f"Rows 1 to 50 of {len(combined)}")
 

@@ -77,8 +77,8 @@
 
   const shown = (value, { digits, unit, signed }) => {
     if (value === null) return "–";
-    const sign = signed && value >= 0 ? "+" : "";
     const [whole, part] = value.toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−").replace("Infinity", "∞").split(".");
+    const sign = signed && !whole.startsWith("−") ? "+" : "";
     return sign + [whole.replace(/\B(?=(\d{3})+$)/g, ","), part].filter(Boolean).join(".") + unit;
   };
 
