@@ -150,6 +150,19 @@ def test_texts_name_sources_where_they_are_now() -> None:
     assert Sources(converted, {}).image("v1", "old/a.nii") == "old/a.nii"
 
 
+def test_texts_name_results_where_the_study_has_them() -> None:
+    converted = pd.DataFrame({"volume": ["v"], "source": ["a.nii"], "reference": [""]})
+    local = ".snakemake/storage/fs/data/old_results/results/masks/e/m/000/box/v_mask.nii.gz: was edited"
+    sources = Sources(converted, {}, "results")
+    assert sources.text("v", f"/tmp/job/{local}") == "results/masks/e/m/000/box/v_mask.nii.gz: was edited"
+    assert (
+        sources.text("v", f"no mask ({local}) of v")
+        == "no mask (results/masks/e/m/000/box/v_mask.nii.gz: was edited) of v"
+    )
+    assert sources.text("v", "results/masks/v: gone") == "results/masks/v: gone"
+    assert Sources(converted, {}).text("v", local) == local
+
+
 def test_grids_are_counted() -> None:
     one = {"shape": [40, 96, 96], "spacing": [2.8, 1.46, 1.46]}
     other = {"shape": [2, 3, 4], "spacing": [1.0, 1.0, 1.0]}

@@ -101,7 +101,7 @@ def write_report(
     experiments = {name: schemes for name, (_, schemes) in design.experiments.items()}
     runs = read_runs([path for shard in shards for path in shard.masks.values()], experiments)
     converted = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
-    sources = Sources(converted, design.sources)
+    sources = Sources(converted, design.sources, design.results)
     images = [sources.image(row.volume, row.source) for row in converted.itertuples() if row.status == "ok"]
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
     gallery = Gallery(folder, page.parent, stamp, print_formats)
