@@ -198,6 +198,61 @@ def test_masks_across_are_those_of_the_volume(
             assert agreement(page, through, across(femur, "RIP", through, index)) > 0.98
 
 
+def outlined_corners(page: Page, through: int, right: tuple[float, float], down: tuple[float, float]) -> bool:
+    """Whether the reference's outline has the four corners of the femur's box, given as shares of the picture."""
+    without_marks(page)
+    before = pixels(page, pane(through))
+    page.get_by_label("Reference", exact=True).check()
+    page.get_by_label("tibia").uncheck()
+    changed = (pixels(page, pane(through)) != before).any(axis=2)
+    rows, columns = picture_of(before)
+    places = [
+        (
+            round(columns.start + x * (columns.stop - columns.start)),
+            round(rows.start + y * (rows.stop - rows.start)),
+        )
+        for x in right
+        for y in down
+    ]
+    # Some of the voxels are as white as the outline.
+    return all(changed[y - 1 : y + 2, x - 1 : x + 2].mean() > 0.7 for x, y in places)
+
+
+def test_outlines_across_run_around_whole_voxels(
+    visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path
+) -> None:
+    """Voxels are three times as thick as high there: an outline that cuts their corners would miss those of a box."""
+    page = visit(write_page(tmp_path / "page.html", made)).page
+    three_planes(page)
+    # The femur has the slices 2 to 11 of the shown 14, from the patient's left, and the rows 6 to 21 of 52.
+    assert outlined_corners(page, 2, (2 / 14, 12 / 14), (6 / 52, 22 / 52))
+
+
+@pytest.mark.parametrize("elongated", [True, False])
+def test_frames_of_long_pixels_have_such_outlines_too(
+    visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path, elongated: bool
+) -> None:
+    """Frames that are cut across the slices of the scanner; where pixels are nearly square, outlines are smooth."""
+    (volume,) = made["volumes"]
+    deep, _, wide = volume["extent_mm"]
+    high = 52 * (wide / 40) / (1.8 if elongated else 1)
+    page = visit(
+        write_page(tmp_path / "page.html", made | {"volumes": [volume | {"extent_mm": [deep, high, wide]}]})
+    ).page
+    ready(page)
+    # The columns 6 to 29 of 40.
+    assert outlined_corners(page, 0, (6 / 40, 30 / 40), (6 / 52, 22 / 52)) == elongated
+
+
+def test_the_planes_begin_where_most_of_the_reference_is(
+    visit: Callable[..., Visit], made: dict[str, Any], tmp_path: Path
+) -> None:
+    page = visit(write_page(tmp_path / "page.html", made)).page
+    three_planes(page)
+    # The femur's middle row and column; the middle of what is shown is row 26, between femur and tibia.
+    assert state(page, "across") == "14 18"
+
+
 def test_a_slice_is_as_thick_as_the_gap_that_it_stands_for(
     visit: Callable[..., Visit], study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

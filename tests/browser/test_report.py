@@ -18,7 +18,20 @@ from tests.conftest import MadeOnce
 from tests.workflow.simulated_study import STAMP, Simulated, simulate
 
 from volprompt.files import write_table
-from volprompt.palette import GREY, GRID, INK, LACKING, PALE, SCHEME_COLOURS, STRUCTURE_COLOURS, SURPLUS, shades
+from volprompt.numbers import number
+from volprompt.palette import (
+    GREY,
+    GRID,
+    INK,
+    LACKING,
+    OUTLINE,
+    PALE,
+    SCHEME_COLOURS,
+    STRUCTURE_COLOURS,
+    SURPLUS,
+    WARNING,
+    shades,
+)
 from volprompt.report import page as page_module
 
 VOLUMES = 40
@@ -94,6 +107,8 @@ def test_the_table_starts_with_the_worst_volumes(report: Path, visit: Open, comb
     page = visit(report).page
     assert column(page, 1)[0] == combined["volume"].iloc[0]
     assert column(page, 5) == [f"{value:.3f}" for value in combined["dice"][:50]]
+    # As in the table of medians, an error says in which direction it goes.
+    assert column(page, 11) == [number(value, "share", signed=True) for value in combined["volume_error"][:50]]
     expect(heading(page, "Dice")).to_have_attribute("aria-sort", "ascending")
     expect(page.locator("#scores-count")).to_have_text(f"Rows 1 to 50 of {len(combined)}")
 
@@ -299,7 +314,7 @@ def test_a_colour_stands_for_one_thing(report: Path, study: Simulated) -> None:
         "differences": [],
         "confidence": [],
     }
-    neutral = {INK, GREY, PALE, GRID, "#FFFFFF", "#B00020"}  # the last one: the stamp
+    neutral = {INK, GREY, PALE, GRID, OUTLINE, WARNING}  # the last one: the stamp
     for path in (report.parent / "figures").glob("*.svg"):
         allowed = neutral | set(of_figure[path.stem.partition("_")[0]])
         drawn = {text.upper() for text in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", path.read_text())}
@@ -323,6 +338,8 @@ def test_the_answer_is_on_the_first_screen(report: Path, study: Simulated, visit
     tiles = [text.replace("\n", " ") for text in page.locator(".tiles li").all_inner_texts()]
     assert f"{VOLUMES} volumes scored" in tiles
     assert "18 configurations" in tiles
+    page.locator(".tiles a").last.click()
+    expect(page.get_by_role("heading", name="Where this study departs from the paper")).to_be_in_viewport()
 
 
 # Of every table whose first screen shows names alone: what it is. The first cell that is no name is its value.
@@ -359,6 +376,29 @@ def test_every_table_shows_a_value_on_a_narrow_screen(report: Path, visit: Open)
     page = visit(report, 390).page
     assert page.locator(".scroll > table").count() > 10
     assert page.evaluate(NARROW) == []
+
+
+# Words of names and texts in cells that begin on one line and end on another; names may break where they say so.
+BROKEN = """() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  const broken = new Set(), range = document.createRange();
+  for (const cell of document.querySelectorAll(".scroll > table tbody :is(th, td.text)")) {
+    if (cell.querySelector("code")) continue; // digests
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      for (const { 0: word, index } of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {
+        range.setStart(texts.currentNode, index);
+        range.setEnd(texts.currentNode, index + word.length);
+        if (cell.offsetWidth && new Set([...range.getClientRects()].map((box) => box.top)).size > 1) broken.add(word);
+      }
+    }
+  }
+  return [...broken];
+}"""
+
+
+def test_no_word_is_broken_on_a_narrow_screen(report: Path, visit: Open) -> None:
+    assert visit(report, 390).page.evaluate(BROKEN) == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -455,7 +495,7 @@ def test_a_dark_screen(report: Path, visit: Open) -> None:
     page.emulate_media(color_scheme="dark")
     colours = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
     assert colours == ["rgb(20, 25, 30)", "rgb(230, 235, 240)"]
-    figure = page.locator("figure .scroll svg").first.evaluate("e => getComputedStyle(e).backgroundColor")
+    figure = page.locator("figure .scroll").first.evaluate("e => getComputedStyle(e).backgroundColor")
     assert figure == "rgb(255, 255, 255)"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 37, 48)"
@@ -527,7 +567,10 @@ def test_points_lie_where_the_page_thinks(report: Path, visit: Open) -> None:
 def test_rows_link_the_pages_of_their_volumes(tmp_path: Path, visit: Open) -> None:
     simulated = simulate(tmp_path, volumes=6, shards=1, experiments=["sam1"])
     simulated.aggregate()
-    page = visit(simulated.report(stamp="", volumes="all")).page
+    page = visit(simulated.report(stamp="", volumes="all", compare_with=None)).page
+    # This study does not reproduce the paper: no number of departures on the first screen, and no table that is open.
+    assert "departures" not in page.locator(".tiles").inner_text()
+    assert page.get_by_text("this study was not configured to reproduce it").is_hidden()
     (shard,) = simulated.shards
     names = column(page, 1)
     links = page.locator("#scores-table a.own").evaluate_all("all => all.map(link => link.getAttribute('href'))")

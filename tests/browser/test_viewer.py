@@ -17,6 +17,7 @@ from tests.browser.conftest import Visit, barriers
 from tests.viewed_study import Study
 
 from volprompt.files import write_table
+from volprompt.palette import style_sheet
 from volprompt.report import views
 from volprompt.report.rendering import viewer_script
 from volprompt.report.views import volume_views
@@ -34,7 +35,7 @@ PAGE = """<!doctype html>
 
 
 def write_page(path: Path, made: object) -> Path:
-    css = TEMPLATES.joinpath("viewer.css").read_text(encoding="utf-8")
+    css = style_sheet() + TEMPLATES.joinpath("viewer.css").read_text(encoding="utf-8")
     path.write_text(Environment().from_string(PAGE).render(css=css, js=viewer_script(), views=made), encoding="utf-8")
     return path
 
@@ -453,6 +454,7 @@ def test_touch(browser: Browser, page_file: Path) -> None:
             for kind, share in (("touchStart", 0), ("touchMove", 0.4), ("touchMove", 1), ("touchEnd", None)):
                 points = [] if share is None else [{"x": x + share * right, "y": y + share * down}]
                 session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            drawn(page)  # the browser hands movements over frame by frame
             assert (state(page, name) != was) == (right > 5)
             canvas.scroll_into_view_if_needed()
     context.close()
@@ -718,16 +720,29 @@ def test_the_page_of_a_volume(visit: Callable[..., Visit], tmp_path: Path, width
     ready(page)
     assert state(page, "volume") == page.get_by_role("heading", level=1).inner_text() == HOSTILE
     assert page.locator(f"{CHOICE} option").count() == 2
-    assert page.get_by_role("button", name="This volume 0.950").is_visible()
+    assert page.get_by_role("button", name="This volume").count() == 0  # there is no other to choose
+    assert page.locator(".viewer-table tbody tr").first.inner_text().split()[:2] == ["Combined", "0.950"]
     assert page.locator("pre").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    # A structure's numbers stand beside its name, in a row as high as any other.
+    rows = page.locator(".viewer-table tbody tr")
+    assert max(rows.evaluate_all("all => all.map(row => row.offsetHeight)")) < 34
+    middles = rows.last.evaluate(
+        """row => [row.querySelector(".viewer-swatch"), ...row.querySelectorAll("td")].map((part) => {
+          const range = document.createRange();
+          range.selectNodeContents(part);
+          const box = (part.matches("td") ? range : part).getBoundingClientRect();
+          return (box.top + box.bottom) / 2;
+        })"""
+    )
+    assert max(middles) - min(middles) < 3
     assert (
         page.get_by_role("link", name="To the report")
         .evaluate("link => decodeURIComponent(link.href)")
         .endswith(f"/report/index.html#volume={HOSTILE}")
     )
     page.get_by_role("button", name="Three planes").click()
-    # The middle of the shown rows 4 to 55 of 1 mm and columns 6 to 41 of 1.5 mm, from the edges of the frame.
+    # Row 18 of 1 mm and column 24 of 1.5 mm, where most of the reference is, from the edges of the frame.
     places = {text.partition("\n")[2] for text in page.locator(".viewer-across").all_inner_texts()}
-    assert places == {"30.5 mm from S", "36.8 mm from A"}
+    assert places == {"18.5 mm from S", "36.8 mm from A"}
     assert barriers(page, "dark") == []

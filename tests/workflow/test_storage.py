@@ -35,7 +35,7 @@ else:
     shutil.copy2(source, target)
 """
 TRIGGERS = ("--rerun-triggers", "input", "mtime", "params", "software-env")
-SEGMENTED_AGAIN = {"segment": 1, "score": 1, "aggregate": 1, "report": 1, "all": 1}
+SEGMENTED_AGAIN = {"segment": 1, "score": 1, "aggregate": 1, "volume_pages": 1, "report": 1, "all": 1}
 
 
 class StoredStudy(Study):
@@ -80,7 +80,9 @@ def stored(tmp_path: Path) -> StoredStudy:
     study = StoredStudy(folder)
     model = {"family": "sam", "architecture": "small_sam.yaml", "checkpoint": "models/small.pth"}
     study.configure(
-        models={"small_sam": model}, experiments={"sam1": {"models": ["small_sam"], "schemes": ["box", "point"]}}
+        models={"small_sam": model},
+        experiments={"sam1": {"models": ["small_sam"], "schemes": ["box", "point"]}},
+        report={"volumes": "all"},
     )
     # Jobs get what git knows in the study's folder: the workflow, tables and architectures.
     for part in ("rules", "workflow", "envs", "profiles"):
@@ -101,13 +103,17 @@ def test_a_study_in_storage_on_machines_without_its_data(stored: StoredStudy) ->
     assert run.code == 0, run.text + "".join(path.read_text() for path in jobs.glob("*/log"))
     assert run.jobs == {"convert": 1, "extract_prompts": 1, **SEGMENTED_AGAIN}
     assert "Snakemake's own records (.snakemake) plan" in run.text
-    assert [(job / "code").read_text().strip() for job in jobs.iterdir()] == ["0"] * 4
+    assert [(job / "code").read_text().strip() for job in jobs.iterdir()] == ["0"] * 5
     assert not any((stored.folder / name).exists() for name in ("results", "volumes", "models"))
     results = storage / "results"
     assert pd.read_csv(results / "tables" / "medians.csv")["n"].tolist() == [1, 1]
     # What is told of the sources is what the sheet says, and not where a job found them.
     converted = pd.read_parquet(results / "volumes" / "000" / "volumes.parquet")
     assert converted["source"].tolist() == ["volumes/knee_d_image.nii.gz"]
+    page = (results / "report" / "volumes" / "000" / "knee_d.html").read_text()
+    assert "itksnap -g volumes/knee_d_image.nii.gz -s results/masks/sam1/small_sam/000/box/knee_d_label-" in page
+    assert ".snakemake" not in page
+    assert ".snakemake" not in (results / "report" / "index.html").read_text()
     identity = read_identity(results / "masks" / "sam1" / "small_sam" / "000")
     assert identity is not None
     assert identity.settings["checkpoint"].keys() == {"sha256", "content"}

@@ -149,6 +149,11 @@ def test_the_numbers() -> None:
         Tile("2", "configurations", "medians"),
         Tile("2", "volumes with a failure", "failed", True),
         Tile("1", "without reference", "failed"),
-        Tile("0", "remarks on volumes", "failed"),
-        Tile("7", "departures from the paper", "run"),
+        Tile("0", "warnings about volumes", "failed"),
+        Tile("7", "departures from the paper", "departures"),
     ]
+    # A study that does not reproduce the paper does not depart from it, and warnings are to be seen.
+    own = answer(
+        scores=SCORES, medians=table, ranks=ranks(), volumes=volumes, design=design, warnings=1, departures=None
+    )
+    assert own.tiles == [*found.tiles[:-2], Tile("1", "warning about volumes", "failed", True)]

@@ -16,14 +16,17 @@ from PIL import Image
 
 from volprompt.palette import STRUCTURE_COLOURS, structure_colours
 from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.report.borders import border_path
 from volprompt.report.drawing import (
     Panel,
     Slice,
     Window,
     draw_box,
+    draw_inset,
     draw_panel,
     draw_points,
     free_corner,
+    inset_window,
     most_different,
     overlay,
     panel_letters,
@@ -225,16 +228,49 @@ def test_the_inset_shows_where_most_pixels_are_wrong() -> None:
     )
 
 
-def test_insets_lie_where_no_mask_is() -> None:
-    region = Window((0, 20), (0, 30))
+def test_insets_lie_where_they_hide_least() -> None:
+    region, middle = Window((0, 20), (0, 30)), Window((8, 11), (12, 15))
     for rows, columns, expected in (
         (slice(10, 20), slice(0, 30), "upper right"),
         (slice(0, 10), slice(0, 30), "lower right"),
         (slice(0, 20), slice(15, 30), "upper right"),
     ):
-        assert free_corner(shown({"femur": block(rows, columns)}), [], region) == expected
+        assert free_corner(shown({"femur": block(rows, columns)}), [], region, middle) == expected
+    # What is magnified is not hidden, even where masks are then; slice number and bar give way if nothing else is left.
+    tibia = shown({"tibia": TIBIA})
+    assert free_corner(tibia, [], region, Window((1, 6), (22, 27))) == "lower right"
+    assert free_corner(shown({"femur": block(slice(10, 20), slice(0, 30))}), [], region, Window((2, 5), (25, 28))) == (
+        "lower right"
+    )
+    assert free_corner(tibia, [], region, Window((4, 16), (18, 30))) == "upper left"
     wrong = {"femur": FEMUR | block(slice(10, 14), slice(20, 25)), "tibia": TIBIA}
     figure = overlay(shown(BOTH), [[Panel("m", wrong, []), Panel("n", BOTH, [])]], COLOURS)
     assert [len(drawn.child_axes) for drawn in figure.axes] == [1, 1]
     limits = {(drawn.child_axes[0].get_xlim(), drawn.child_axes[0].get_ylim()) for drawn in figure.axes}
     assert len(limits) == 1
+
+
+@pytest.mark.parametrize("corner", ["upper right", "lower right", "upper left", "lower left"])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (3.0, 1.0)])
+def test_insets_lie_over_the_pixels_that_are_told(corner: str, spacing: tuple[float, float]) -> None:
+    region, magnified = Window((0, 20), (0, 30)), Window((8, 12), (12, 18))
+    drawn = Figure(layout="constrained").subplots()
+    seen, panel = shown(BOTH, spacing), Panel("m", BOTH, [])
+    draw_panel(drawn, seen, panel, COLOURS)
+    region.show(drawn)
+    draw_inset(drawn, seen, panel, COLOURS, magnified, corner)
+    drawn.figure.draw_without_rendering()
+    (inset,) = drawn.child_axes
+    (left, top), (right, bottom) = drawn.transData.inverted().transform(inset.bbox.corners()[[1, 2]])
+    told = inset_window(seen, region, magnified, corner)
+    assert (told.rows[0] - 0.5, told.columns[0] - 0.5) == pytest.approx((top, left), abs=1)
+    assert (told.rows[1] - 0.5, told.columns[1] - 0.5) == pytest.approx((bottom, right), abs=1)
+
+
+def test_outlines_run_along_the_sides_of_pixels() -> None:
+    mask = np.array([[1, 1, 0], [0, 1, 0]], dtype=bool)
+    lines = border_path(mask).vertices.reshape(-1, 2, 2).tolist()
+    level = [[[-0.5, -0.5], [1.5, -0.5]], [[-0.5, 0.5], [0.5, 0.5]], [[0.5, 1.5], [1.5, 1.5]]]
+    upright = [[[-0.5, -0.5], [-0.5, 0.5]], [[0.5, 0.5], [0.5, 1.5]], [[1.5, -0.5], [1.5, 1.5]]]
+    assert sorted(lines) == sorted(level + upright)
+    assert len(border_path(np.zeros((2, 3), dtype=bool)).vertices) == 0

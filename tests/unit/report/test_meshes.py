@@ -44,9 +44,32 @@ def test_coarse_blocks_keep_a_ball_in_place_and_size() -> None:
     assert apart.max() < 17.5
 
 
-@pytest.mark.parametrize("mask", [np.zeros((4, 4, 4), dtype=bool), np.eye(4, dtype=bool)[None].repeat(1, axis=0)])
-def test_nothing_to_show(mask: np.ndarray) -> None:
-    assert surface(mask, (1.0, 1.0, 1.0), cell_mm=4.0) is None
+def test_nothing_to_show() -> None:
+    assert surface(np.zeros((4, 4, 4), dtype=bool), (1.0, 1.0, 1.0), cell_mm=4.0) is None
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_volume_of_one_or_two_slices_has_a_surface_with_two_sides(slices: int) -> None:
+    disc = ball(16)[24:25].repeat(slices, axis=0)
+    found = surface(disc, (0.7, 1.0, 1.0), cell_mm=2.0)
+    assert found is not None
+    small = simplify(found, 3.5)
+    assert np.ptp(small.vertices[:, 0]) == pytest.approx(0.7 * slices, abs=0.36)
+    apart = small.vertices[:, 1:] - 24.0
+    assert np.linalg.norm(apart, axis=1).max() == pytest.approx(16, abs=1)
+    # The sides look away from each other, so that both are lit and neither is hidden.
+    facing = normals(small)[np.linalg.norm(apart, axis=1) < 8, 0]
+    assert (facing > 0.9).any()
+    assert (facing < -0.9).any()
+    assert (abs(facing) > 0.9).all()
+
+
+def test_a_sheet_that_fills_no_block_has_a_surface() -> None:
+    sheet = np.zeros((24, 24, 24), dtype=bool)
+    sheet[np.arange(24), np.arange(24)] = True  # one voxel thick, across the axes
+    found = surface(sheet, (1.0, 1.0, 1.0), cell_mm=4.0)
+    assert found is not None
+    assert np.ptp(found.vertices, axis=0).min() > 20
 
 
 def test_a_mask_at_the_border_is_closed() -> None:

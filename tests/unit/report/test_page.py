@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from volprompt.palette import NAMED, SURPLUS
 from volprompt.report import facts, rendering
+from volprompt.report.rendering import TEMPLATES, page_environment
 from volprompt.report.sources import Sources
 from volprompt.report.volume_table import compact, volume_table
+from volprompt.volumes.references import keep_structures
 
 
 def test_the_table_of_volumes_holds_every_row_at_its_place() -> None:
@@ -145,6 +150,19 @@ def test_texts_name_sources_where_they_are_now() -> None:
     assert Sources(converted, {}).image("v1", "old/a.nii") == "old/a.nii"
 
 
+def test_texts_name_results_where_the_study_has_them() -> None:
+    converted = pd.DataFrame({"volume": ["v"], "source": ["a.nii"], "reference": [""]})
+    local = ".snakemake/storage/fs/data/old_results/results/masks/e/m/000/box/v_mask.nii.gz: was edited"
+    sources = Sources(converted, {}, "results")
+    assert sources.text("v", f"/tmp/job/{local}") == "results/masks/e/m/000/box/v_mask.nii.gz: was edited"
+    assert (
+        sources.text("v", f"no mask ({local}) of v")
+        == "no mask (results/masks/e/m/000/box/v_mask.nii.gz: was edited) of v"
+    )
+    assert sources.text("v", "results/masks/v: gone") == "results/masks/v: gone"
+    assert Sources(converted, {}).text("v", local) == local
+
+
 def test_grids_are_counted() -> None:
     one = {"shape": [40, 96, 96], "spacing": [2.8, 1.46, 1.46]}
     other = {"shape": [2, 3, 4], "spacing": [1.0, 1.0, 1.0]}
@@ -168,3 +186,37 @@ def test_grids_are_counted() -> None:
 )
 def test_paths_without_their_folders(text: str, shown: str) -> None:
     assert facts.without_folders(text) == shown
+
+
+# Remarks
+
+
+def test_what_was_done_as_configured_is_no_warning() -> None:
+    """Many studies leave labels out of every volume; a structure that is empty may be a mistake."""
+    label_map = np.array([[[1, 2, 4]]])
+    _, made = keep_structures(label_map, {"femur": [1], "tibia": [3]}, "labels.nii")
+    table = pd.DataFrame({"volume": ["b", "a", "c"], "status": "ok", "sha256": ["1", "1", "2"]})
+    table["warnings"] = [made, ["labels.nii: resampled to the nearest voxel of image.nii: from here to there"], None]
+    remarks = facts.volume_remarks(table, {})
+    assert [(remark.volume, remark.warning) for remark in remarks] == [
+        *(("b", True), ("b", True)),
+        *(("b", False), ("a", False)),
+    ]
+    assert remarks[0].text == "labels.nii: structure 'tibia' (labels [3]) is empty"
+    assert "same image as a" in remarks[1].text
+
+
+# Colours
+
+
+def test_pages_have_the_colours_of_the_palette() -> None:
+    """The viewer names its colours, and the page's style sheet holds all that it names."""
+    for path in (*(TEMPLATES / "viewer").glob("*.js"), TEMPLATES / "viewer.css"):
+        text = path.read_text()
+        assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(\d", text), path.name
+        for name in re.findall(r"\bpalette\.([a-z]+)", text):
+            assert name in {*NAMED, "channels", "faint", "js", "py"}, path.name
+    names = re.search(r"const names = \[(.*)\]", (TEMPLATES / "viewer" / "palette.js").read_text())
+    assert names is not None
+    assert set(re.findall(r'"(\w+)"', names[1])) <= set(NAMED)
+    assert f"--surplus: {SURPLUS};" in page_environment().from_string("{{ palette() }}").render()

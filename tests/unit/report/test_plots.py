@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from volprompt.palette import structure_colours
-from volprompt.report import agreement_plot, decay_plot, plots
-from volprompt.report.plot_style import Look, Models, inline_svg, write_figure
+from volprompt.report import agreement_plot, correction_plots, decay_plot, plots
+from volprompt.report.plot_style import Look, Models, add_legend_of, inline_svg, write_figure
 
 ORDER = [("a", "point"), ("a", "box"), ("b", "point")]
 SCHEMES = Look(["point", "box", "video"])
@@ -71,6 +72,30 @@ def test_differences_are_named_in_the_order_of_the_subtraction() -> None:
     assert labels(figure) == ["point: b − a"]
     _, median = figure.axes[0].lines  # no interval is drawn where there is none
     assert median.get_markerfacecolor() == "white"
+    # With the baseline, rows of which some share its model or scheme read alike.
+    figure = plots.differences(table.assign(kind="baseline"), "baseline")
+    assert labels(figure) == ["a box − a point", "b point − a point"]
+
+
+def test_a_legend_is_read_row_by_row() -> None:
+    figure = Figure(figsize=(8, 2), layout="constrained")
+    names = ["one", "two", "three", "four", "five", "six"]
+    add_legend_of(figure, [Line2D([], [], label=name) for name in names])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    boxes = {text.get_text(): text.get_window_extent() for text in legend.get_texts()}
+    assert sorted(boxes, key=lambda name: (-round(boxes[name].y0), boxes[name].x0)) == names
+
+
+def test_titles_of_panels_end_within_the_figure() -> None:
+    order = [("sam2_hiera_base_plus", scheme) for scheme in ("point", "point_video", "three_points_video")]
+    table = pd.DataFrame(order, columns=["model", "scheme"])
+    scores = table.assign(structure="combined", dice=[0.7, 0.8, 0.9], predicted_iou=[0.6, 0.7, 0.8])
+    found = correction_plots.confidence(scores, table.assign(measure="predicted_iou", look_below=0.7), order)
+    found.draw_without_rendering()
+    ends = [panel.get_tightbbox().x1 for panel in found.axes]
+    starts = [panel.get_window_extent().x0 for panel in found.axes]
+    assert all(end <= start for end, start in zip(ends, [*starts[1:], found.bbox.x1], strict=True))
 
 
 def decay_table(slice_mm: float = 2.0) -> pd.DataFrame:
@@ -123,6 +148,11 @@ def test_propagation_and_ranks_follow_their_rows() -> None:
     figure = plots.ranks(ranked, SCHEMES)
     assert labels(figure) == ["b  box", "a  point"]
     assert [text.get_text() for text in figure.axes[0].texts] == ["first in 75.0 %", "first in 25.0 %"]
+    assert figure.axes[0].get_xticks().tolist() == [1, 2]
+    many = pd.DataFrame({"model": list("abcdefghijkl"), "rank": np.arange(1.0, 13)}).assign(
+        scheme="box", rank_low=1, rank_high=12.0, first_share=0.0
+    )
+    assert plots.ranks(many, SCHEMES).axes[0].get_xticks().tolist() == [1, 5, 10]  # the best one is named
 
 
 def test_undominated_configurations() -> None:

@@ -21,7 +21,7 @@ from volprompt.palette import structure_colours
 from volprompt.report import views
 from volprompt.report.meshes import surface
 from volprompt.report.packing import encode_mask, encode_surface, frames_sheet, shrink
-from volprompt.report.pictures import mirrored, slice_dices
+from volprompt.report.pictures import fullest_place, mirrored, slice_dices
 from volprompt.report.shards import ShardFiles, StudyDesign
 from volprompt.report.shown import Level, Region, shown_size, shown_slices
 from volprompt.report.views import characters, chosen_volumes, volume_views
@@ -252,6 +252,33 @@ def test_the_shown_part(study: Study) -> None:
     negative = [(33 + 14) / 2, (49 + 30) / 2]
     shares = [[(x + 0.5 - 6) / 36, (y + 0.5 - 4) / 52] for x, y in (positive, negative)]
     np.testing.assert_allclose(femur["points"], [[*shares[0], 1], [*shares[1], 0]], atol=1e-4)
+
+
+def test_the_planes_begin_where_most_voxels_are(study: Study, tmp_path: Path) -> None:
+    made = volume_views(study.scores, study.shards, study.design)
+    assert made is not None
+    # Rows 10 to 25 have the most voxels, columns 14 to 33; the shown part begins at 4 and 6. Not where the masks of
+    # a configuration are, so that all of them show the same planes.
+    views_of = [view for configuration in made["configurations"] for view in configuration["views"]]
+    assert {tuple(view["across"]) for view in views_of} == {(18 - 4, 24 - 6)}
+    bare = Study(tmp_path, volumes=["a"], bare=["b"])
+    made = volume_views(bare.scores, bare.shards, bare.design, chosen={("e", "m", "box"): {"example": "b"}})
+    assert made is not None
+    # Without a reference the masks, one pixel off, and so is the part that is shown.
+    (view,) = made["configurations"][0]["views"]
+    assert view["across"] == [18 - 4, 25 - 7]
+
+
+@pytest.mark.parametrize("empty", [{}, {"femur": np.zeros((3, 8, 2), dtype=np.uint8)}])
+def test_no_voxels_have_no_fullest_place(empty: dict[str, np.ndarray]) -> None:
+    assert fullest_place(empty, Region((0, 3), (0, 8), (0, 10)), (8, 10)) is None
+
+
+def test_the_fullest_place_is_that_of_the_shown_pixel() -> None:
+    mask = np.zeros((3, 8, 10), dtype=bool)
+    mask[:, 5, 9] = mask[1, 2:7, 9] = True
+    place = fullest_place({"a": np.packbits(mask, axis=-1)}, Region((0, 3), (2, 8), (2, 10)), (3, 4))
+    assert place == [1, 3]  # row 5 of 2 to 7, two to a shown pixel; column 9 of 2 to 9
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import html
 import json
 import re
@@ -101,6 +102,22 @@ def test_a_source_that_moved_is_named_where_it_is_now(study: Study, tmp_path: Pa
     first, second = lines((tmp_path / "b.html").read_text())
     assert first[:3] == ["itksnap", "-g", f"elsewhere/{name}"]
     assert ast.literal_eval(second[2].partition("loadVolume")[2].partition(";")[0]) == f"elsewhere/{name}"
+
+
+@pytest.mark.parametrize("source", ["b.nii.gz", "b.mgz"])
+def test_results_are_named_where_the_study_has_them(study: Study, tmp_path: Path, source: str) -> None:
+    """A job that reads them from storage has copies elsewhere, which are gone when the page is read."""
+    stored = copy.copy(study)
+    stored.design = replace(study.design, results="results/knees", sources={"b": [source, ""]})
+    page = written(stored, tmp_path)["b.html"]
+    masks = [
+        f"results/knees/masks/e/m/{study.masks.name}/box/b_label-{name}_mask.nii.gz" for name in ("femur", "tibia")
+    ]
+    image = source if source == "b.nii.gz" else "results/knees/volumes/000/b_frames.nii"
+    first, second = lines(page)
+    assert first[-1] in masks
+    assert second[2] == slicer_code(image, *masks)
+    assert str(study.folder) not in page
 
 
 def test_paths_can_be_left_out(study: Study, tmp_path: Path) -> None:

@@ -599,6 +599,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 START = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
 
 
+def test_what_is_told_of_sources_names_them_as_the_sheet_does(tmp_path: Path, image: str, folder: Path) -> None:
+    """A job that gets them from storage has them elsewhere, and nowhere once it is done."""
+    reference = save(tmp_path / "reference.nii.gz", labels(1, 2))
+    places = {"knees/a.nii.gz": image, "knees/a_labels.nii.gz": str(reference), "knees/b.nii.gz": str(tmp_path / "no")}
+    rows = [row("knees/a.nii.gz", "knees/a_labels.nii.gz"), {**row("knees/b.nii.gz"), "volume": "other"}]
+    convert_shard(rows, FRAMES, BONES, folder, places=places)
+    good, bad = read_volume_table(folder).itertuples()
+    assert next(iter(good.warnings)) == "knees/a_labels.nii.gz: label(s) 2 belong to no structure and are left out"
+    assert bad.reason.startswith("knees/b.nii.gz: ")
+    assert str(tmp_path) not in "".join([*good.warnings, bad.reason])
+
+
 def test_a_knee_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
     shape, affine = (160, 384, 384), np.diag([0.7, 0.365, 0.365, 1.0])
     ramp = np.broadcast_to(np.arange(384, dtype=np.int16), shape)

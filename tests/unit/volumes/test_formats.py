@@ -37,6 +37,7 @@ from volprompt.volumes.images.formats import FORMATS, Format, data_files, ending
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
 from volprompt.volumes.images.sources import parts_of, sha256_of_source
+from volprompt.volumes.references import is_notice
 
 FRAMES = {"axis": "sagittal", "intensity_percentiles": [0.5, 99.5], "coding": "lossless"}
 BONES = {"femur": [1], "tibia": [3]}
@@ -399,6 +400,7 @@ def test_a_reference_is_resampled_to_the_nearest_voxel_where_asked(tmp_path: Pat
     assert np.count_nonzero(stored) == 4
     (warning,) = made["warnings"]
     assert warning.startswith(f"{reference}: resampled to the nearest voxel of {path}")
+    assert is_notice(warning)
     assert "2 x 1 x 1 voxels" in warning
     assert "4 x 2 x 2 voxels" in warning
 

@@ -10,5 +10,5 @@ METHOD_VERSION = {
     "segment": 2,
     "score": 4,
     "aggregate": 6,
-    "report": 9,
+    "report": 10,
 }

@@ -16,6 +16,29 @@ SURPLUS, LACKING = "#D55E00", "#0072B2"
 # Dark ones for white paper: those of Tol's schemes `muted` and `dark` that resemble none of the above.
 SCHEME_COLOURS = ("#332288", "#882255", "#117733", "#999933", "#225555", "#AA4499", "#663333", "#44AA99")
 INK, GREY, PALE, GRID = "#1C2530", "#8A949E", "#C3CAD1", "#D9DFE5"
+# On frames: the ground around them, outlines of the reference with the rim that shows them on bright and dark, and
+# letters. Surfaces that agree are neither too far out nor too far in. A warning, and the stamp across a page.
+GROUND, OUTLINE, RIM, LETTERS = "#10151A", "#FFFFFF", "#000000", "#E8EDF2"
+AGREES, WARNING = "#F0F0F0", "#B00020"
+# What pages call these colours; those of structures come with each page's data.
+NAMED = {
+    "surplus": SURPLUS,
+    "lacking": LACKING,
+    "agrees": AGREES,
+    "ground": GROUND,
+    "outline": OUTLINE,
+    "rim": RIM,
+    "letters": LETTERS,
+    "marks": GRID,
+    "bars": GREY,
+    "dark": INK,
+    "warning": WARNING,
+}
+
+
+def style_sheet() -> str:
+    """Return the named colours as properties of a style sheet, which a page's script reads too."""
+    return ":root { " + " ".join(f"--{name}: {colour};" for name, colour in NAMED.items()) + " }"
 
 
 def structure_colours(configured: Iterable[str]) -> dict[str, str]:

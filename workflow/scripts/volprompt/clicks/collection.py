@@ -12,7 +12,7 @@ from volprompt.clicks.changes import as_list, checked_request, key_as_json, merg
 from volprompt.clicks.pages import CollectError, Page, pages_of, source_of
 from volprompt.clicks.table import ClickTable, changing
 from volprompt.errors import VolpromptError
-from volprompt.palette import structure_colours
+from volprompt.palette import GREY, structure_colours
 from volprompt.settings.config import Settings
 from volprompt.settings.reading import ConfigurationError, hint, read_valid_part
 from volprompt.study.sheets import SheetRow, read_click_table, read_volumes
@@ -54,6 +54,7 @@ class Collection:
             "note": self.note,
             "unusable": self.unusable,
             "colours": self.colours,
+            "letters": GREY,
             "start": first_page(done),
             "pages": [
                 {

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from volprompt.palette import GREY
-from volprompt.report.plot_style import MARKERS, WIDTH, Pair, plain, styled
+from volprompt.report.plot_style import MARKERS, WIDTH, Pair, add_legend_of, plain, styled
 from volprompt.tables.agreement import volumes_ml
 
 COLUMNS = 3
@@ -55,5 +55,5 @@ def agreement(
     figure.supxlabel("Mean of predicted and reference volume (ml)", fontsize=8)
     figure.supylabel("Predicted − reference (ml)", fontsize=8)
     handles = [Line2D([], [], linestyle="", label=plain(name), **looks[name]) for name in structures]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))
+    add_legend_of(figure, handles)
     return figure

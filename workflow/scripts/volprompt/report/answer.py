@@ -57,12 +57,12 @@ def answer(
     volumes: pd.DataFrame,
     design: StudyDesign,
     warnings: int,
-    departures: int,
+    departures: int | None,
 ) -> Answer:
     """Say what came out.
 
     scores, medians, ranks: the study's tables; volumes: the volume tables of all shards; warnings, departures: how many
-    remarks on volumes and departures from the paper there are.
+    warnings about volumes and departures from the paper there are, None for a study that does not reproduce it.
     """
     return Answer(
         best_in_words(medians, ranks),
@@ -130,7 +130,7 @@ def _ties(tied: pd.DataFrame, below: int, best: pd.Series) -> str:
 
 
 def tiles(
-    scores: pd.DataFrame, volumes: pd.DataFrame, design: StudyDesign, warnings: int, departures: int
+    scores: pd.DataFrame, volumes: pd.DataFrame, design: StudyDesign, warnings: int, departures: int | None
 ) -> list[Tile]:
     """Return the numbers of the first screen."""
     ok = set(scores.loc[scores["status"] == "ok", "volume"])
@@ -139,15 +139,23 @@ def tiles(
     )
     unscored = set(scores.loc[scores["status"] == "no_reference", "volume"])
     subjects = count_subjects(ok, design.groups)
-    return [
+    found = [
         Tile(number(len(ok), "count"), "volume scored" if len(ok) == 1 else "volumes scored", "single"),
         Tile(number(subjects, "count"), "subject" if subjects == 1 else "subjects", "single"),
         Tile(number(len(scores[["model", "scheme"]].drop_duplicates()), "count"), "configurations", "medians"),
         Tile(number(len(failed), "count"), "volumes with a failure", "failed", bool(failed)),
         Tile(number(len(unscored), "count"), "without reference", "failed"),
-        Tile(number(warnings, "count"), "remarks on volumes", "failed", warnings > 0),
-        Tile(number(departures, "count"), "departures from the paper", "run"),
+        Tile(
+            number(warnings, "count"),
+            "warning about volumes" if warnings == 1 else "warnings about volumes",
+            "failed",
+            warnings > 0,
+        ),
     ]
+    if departures is not None:
+        what = "departure from the paper" if departures == 1 else "departures from the paper"
+        found.append(Tile(number(departures, "count"), what, "departures"))
+    return found
 
 
 def hardest_volumes(scores: pd.DataFrame) -> list[HardVolume]:

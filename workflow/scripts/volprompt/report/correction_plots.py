@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from volprompt.palette import GREY, INK
-from volprompt.report.plot_style import WIDTH, Look, Models, configurations_of, plain, styled
+from volprompt.report.plot_style import WIDTH, Look, Models, add_legend_of, configurations_of, plain, styled
 
 COLUMNS = 3
 
@@ -39,7 +39,8 @@ def corrections(table: pd.DataFrame, schemes: Look, models: Models, structure: s
     left.set_ylabel(f"Median Dice, {plain(structure)}")
     for axes in (left, right):
         axes.grid()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    if left.lines:
+        add_legend_of(figure, left.lines, most=2)
     return figure
 
 
@@ -51,7 +52,7 @@ def confidence(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[tuple[
     below which a reader should look.
     """
     rows = -(-len(order) // COLUMNS)
-    figure = Figure(figsize=(WIDTH, 2.1 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.2 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     chosen = scores[scores["structure"] == "combined"]
     limits = table[table["measure"] == "predicted_iou"].set_index(["model", "scheme"])["look_below"]
@@ -60,7 +61,7 @@ def confidence(scores: pd.DataFrame, table: pd.DataFrame, order: Sequence[tuple[
         axes.plot(here["predicted_iou"], here["dice"], "o", color=INK, markersize=3, alpha=0.7, markeredgewidth=0)
         if pair in limits.index and not np.isnan(limits[pair]):
             axes.axvline(limits[pair], color=GREY, linewidth=1, linestyle="--")
-        axes.set_title(plain(" ".join(pair)), loc="left")
+        axes.set_title(plain("\n".join(pair)), loc="left")
         axes.grid()
     for axes in list(grid.flat)[len(order) :]:
         axes.set_visible(False)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from volprompt.palette import GREY, INK, PALE
-from volprompt.report.plot_style import WIDTH, Look, Models, plain, styled
+from volprompt.report.plot_style import WIDTH, Look, Models, add_legend_of, plain, styled
 
 OPEN_MARK: dict[str, Any] = {"markerfacecolor": "white", "markersize": 2.6, "markeredgewidth": 0.6, "linestyle": ""}
 
@@ -60,7 +60,7 @@ def decay(table: pd.DataFrame, scored: Sequence[str], schemes: Look, models: Mod
     if signed["low_by_mm"].isna().any():
         few = {"color": GREY, "marker": "o", **OPEN_MARK}
         lines.append(Line2D([], [], label="too few subjects for an interval", **few))
-    figure.legend(handles=lines, loc="outside upper left", ncols=min(4, len(lines)))
+    add_legend_of(figure, lines)
     return figure
 
 

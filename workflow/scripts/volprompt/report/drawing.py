@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from volprompt.prompts.schemes import ObjectPrompt
+from volprompt.report.borders import border_path
 from volprompt.report.plot_style import WIDTH
 from volprompt.report.shown import prompted_pixels
 
@@ -26,6 +27,8 @@ OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 BARS_MM = (20, 10, 5, 2, 1)
 # Shares of the shown region: its margin, the side of what the inset magnifies, and the side of the inset.
 MARGIN, MAGNIFIED, INSET = 0.08, 0.16, 0.32
+# Corners for the inset, and how matplotlib calls them.
+ANCHORS = {"upper right": "NE", "lower right": "SE", "upper left": "NW", "lower left": "SW"}
 # The least side of the shown region, as a share of the slice's.
 SMALLEST = 0.25
 
@@ -102,7 +105,7 @@ def overlay(shown: Slice, panels: Sequence[Sequence[Panel]], colours: Mapping[st
     figure = Figure(figsize=(side * columns, (side * height + 0.4) * len(rows) + 0.4), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     letters = iter(panel_letters(len(every)))
-    corner = free_corner(shown, every, region) if magnified else ""
+    corner = free_corner(shown, every, region, magnified) if magnified else ""
     for axes_row, row in zip(grid, rows, strict=True):
         for axes in axes_row:
             axes.set_axis_off()
@@ -182,17 +185,34 @@ def most_different(shown: Slice, panels: Sequence[Panel], region: Window) -> Win
     return Window((top, top + sides[0]), (left, left + sides[1]))
 
 
-def free_corner(shown: Slice, panels: Sequence[Panel], region: Window) -> str:
-    """Return which corner of the region masks cover least: `upper right` or `lower right`; the slice number and the bar
-    lie in the others."""
+def free_corner(shown: Slice, panels: Sequence[Panel], region: Window, magnified: Window) -> str:
+    """Return in which corner of the region the inset hides least, as `upper right`.
+
+    First of all it leaves free what it magnifies, then slice number and bar, which are on the left, and then masks.
+    """
     masks = [*shown.reference.values(), *(mask for panel in panels for mask in panel.predicted.values())]
-    covered = np.sum([mask[slice(*region.rows), slice(*region.columns)] for mask in masks], axis=0)
-    down, right = (max(1, round(INSET * size)) for size in covered.shape)
-    of_corner = {
-        "upper right": covered[:down, -right:],
-        "lower right": covered[-down:, -right:],
-    }
-    return min(of_corner, key=lambda name: of_corner[name].sum())
+    covered = np.sum(masks, axis=0)
+    square = np.zeros(covered.shape, dtype=bool)
+    square[slice(*magnified.rows), slice(*magnified.columns)] = True
+
+    def hidden(corner: str) -> tuple[int, bool, int]:
+        inset = inset_window(shown, region, magnified, corner)
+        part = slice(*inset.rows), slice(*inset.columns)
+        return int(square[part].sum()), corner.endswith("left"), int(covered[part].sum())
+
+    return min(ANCHORS, key=hidden)
+
+
+def inset_window(shown: Slice, region: Window, magnified: Window, corner: str) -> Window:
+    """Return the pixels of the region that the inset in one of its corners lies over, those at its edges included."""
+    (top, bottom), (left, right) = region.rows, region.columns
+    aspect = shown.pixel_aspect * np.ptp(magnified.rows) / np.ptp(magnified.columns)  # height over width
+    high, wide = INSET * (bottom - top) * shown.pixel_aspect, INSET * (right - left)
+    high, wide = min(high, wide * aspect), min(wide, high / aspect)
+    down, across = int(np.ceil(high / shown.pixel_aspect)), int(np.ceil(wide))
+    rows = (top, top + down) if corner.startswith("upper") else (bottom - down, bottom)
+    columns = (left, left + across) if corner.endswith("left") else (right - across, right)
+    return Window(rows, columns)
 
 
 def draw_panel(axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str]) -> None:
@@ -211,19 +231,20 @@ def draw_masks(axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str
         layer[mask] = to_rgba(colours[name], 0.45)
         axes.imshow(layer, aspect=shown.pixel_aspect, interpolation="nearest")
     for mask in shown.reference.values():
-        if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8).set_path_effects(CASING)
+        outline = PathPatch(border_path(mask), fill=False)
+        outline.set(edgecolor="white", linewidth=0.8, capstyle="projecting", path_effects=CASING, zorder=2)
+        axes.add_patch(outline)
 
 
 def draw_inset(
     axes: Axes, shown: Slice, panel: Panel, colours: Mapping[str, str], magnified: Window, corner: str
 ) -> None:
     """Magnify a window of a panel in one of its corners, and frame the window. corner: as of `free_corner`."""
-    upper = corner == "upper right"
-    inset = axes.inset_axes((1 - INSET, 1 - INSET if upper else 0, INSET, INSET), xticks=[], yticks=[])
+    x, y = (0.0 if side in corner else 1 - INSET for side in ("left", "lower"))
+    inset = axes.inset_axes((x, y, INSET, INSET), xticks=[], yticks=[])
     draw_masks(inset, shown, panel, colours)
     magnified.show(inset)
-    inset.set_anchor("NE" if upper else "SE")
+    inset.set_anchor(ANCHORS[corner])
     for spine in inset.spines.values():
         spine.set(color="white", linewidth=0.8, visible=True)
     (top, bottom), (left, right) = magnified.rows, magnified.columns

@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ from volprompt.report.deviations import prompts_in_words
 from volprompt.report.shards import StudyDesign
 from volprompt.scores.tolerance import tolerance_text
 from volprompt.tables.bootstrap import count_subjects
+from volprompt.volumes.converted import same_images
+from volprompt.volumes.references import is_notice
 
 REPORT_PACKAGES = ("numpy", "pandas", "scipy", "matplotlib")
 
@@ -215,11 +217,21 @@ def undefined_scores(scores: pd.DataFrame, scored: Sequence[str]) -> list[dict[s
     ]
 
 
-def volume_warnings(volumes: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the warnings about volumes that were converted nevertheless, as pairs of volume and text."""
-    return [
-        (str(row.volume), str(text))
+class Remark(NamedTuple):
+    """What a reader has to know of a volume that was used all the same; warning: whether to look at it."""
+
+    volume: str
+    text: str
+    warning: bool
+
+
+def volume_remarks(volumes: pd.DataFrame, groups: Mapping[str, str]) -> list[Remark]:
+    """Return the remarks on converted volumes, warnings first. groups: the subject of each volume that has one."""
+    remarks = [
+        Remark(str(row.volume), str(text), not is_notice(str(text)))
         for row in volumes.itertuples()
         if row.warnings is not None
         for text in np.atleast_1d(row.warnings)
     ]
+    remarks += [Remark(volume, text, True) for volume, text in same_images(volumes, groups)]
+    return sorted(remarks, key=lambda remark: not remark.warning)

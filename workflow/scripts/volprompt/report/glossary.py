@@ -13,7 +13,6 @@ COLUMNS = {
     "ASSD (mm)": "assd_mm",
     "p": "p",
     "p (Holm)": "p_holm",
-    "p equivalent (Holm)": "p_equivalent_holm",
     "Rank": "rank",
     "Own n": "own_n",
     "Where present": "dice_where_present",
@@ -37,4 +36,5 @@ GLOSSARY = {
     "Interval": "how the 95 % interval was made: exact from order statistics, by a bootstrap over subjects, or none",
     "Effect size": "matched-pairs rank-biserial correlation; 1: the first is always better",
     **{heading: MEANINGS[column].replace("`", "") for heading, column in COLUMNS.items()},
+    "p equivalent (Holm)": "p of two one-sided tests for a difference within the margin, after Holm's correction",
 }

@@ -50,17 +50,19 @@ def surface(mask: np.ndarray, spacing: Sequence[float], cell_mm: float) -> Mesh 
     mask: bool (slice, y, x).
     spacing: millimetres along these axes.
     cell_mm: size of the blocks in which voxels are averaged first, so that the surface follows the filled share of a
-        block and not its corners.
+        block and not its corners. A mask that is too thin to fill half of any block gets smaller ones.
 
-    None for an empty mask, and for one that is too thin to fill half of any block.
+    None for an empty mask.
     """
     from skimage.measure import marching_cubes
 
     size = np.array(spacing, dtype=np.float64)
-    factors = np.maximum(1, np.rint(cell_mm / size)).astype(int)
-    filled = np.pad(block_means(mask, factors.tolist()), 1)
-    if not filled.max() > 0.5:
+    if not mask.any():
         return None
+    factors = np.clip(np.rint(cell_mm / size).astype(int), 1, mask.shape)
+    while not (means := block_means(mask, factors.tolist())).max() > 0.5:
+        factors = np.maximum(1, factors // 2)
+    filled = np.pad(means, 1)
     corners, triangles, _, _ = marching_cubes(filled, 0.5)
     # Block k holds the voxels k f to k f + f - 1, so its centre is k f + (f - 1) / 2; the padding shifts it by one.
     vertices = ((corners.astype(np.float64) - 1) * factors + (factors - 1) / 2) * size
@@ -70,9 +72,12 @@ def surface(mask: np.ndarray, spacing: Sequence[float], cell_mm: float) -> Mesh 
 def simplify(whole: Mesh, cell_mm: float) -> Mesh:
     """Merge the vertices in each cell of a grid into their mean, and drop triangles that collapse.
 
-    Vertex clustering (Rossignac and Borrel 1993). Vertices are in the order of their cells.
+    Vertex clustering (Rossignac and Borrel 1993). Vertices are in the order of their cells. Along each axis a cell is
+    at most half as long as the surface, so that the two sides of a thin one stay apart.
     """
-    cells = np.floor((whole.vertices - whole.vertices.min(axis=0)) / cell_mm).astype(np.int64)
+    extent = np.ptp(whole.vertices, axis=0)
+    sides = np.where(extent > 0, np.minimum(cell_mm, extent / 2), cell_mm)
+    cells = np.floor((whole.vertices - whole.vertices.min(axis=0)) / sides).astype(np.int64)
     _, owner, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     owner = owner.ravel()
     means = np.stack([np.bincount(owner, whole.vertices[:, axis]) / count for axis in range(3)], axis=1)

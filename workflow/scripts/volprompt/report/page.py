@@ -23,7 +23,7 @@ from volprompt.report.facts import (
     software,
     study_facts,
     undefined_scores,
-    volume_warnings,
+    volume_remarks,
     without_folders,
 )
 from volprompt.report.gallery import Gallery, draw_overlays, draw_plots
@@ -50,7 +50,7 @@ from volprompt.tables.typeset import (
     medians_notes,
     published,
 )
-from volprompt.volumes.converted import read_volume_table, same_images
+from volprompt.volumes.converted import read_volume_table
 
 SHOWN_ROWS = 200
 
@@ -101,7 +101,7 @@ def write_report(
     experiments = {name: schemes for name, (_, schemes) in design.experiments.items()}
     runs = read_runs([path for shard in shards for path in shard.masks.values()], experiments)
     converted = pd.concat([read_volume_table(shard.volumes) for shard in shards], ignore_index=True)
-    sources = Sources(converted, design.sources)
+    sources = Sources(converted, design.sources, design.results)
     images = [sources.image(row.volume, row.source) for row in converted.itertuples() if row.status == "ok"]
     example_volume = (example or median_volume(tables.scores)) if show_volumes else None
     gallery = Gallery(folder, page.parent, stamp, print_formats)
@@ -114,8 +114,10 @@ def write_report(
         {**row, "reason": shortened(sources.text(row["volume"], row["reason"]))}
         for row in grouped_failures(tables["failures"])
     ]
-    warnings = [(volume, shortened(sources.text(volume, text))) for volume, text in volume_warnings(converted)]
-    warnings += same_images(converted, design.groups)
+    remarks = [
+        row._replace(text=shortened(sources.text(row.volume, row.text)))
+        for row in volume_remarks(converted, design.groups)
+    ]
     models = [{**row, "architecture": shortened(row["architecture"])} for row in model_rows(runs, design)]
     views = volume_views(tables.scores, shards, design) if show_volumes else None
     with_masks = configurations_by_volume(tables.scores, design) if volumes == "all" else {}
@@ -126,6 +128,7 @@ def write_report(
         replace(row, here=shortened(row.here))
         for row in deviations(design, len(converted), sorted(runs["precision"].dropna().unique()))
     ]
+    reproduces = design.reproduces or compare_with is not None
     html = (
         page_environment()
         .get_template("page.html.j2")
@@ -143,14 +146,15 @@ def write_report(
             models=models,
             schemes=scheme_rows(design),
             deviations=departures,
+            reproduces=reproduces,
             answer=answer(
                 scores=tables.scores,
                 medians=tables.medians,
                 ranks=tables["ranks"],
                 volumes=converted,
                 design=design,
-                warnings=len(warnings),
-                departures=len(departures),
+                warnings=sum(remark.warning for remark in remarks),
+                departures=len(departures) if reproduces else None,
             ),
             preset=design.preset,
             methods=shortened(methods_text(tables.scores, converted, runs, design)),
@@ -179,8 +183,8 @@ def write_report(
             failures_total=len(failures),
             undefined=undefined_scores(tables.scores, design.scored),
             unscored=sorted(tables.scores.loc[tables.scores["status"] == "no_reference", "volume"].unique()),
-            warnings=warnings[:SHOWN_ROWS],
-            warnings_total=len(warnings),
+            remarks=remarks[:SHOWN_ROWS],
+            remarks_total=len(remarks),
             files=[os.path.relpath(path, page.parent) for path in tables.files],
             views=views,
         )

@@ -62,6 +62,7 @@ def encode_volume(
         "surfaces": _encode_surfaces(reference, {}, names, origin, cell),
     }
     views = {}
+    fullest = fullest_place(volume.reference, region, size)
     for configuration, masks in volume.predicted.items():
         predicted = {name: _surface_of(bits, spacing, cell) for name, bits in masks.items()} if cell else {}
         prompts = [p for p in volume.prompts[configuration[2]] if p.slice in slices]
@@ -75,6 +76,7 @@ def encode_volume(
             "start": _first_shown(
                 prompts if configuration[2] in volume.carried else [], volume.reference or masks, slices
             ),
+            "across": fullest or fullest_place(masks, region, size) or [count // 2 for count in size],
         }
     return picture, views
 
@@ -101,6 +103,29 @@ def _first_shown(prompts: Sequence[ObjectPrompt], masks: Mapping[str, np.ndarray
     count = np.sum([bits[list(slices)].any(axis=(1, 2)) for bits in masks.values()], axis=0)
     most = np.flatnonzero(count == count.max())
     return int(most[len(most) // 2])
+
+
+def fullest_place(masks: Mapping[str, np.ndarray], region: Region, size: tuple[int, int]) -> list[int] | None:
+    """Return the row and the column of the shown picture on which most voxels of masks are, as bits; None if there are
+    none. Of several, the middle one: there the viewer's planes across begin.
+
+    region: the part that is shown, in `size` pixels (y, x).
+    """
+    if not masks:
+        return None
+    rows = np.sum([np.bitwise_count(bits).sum(axis=(0, 2), dtype=np.int64) for bits in masks.values()], axis=0)
+    # Bytes of eight columns: of each column its own bit.
+    columns = np.sum(
+        [[((bits >> bit) & 1).sum(axis=(0, 1), dtype=np.int64) for bit in range(7, -1, -1)] for bits in masks.values()],
+        axis=0,
+    ).T.ravel()
+    if not rows.any():
+        return None
+    place = []
+    for counts, (first, stop), shown in zip((rows, columns), (region.rows, region.columns), size, strict=True):
+        most = np.flatnonzero(counts == counts.max())
+        place.append(int((most[len(most) // 2] + 0.5 - first) / (stop - first) * shown))
+    return place
 
 
 def slice_dices(

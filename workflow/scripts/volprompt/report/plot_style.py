@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from volprompt.files import atomic
-from volprompt.palette import GRID, INK, SCHEME_COLOURS, shades
+from volprompt.palette import GRID, INK, SCHEME_COLOURS, WARNING, shades
 
 # Inches: 180 mm, the width of a page of most journals.
 WIDTH = 180 / 25.4
@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    "axes.facecolor": "none",  # the figure's ground is enough
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
@@ -115,7 +116,7 @@ def write_figure(figure: Figure, folder: Path, name: str, stamp: str = "", forma
     formats: `pdf`, `png`.
     """
     if stamp:
-        figure.text(0.5, 0.5, stamp, fontsize=46, color="#B00020", alpha=0.16, rotation=20, ha="center", va="center")
+        figure.text(0.5, 0.5, stamp, fontsize=46, color=WARNING, alpha=0.16, rotation=20, ha="center", va="center")
     salted: dict[Any, Any] = {"svg.hashsalt": name, "savefig.dpi": 200, **STYLE}
     with matplotlib.rc_context(salted):
         for format_ in ("svg", *formats):
@@ -131,11 +132,12 @@ def inline_svg(drawn: str, label: str) -> str:
     """Turn the text of an SVG file into an element of a page.
 
     drawn: the file's text; label: for screen readers, already escaped. Identifiers of groups, which nothing refers to,
-    are left out, since they would repeat from figure to figure.
+    are left out, since they would repeat from figure to figure; so is the ground, which the page has behind the figure.
     """
     element = drawn[drawn.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
     element = re.sub(r'<g id="[^"]*"', "<g", element)
+    element = element.replace('style="fill: #ffffff"', 'style="fill: none"', 1)
     return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
@@ -176,4 +178,11 @@ def add_legend(figure: Figure, look: Look, names: Sequence[str]) -> None:
     """Add a legend of names with their marks."""
     distinct = list(dict.fromkeys(names))
     handles = [Line2D([], [], linestyle="", label=plain(name), **look.mark(name)) for name in distinct]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))
+    add_legend_of(figure, handles)
+
+
+def add_legend_of(figure: Figure, handles: Sequence[Line2D], most: int = 4) -> None:
+    """Add a legend above a figure, read row by row; matplotlib fills columns. most: entries of a row."""
+    columns = min(most, len(handles))
+    by_row = [handle for first in range(columns) for handle in handles[first::columns]]
+    figure.legend(handles=by_row, loc="outside upper left", ncols=columns)

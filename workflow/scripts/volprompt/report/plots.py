@@ -93,7 +93,7 @@ def differences(comparisons: pd.DataFrame, kind: str, structure: str = "combined
             axes.plot([row.low, row.high], [position, position], color=INK, linewidth=1.4)
         face = INK if certain else "white"
         axes.plot(row.median_difference, position, "o", color=INK, markerfacecolor=face, markersize=4)
-    axes.set_yticks(range(len(part)), [plain(difference_name(row)) for row in part.itertuples()])
+    axes.set_yticks(range(len(part)), [plain(difference_name(row, kind)) for row in part.itertuples()])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
@@ -106,15 +106,18 @@ def _order_of_appearance(names: pd.Series) -> pd.Series:
     return pd.Series(pd.factorize(names)[0], index=names.index)
 
 
-def difference_name(row: Any) -> str:
-    """Name a comparison in the order of the subtraction: `model: other scheme − scheme`, what both share before it."""
+def difference_name(row: Any, kind: str) -> str:
+    """Name a comparison in the order of the subtraction: `model: other scheme − scheme`, what both share before it.
+
+    row: of the table of comparisons; kind: of its pairs. With the baseline, whole configurations are compared.
+    """
     model, other_model = row.model, row.other_model
     scheme, other_scheme = row.scheme, row.other_scheme
+    if kind == "baseline":
+        return f"{other_model} {other_scheme} − {model} {scheme}"
     if model == other_model:
         return f"{model}: {other_scheme} − {scheme}"
-    if scheme == other_scheme:
-        return f"{scheme}: {other_model} − {model}"
-    return f"{other_model} {other_scheme} − {model} {scheme}"
+    return f"{scheme}: {other_model} − {model}"
 
 
 @styled
@@ -179,7 +182,8 @@ def ranks(table: pd.DataFrame, schemes: Look) -> Figure:
                 fontsize=7,
             )
     axes.set_xlim(0.5, len(order) + 1.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    step = 1 if len(order) <= 10 else 5 * -(-len(order) // 50)
+    axes.set_xticks(sorted({1, *range(step, len(order) + 1, step)}))
     add_legend(figure, schemes, [scheme for _, scheme in order])
     return figure
 

@@ -13,11 +13,12 @@ from markupsafe import Markup, escape
 
 from volprompt.columns import Column, column_of, heading_of
 from volprompt.numbers import MISSING, interval, number, p_value
+from volprompt.palette import style_sheet
 from volprompt.report.facts import flow
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The viewer's script, in the order in which a file uses those before it.
-VIEWER = ("unpacking.js", "cuts.js", "marks.js", "solids.js", "viewer.js")
+VIEWER = ("palette.js", "unpacking.js", "cuts.js", "marks.js", "solids.js", "viewer.js")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -36,6 +37,7 @@ def page_environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["asset"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    environment.globals["palette"] = lambda: Markup(style_sheet())
     environment.globals |= {"cell": cell, "interval": interval, "missing": MISSING, "viewer_script": viewer_script}
     environment.filters |= {
         "flow": flow,

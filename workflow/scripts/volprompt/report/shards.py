@@ -51,6 +51,8 @@ class StudyDesign:
     models: what identifies each (family, architecture, digest).
     frames, inference, scores: sections of the configuration.
     preset: its settings (key, preset, used); none without a preset.
+    reproduces: whether the study is to reproduce the paper.
+    results: its folder of results, as it is shown; by default that of `ShardFiles`.
     training_runs: for each glob of checkpoints its models with their training steps.
     configuration: its digest.
     """
@@ -67,6 +69,8 @@ class StudyDesign:
     inference: Inference = field(default_factory=Inference)
     scores: Scores = field(default_factory=Scores)
     preset: Sequence[tuple[str, Any, Any]] = ()
+    reproduces: bool = False
+    results: str = ""
     training_runs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     configuration: str = ""
 

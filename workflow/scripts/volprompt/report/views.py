@@ -78,8 +78,8 @@ def volume_views(
     * `volumes`: name, depth, axes, the shown slices, their size in pixels, the region's size in millimetres, the
       frames, and masks and surfaces of the reference;
     * `configurations`: experiment, model, scheme, the number of ranked volumes, `views` (number of the volume, Dice,
-      masks, surfaces, prompts, Dice by slice, where to start, and for a scheme with corrections what `encode_rounds`
-      returns), and which view each of the `roles` has.
+      masks, surfaces, prompts, Dice by slice, the slice, row and column to start at, and for a scheme with corrections
+      what `encode_rounds` returns), and which view each of the `roles` has.
     """
     chosen = chosen_volumes(scores) if chosen is None else chosen
     shown_by: dict[str, list[Configuration]] = {}

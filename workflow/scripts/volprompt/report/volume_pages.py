@@ -95,12 +95,17 @@ def viewer_commands(
     alone.
     """
     experiment, model, scheme = configuration
-    every = [mask_path(shard.masks[experiment, model], scheme, volume, name) for name in shown_structures(design)]
-    masks = [path for path in every if path.exists()]
-    if not masks:
+    folder, converted = Path(shard.masks[experiment, model]), Path(shard.volumes)
+    names = [name for name in shown_structures(design) if mask_path(folder, scheme, volume, name).exists()]
+    if not names:
         return []
+    # A job can have its own copies of the results, which are gone when somebody reads this.
+    if design.results:
+        folder = Path(design.results, "masks", experiment, model, folder.name)
+        converted = Path(design.results, "volumes", converted.name)
+    masks = [mask_path(folder, scheme, volume, name) for name in names]
     as_it_is = opens_elsewhere(source)
-    files = [Path(source) if as_it_is else frames_path(shard.volumes, volume), *masks]
+    files = [Path(source) if as_it_is else frames_path(converted, volume), *masks]
     image, *names = [file.name if paths == "hide" else str(file) for file in files]
     with_masks = ["-s", names[0]] if as_it_is else ["-o", *names]
     # Texts in double quotes, which a shell's single quotes hold as they are.

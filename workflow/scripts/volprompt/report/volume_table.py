@@ -11,7 +11,7 @@ import pandas as pd
 from volprompt.numbers import KINDS
 from volprompt.report.plot_style import configurations_of
 
-# Columns of the table of single volumes: name in the score table, heading, kind of number.
+# Columns of the table of single volumes: name in the score table, heading, kind of number; SIGNED have a sign.
 VOLUME_COLUMNS = (
     ("dice", "Dice", "score"),
     ("dice_where_present", "Dice where present", "score"),
@@ -22,6 +22,7 @@ VOLUME_COLUMNS = (
     ("volume_error", "Volume error", "share"),
     ("over_propagation", "Over-propagation", "share"),
 )
+SIGNED = ("volume_error",)
 # Digits that are kept beyond the shown ones, for sorting; the second number where the first would round twice.
 SPARE_DIGITS = (2, 6)
 
@@ -56,7 +57,10 @@ def volume_table(scores: pd.DataFrame, scored: Sequence[str]) -> dict[str, Any]:
         values[place] = chosen[column].to_numpy(dtype=float, na_value=np.nan)
         style = KINDS[kind]
         kept = compact(values * style.factor, style.digits or 0)
-        columns.append({"heading": heading, "digits": style.digits, "unit": style.unit, "values": kept})
+        signed = column in SIGNED
+        columns.append(
+            {"heading": heading, "digits": style.digits, "unit": style.unit, "signed": signed, "values": kept}
+        )
     return {
         "configurations": pairs,
         "volumes": names,

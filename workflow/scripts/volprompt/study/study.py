@@ -126,6 +126,7 @@ class Study:
             "experiments": {name: (parts.models, parts.schemes) for name, parts in self.experiments.items()},
             "sources": self.shown_sources(self.volumes),
             "ignored": self.ignored,
+            "results": self.settings.results,
         }
 
     def shown_sources(self, volumes: Iterable[SheetRow]) -> dict[str, list[str]]:
@@ -145,6 +146,7 @@ class Study:
             "inference": settings.inference.model_dump(mode="json"),
             "scores": settings.scores.model_dump(mode="json"),
             "preset": [tuple(setting) for setting in preset_settings(settings)],
+            "reproduces": settings.preset == "paper",
             "training_runs": self.training_runs(),
         }
 

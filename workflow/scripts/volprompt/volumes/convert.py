@@ -20,7 +20,7 @@ from volprompt.volumes.converted import frames_path
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
-from volprompt.volumes.images.sources import placed, readable_sha256, sha256_of_source, signature_of_source
+from volprompt.volumes.images.sources import as_listed, placed, readable_sha256, sha256_of_source, signature_of_source
 from volprompt.volumes.references import keep_structures, read_labels
 
 # Where every source lies at its path in the sample sheet.
@@ -194,6 +194,7 @@ def convert_shard(
             )
             if changed:
                 raise VolumeError(row["image"], "image or reference was written to while it was read", "", "Run again")
+            made["warnings"] = [as_listed(warning, listed, places) for warning in made["warnings"]]
             for warning in made["warnings"]:
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
@@ -206,7 +207,7 @@ def convert_shard(
             else:
                 logger.error("FAILED: volume %s", row["volume"], exc_info=error)
                 reason = f"{row['image']}: {type(error).__name__}: {error}"
-            made = {"status": "failed", "reason": reason}
+            made = {"status": "failed", "reason": as_listed(reason, listed, places)}
         digests = {"image": made.get("sha256"), "reference": made.get("reference_sha256")}
         for role, source in sources.items():
             # Without a digest the next plan takes the source for another one.

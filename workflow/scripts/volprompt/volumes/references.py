@@ -17,6 +17,9 @@ from volprompt.volumes.images.opening import read_voxels
 GRID_TOLERANCE = 0.1
 # Distance from the next whole number up to which a stored label value counts as one.
 LABEL_TOLERANCE = 1e-3
+# Remarks that tell what was done as configured, by their words.
+LEFT_OUT = "belong to no structure and are left out"
+RESAMPLED = "resampled to the nearest voxel of"
 
 
 def read_labels(reference: Image, image: Image, resample: str | None = None) -> tuple[np.ndarray, list[str]]:
@@ -38,10 +41,7 @@ def read_labels(reference: Image, image: Image, resample: str | None = None) -> 
     label_map = label_map.astype(np.uint8 if label_map.max() < 256 else np.uint16)
     if _corner_distance(reference, image) is None:
         return label_map, []
-    warning = (
-        f"{reference.path}: resampled to the nearest voxel of {image.path}: from {_describe(reference)} "
-        f"to {_describe(image)}"
-    )
+    warning = f"{reference.path}: {RESAMPLED} {image.path}: from {_describe(reference)} to {_describe(image)}"
     return _resample_nearest(label_map, reference, image), [warning]
 
 
@@ -149,11 +149,16 @@ def keep_structures(
     warnings = []
     kept = configured | set(ignored)
     if others := sorted(present - kept):
-        warnings.append(f"{path}: label(s) {', '.join(map(str, others))} belong to no structure and are left out")
+        warnings.append(f"{path}: label(s) {', '.join(map(str, others))} {LEFT_OUT}")
     for name, numbers in labels.items():
         if numbers and not present & set(numbers):
             warnings.append(f"{path}: structure '{name}' (labels {list(numbers)}) is empty")
     return np.where(np.isin(label_map, sorted(kept)), label_map, 0).astype(label_map.dtype), warnings
+
+
+def is_notice(remark: str) -> bool:
+    """Return whether a remark on a volume tells what was done as configured; any other asks the reader to look."""
+    return remark.endswith(LEFT_OUT) or f": {RESAMPLED} " in remark
 
 
 def structure_mask(reference: np.ndarray, numbers: Sequence[int]) -> np.ndarray:

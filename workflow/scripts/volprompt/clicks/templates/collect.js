@@ -144,7 +144,7 @@ function directions() { // letters at the edges of the picture
   pen.textBaseline = "middle";
   pen.lineWidth = 3;
   pen.strokeStyle = "#000";
-  pen.fillStyle = "#b0bac4";
+  pen.fillStyle = study.letters;
   for (const [text, x, y] of [[OPPOSITE[down], wide / 2, 14], [down, wide / 2, high - 14], [OPPOSITE[right], 14, high / 2], [right, wide - 14, high / 2]]) {
     pen.strokeText(text, x, y);
     pen.fillText(text, x, y);

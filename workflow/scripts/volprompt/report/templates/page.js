@@ -75,10 +75,11 @@
     show();
   };
 
-  const shown = (value, { digits, unit }) => {
+  const shown = (value, { digits, unit, signed }) => {
     if (value === null) return "–";
     const [whole, part] = value.toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", "−").replace("Infinity", "∞").split(".");
-    return [whole.replace(/\B(?=(\d{3})+$)/g, ","), part].filter(Boolean).join(".") + unit;
+    const sign = signed && !whole.startsWith("−") ? "+" : "";
+    return sign + [whole.replace(/\B(?=(\d{3})+$)/g, ","), part].filter(Boolean).join(".") + unit;
   };
 
   // A narrow cell breaks a name after its underscores.

@@ -67,6 +67,16 @@ def placed(row: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
     return {**row, **{role: places.get(row[role], row[role]) for role in ("image", "reference")}}
 
 
+def as_listed(text: str, row: Mapping[str, str], places: Mapping[str, str]) -> str:
+    """Return a text about a row of the sample sheet with the paths that the sheet has, which outlive this job.
+
+    places: as for `placed`.
+    """
+    for role in ("image", "reference"):
+        text = text.replace(places.get(row[role], row[role]), row[role]) if row[role] else text
+    return text
+
+
 def sha256_of_source(path: str | Path) -> str:
     """Return the SHA-256 of a source, as 64 hexadecimal digits.
 

@@ -40,8 +40,9 @@ const marks = (() => {
     8: [[2, 3]], 9: [[0, 2]], 10: [[0, 1], [2, 3]], 11: [[1, 2]], 12: [[1, 3]], 13: [[0, 1]], 14: [[3, 0]],
   };
 
-  // The mask's border between pixel centres (marching squares), stroked once for each width and colour.
-  function outline(context, mask, rows, columns, box, strokes) {
+  // The mask's border, stroked once for each width and colour. It passes between pixel centres (marching squares), or with
+  // `square` along the sides of pixels, where these are so long that cut corners would tell of a shape that is not there.
+  function outline(context, mask, rows, columns, box, strokes, square) {
     const sx = box.width / columns, sy = box.height / rows;
     const at = (y, x) => (y >= 0 && x >= 0 && y < rows && x < columns ? mask[y * columns + x] : 0);
     const path = new Path2D();
@@ -51,9 +52,11 @@ const marks = (() => {
         if (kind === 0 || kind === 15) continue;
         // The cell's corners are the centres of four pixels; its edges' middles lie on pixel borders.
         const left = box.left + (x + 0.5) * sx, top = box.top + (y + 0.5) * sy;
-        const edges = [[left + sx / 2, top], [left + sx, top + sy / 2], [left + sx / 2, top + sy], [left, top + sy / 2]];
+        const middle = [left + sx / 2, top + sy / 2];
+        const edges = [[middle[0], top], [left + sx, middle[1]], [middle[0], top + sy], [left, middle[1]]];
         for (const [from, to] of SEGMENTS[kind]) {
           path.moveTo(...edges[from]);
+          if (square) path.lineTo(...middle);
           path.lineTo(...edges[to]);
         }
       }
@@ -92,9 +95,9 @@ const marks = (() => {
     context.textAlign = align;
     context.textBaseline = "middle";
     context.lineWidth = 3;
-    context.strokeStyle = "rgba(0, 0, 0, 0.7)";
+    context.strokeStyle = palette.faint(palette.rim, 0.7);
     context.strokeText(text, x, y);
-    context.fillStyle = "#e8edf2";
+    context.fillStyle = palette.letters;
     context.fillText(text, x, y);
     context.globalAlpha = 1;
   }
@@ -104,7 +107,7 @@ const marks = (() => {
     const length = [100, 50, 20, 10, 5, 2, 1].find((mm) => mm * box.per_mm <= Math.min(width, height) / 3);
     if (!length) return;
     const long = length * box.per_mm;
-    for (const [thick, colour] of [[6, "rgba(0, 0, 0, 0.7)"], [3, "#e8edf2"]]) {
+    for (const [thick, colour] of [[6, palette.faint(palette.rim, 0.7)], [3, palette.letters]]) {
       context.lineCap = "butt";
       context.lineWidth = thick;
       context.strokeStyle = colour;
@@ -123,7 +126,7 @@ const marks = (() => {
     for (const [from, to] of [[box.left, x - 7], [x + 7, box.left + box.width]]) { path.moveTo(from, y); path.lineTo(to, y); }
     for (const [from, to] of [[box.top, y - 7], [y + 7, box.top + box.height]]) { path.moveTo(x, from); path.lineTo(x, to); }
     context.lineCap = "butt";
-    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.4)"], [1, "#ffffff"]]) {
+    for (const [thick, colour] of [[3, palette.faint(palette.rim, 0.4)], [1, palette.outline]]) {
       context.lineWidth = thick;
       context.strokeStyle = colour;
       context.stroke(path);
@@ -148,16 +151,16 @@ const marks = (() => {
     }
     context.lineCap = "butt";
     context.setLineDash([7, 5]);
-    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1.4, "#d9dfe5"]]) {
+    for (const [thick, colour] of [[3, palette.faint(palette.rim, 0.5)], [1.4, palette.marks]]) {
       context.lineWidth = thick;
       context.strokeStyle = colour;
       context.stroke(lines);
     }
     context.setLineDash([]);
     context.lineWidth = 2;
-    context.strokeStyle = "rgba(0, 0, 0, 0.7)";
+    context.strokeStyle = palette.faint(palette.rim, 0.7);
     context.stroke(triangles);
-    context.fillStyle = "#d9dfe5";
+    context.fillStyle = palette.marks;
     context.fill(triangles);
   }
 
@@ -168,10 +171,10 @@ const marks = (() => {
       const { colour } = structures[structure];
       context.beginPath();
       context.arc(cx, cy, 9, 0, 2 * Math.PI);
-      context.fillStyle = label ? "#ffffff" : "#10151a";
+      context.fillStyle = label ? palette.outline : palette.ground;
       context.fill();
       context.lineWidth = 1.8;
-      context.strokeStyle = label ? "#10151a" : "#ffffff";
+      context.strokeStyle = label ? palette.ground : palette.outline;
       context.stroke();
       if (label) {
         context.fillStyle = colour;
@@ -188,7 +191,7 @@ const marks = (() => {
   function prompts(context, given, structures, box) {
     const place = ([x, y]) => [box.left + x * box.width, box.top + y * box.height];
     const twice = (thick, colour, path) => {
-      for (const [line, ink] of [[thick + 2, "rgba(0, 0, 0, 0.7)"], [thick, colour]]) {
+      for (const [line, ink] of [[thick + 2, palette.faint(palette.rim, 0.7)], [thick, colour]]) {
         context.lineWidth = line;
         context.strokeStyle = ink;
         context.stroke(path);
@@ -210,7 +213,7 @@ const marks = (() => {
           const colour = structures[prompt.structure].colour;
           if (label) {
             const path = star(cx, cy, 9);
-            twice(2, "#ffffff", path);
+            twice(2, palette.outline, path);
             context.fillStyle = colour;
             context.fill(path);
           } else {

@@ -1,7 +1,8 @@
 // Surfaces on a 2D canvas, by a small rasteriser: a page that opens from a file, in any browser and in print, then looks
 // the same with and without a graphics card.
 const solids = (() => {
-  const OUTSIDE = [213, 94, 0], INSIDE = [0, 114, 178], AGREES = [240, 240, 240], SCALE_MM = 3;
+  const [OUTSIDE, INSIDE, AGREES] = [palette.surplus, palette.lacking, palette.agrees].map(palette.channels);
+  const SCALE_MM = 3;
 
   // Rotations are 3 x 3 matrices in rows, from the volume's x (right), y (up), z (towards the eye of the slices).
   const times = (a, b) => a.map((_, k) => [0, 1, 2].reduce((sum, i) => sum + a[3 * Math.floor(k / 3) + i] * b[3 * i + (k % 3)], 0));

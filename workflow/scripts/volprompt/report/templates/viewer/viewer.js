@@ -1,7 +1,7 @@
 // The viewer of the report: slices with prompts, reference and prediction, and their surfaces in 3D.
 //
-// Reads the JSON in #views-data (made by report/views.py) and builds itself inside #viewer, with what unpacking.js, cuts.js,
-// marks.js and solids.js define before it. Names come from outside and enter the page as text only.
+// Reads the JSON in #views-data (made by report/views.py) and builds itself inside #viewer, with what palette.js,
+// unpacking.js, cuts.js, marks.js and solids.js define before it. Names come from outside and enter the page as text only.
 (() => {
   const mount = document.getElementById("viewer");
   const source = document.getElementById("views-data");
@@ -31,7 +31,7 @@
   const ROLES = { worst: "Worst", median: "Median", best: "Best", example: "Example", volume: "This volume" };
   const { OPPOSITE } = cuts, { INSIDE, OUTSIDE, SCALE_MM } = solids;
   const names = data.structures.map((structure) => structure.name);
-  const colours = data.structures.map(({ colour }) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
+  const colours = data.structures.map(({ colour }) => palette.channels(colour));
 
   const state = {
     configuration: 0,
@@ -279,7 +279,7 @@
     const before = state.loaded;
     const same = before && before.volume === loaded.volume;
     state.loaded = loaded;
-    if (!same) Object.assign(state, { place: view.start, across: loaded.volume.size.map((count) => count >> 1) });
+    if (!same) Object.assign(state, { place: view.start, across: [...view.across] });
     if (at.slice !== undefined) state.place = nearestPlace(at.slice);
     if (at.across) state.across = loaded.volume.size.map((count, k) => placeAt(inShown(k + 1, at.across[k]), count));
     range.max = loaded.volume.slices.length - 1;
@@ -316,6 +316,7 @@
         onclick: () => choose(state.configuration, role),
       });
     }));
+    roles.hidden = roles.children.length < 2; // nothing to choose: the table has the Dice
     if (focused) [...roles.children].find((made) => made.dataset.role === focused)?.focus();
   }
 
@@ -800,6 +801,12 @@
     return box;
   }
 
+  // Whether a frame's pixels are far from square.
+  function elongated({ extent_mm: [, high_mm, wide_mm], size: [rows, columns] }) {
+    const aspect = (high_mm / rows) / (wide_mm / columns);
+    return Math.max(aspect, 1 / aspect) > 1.5;
+  }
+
   // A plane of the volume under the configuration that its pane shows.
   function drawPane(pane) {
     const loaded = pane.loadedOf(), { volume, view, picture, reference } = loaded;
@@ -807,7 +814,9 @@
     if (!width || !height) return; // hidden; drawn once it has a size
     const plane = planeOf(pane), box = boxOf(pane);
     const [rows, columns] = pane.through ? [plane.down.count, plane.right.count] : volume.size;
-    context.imageSmoothingEnabled = !pane.through; // across, nothing is made up between two slices
+    // Nothing is made up between two slices, where they are cut across or are the rows or columns of the model's frames.
+    const square = pane.through > 0 || elongated(volume);
+    context.imageSmoothingEnabled = !square;
     context.imageSmoothingQuality = "high";
     const { brightness, contrast } = state.light;
     if (brightness !== 100 || contrast !== 100) context.filter = `brightness(${brightness}%) contrast(${contrast}%)`;
@@ -827,14 +836,15 @@
         const mask = state.structures[k] && pixels(coded);
         if (!mask) return;
         if (!state.shown.difference) marks.fill(context, mask, rows, columns, colours[k], box);
-        marks.outline(context, mask, rows, columns, box, [[1.4, data.structures[k].colour]]);
+        marks.outline(context, mask, rows, columns, box, [[1.4, data.structures[k].colour]], square);
       });
     }
     if (state.shown.difference && hasReference()) drawDifferences(context, loaded, pixels, rows, columns, box);
     if (state.shown.reference) {
       reference.forEach((coded, k) => {
         const mask = state.structures[k] && pixels(coded);
-        if (mask) marks.outline(context, mask, rows, columns, box, [[3, "rgba(0, 0, 0, 0.45)"], [1.4, "#ffffff"]]);
+        const strokes = [[3, palette.faint(palette.rim, 0.45)], [1.4, palette.outline]];
+        if (mask) marks.outline(context, mask, rows, columns, box, strokes, square);
       });
     }
     if (state.planes) marks.crosshair(context, box, shownShare(plane.right), shownShare(plane.down));
@@ -880,16 +890,16 @@
     const count = volume.slices.length, marked = new Set(promptedPlaces());
     const step = count > 1 ? (width - 2 * EDGE) / (count - 1) : 0;
     const tall = height - 9, bar = Math.max(1, Math.min(step || 8, 14) - 1);
-    context.fillStyle = "rgba(128, 140, 150, 0.18)";
+    context.fillStyle = palette.faint(palette.bars, 0.18);
     context.fillRect(EDGE - bar / 2, 0, width - 2 * EDGE + bar, tall);
     for (let place = 0; place < count; place++) {
       const x = EDGE + place * step;
       const value = slice_dice.length ? slice_dice[place][0] : null;
       if (value !== null) {
-        context.fillStyle = "#7b8894";
+        context.fillStyle = palette.bars;
         context.fillRect(x - bar / 2, tall * (1 - value), bar, tall * value);
         if (names.some((_, k) => isAstray(place, k))) {
-          context.fillStyle = "#D55E00";
+          context.fillStyle = palette.surplus;
           context.fillRect(x - bar / 2, tall - 4, bar, 4);
         }
       }
@@ -903,9 +913,9 @@
       }
     }
     const x = EDGE + state.place * step;
-    context.fillStyle = "#ffffff";
+    context.fillStyle = palette.outline;
     context.fillRect(x - 2.5, 0, 5, tall);
-    context.fillStyle = "#1c2530";
+    context.fillStyle = palette.dark;
     context.fillRect(x - 1.5, 0, 3, tall);
   }
 
@@ -1025,7 +1035,7 @@
         solids.rasterise(surfaces[k], camera, opaque, colourOf);
       }
       if (state.shown.reference && referenceSurfaces[k]) {
-        solids.rasterise(referenceSurfaces[k], camera, both ? clear : opaque, () => (both ? [255, 255, 255] : colours[k]));
+        solids.rasterise(referenceSurfaces[k], camera, both ? clear : opaque, () => (both ? palette.channels(palette.outline) : colours[k]));
       }
     });
     drawnSurfaces.width = columns;
@@ -1043,7 +1053,7 @@
       return [width / 2 + unit * (t[0] * x + t[1] * y + t[2] * depth), height / 2 - unit * (t[3] * x + t[4] * y + t[5] * depth)];
     };
     context.lineWidth = 1;
-    context.strokeStyle = "rgba(255, 255, 255, 0.55)";
+    context.strokeStyle = palette.faint(palette.outline, 0.55);
     for (const axis of state.planes ? [0, 1, 2] : [0]) {
       const middle = (shareOf(axis) - 0.5) * volume.extent_mm[axis];
       const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map((signs) => {
