@@ -14,15 +14,6 @@ import click
 from volprompt import __version__
 from volprompt.errors import VolpromptError
 
-CONFIGFILE = click.option(
-    "--configfile",
-    "configfiles",
-    default=["config/config.yaml"],
-    show_default="config/config.yaml",
-    multiple=True,
-    help="The study's configuration; given again, a file that changes what the one before says.",
-)
-
 
 def example(*lines: str) -> str:
     """Lines for the end of a verb's help, which click leaves as they are."""
@@ -69,6 +60,34 @@ def init(folder: Path, address: str | None, prefix: str) -> None:
     for path in write_study_folder(folder, workflow, prefix):
         click.echo(path)
     click.echo(next_steps(folder))
+
+
+class StudyVerb(click.Command):
+    """A verb that reads a study's configuration, and takes its files as Snakemake does: several behind one option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        configfile = click.Option(
+            ["--configfile", "configfiles"],
+            default=["config/config.yaml"],
+            show_default="config/config.yaml",
+            multiple=True,
+            metavar="FILE...",
+            help="The study's configuration; each further file changes what the ones before say.",
+        )
+        self.params.insert(0, configfile)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse `--configfile a b` like `--configfile a --configfile b`: no such verb takes anything but options."""
+        spread: list[str] = []
+        taking = False
+        for word in args:
+            if word.startswith("-"):
+                taking = word == "--configfile"
+            elif taking and spread[-1] != "--configfile":
+                spread.append("--configfile")
+            spread.append(word)
+        return super().parse_args(ctx, spread)
 
 
 class Layouts(click.Group):
@@ -124,8 +143,7 @@ def sheet() -> None:
     """
 
 
-@command.command(epilog=example("volprompt check --configfile config/config.yaml"))
-@CONFIGFILE
+@command.command(cls=StudyVerb, epilog=example("volprompt check --configfile config/config.yaml config/rehearsal.yaml"))
 def check(configfiles: tuple[str, ...]) -> None:
     """Check a study before it runs.
 
@@ -144,8 +162,9 @@ def check(configfiles: tuple[str, ...]) -> None:
         check_study(study)
 
 
-@command.command(epilog=example("volprompt verify --configfile config/config.yaml --sample 50"))
-@CONFIGFILE
+@command.command(
+    cls=StudyVerb, epilog=example("volprompt verify --configfile config/config.yaml config/rehearsal.yaml --sample 50")
+)
 @click.option("--sample", default=20, show_default=True, help="How many volumes of models are scored again.")
 @click.option("--all", "all_", is_flag=True, help="Score every volume of every model again.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
@@ -171,8 +190,9 @@ def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: 
     ctx.exit(int(any(check.faults for check in checks)))
 
 
-@command.command(epilog=example("volprompt prune --configfile config/config.yaml --delete"))
-@CONFIGFILE
+@command.command(
+    cls=StudyVerb, epilog=example("volprompt prune --configfile config/config.yaml config/rehearsal.yaml --delete")
+)
 @click.option("--delete", is_flag=True, help="Remove what is listed, after a question.")
 @click.option("--yes", is_flag=True, help="Remove it without the question.")
 def prune(configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
@@ -208,8 +228,9 @@ def clicks() -> None:
     """Clicks as prompts: collect them on a page, or import the paper's."""
 
 
-@clicks.command(epilog=example("volprompt clicks collect --configfile config/config.yaml --structures patella"))
-@CONFIGFILE
+@clicks.command(
+    cls=StudyVerb, epilog=example("volprompt clicks collect --configfile config/config.yaml --structures patella")
+)
 @click.option("--table", help="The clicks table (default: the configuration's, or one beside the sample sheet).")
 @click.option("--structures", metavar="A,B,...", help="What to click on (default: what the schemes take clicks on).")
 @click.option("--slice", "slice_", metavar="SLICE", help="A number, middle, or any (default: what the schemes prompt).")
