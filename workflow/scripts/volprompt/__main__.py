@@ -170,24 +170,30 @@ def check(configfiles: tuple[str, ...]) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.pass_context
 def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: bool, seed: int) -> None:
-    """Verify a finished study.
+    """Verify the results of a study.
 
-    Compares what each result was made from with the configuration, the bytes of results and sources with those that
-    were written and read, scores volumes again from masks and references, and makes every table again from the scores.
-    Nothing is changed. Ends with exit code 1 if something does not hold.
+    Says what is missing if the study was not run to its end. Compares what each result was made from with the
+    configuration, the bytes of results and sources with those that were written and read, scores volumes again from
+    masks and references, and makes every table again from the scores. Nothing is changed. Ends with
+    exit code 1 if something is missing or does not hold.
     """
     from volprompt.checkpoints.catalogue import CATALOGUE, read_catalogue
-    from volprompt.command.verification import summary_lines
+    from volprompt.command.verification import made_and_missing, missing_lines, summary_lines
     from volprompt.command.verification import verify as checks_of
     from volprompt.logs import logging_to_console
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
 
     study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
+    there, missing = made_and_missing(study)
+    if missing:
+        click.echo("\n".join(missing_lines(study, there, missing, configfiles)))
+    if not there:
+        ctx.exit(1)
     with logging_to_console("verify"):
-        checks = list(checks_of(study, None if all_ else sample, seed))
+        checks = list(checks_of(study, there, missing, None if all_ else sample, seed))
     click.echo("\n".join(summary_lines(study, checks)))
-    ctx.exit(int(any(check.faults for check in checks)))
+    ctx.exit(int(bool(missing) or any(check.faults for check in checks)))
 
 
 @command.command(
