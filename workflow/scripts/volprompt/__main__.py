@@ -201,7 +201,8 @@ def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: 
 )
 @click.option("--delete", is_flag=True, help="Remove what is listed, after a question.")
 @click.option("--yes", is_flag=True, help="Remove it without the question.")
-def prune(configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
+@click.pass_context
+def prune(ctx: click.Context, configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
     """List results that the configuration no longer has.
 
     Those of experiments, models, schemes and shards of volumes that were taken out of it, with their sizes; with
@@ -223,10 +224,20 @@ def prune(configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
         if not delete and count:
             click.echo("\nNothing was removed; the same command with --delete removes these files.")
         if delete and count:
-            if not yes:
-                click.confirm(f"\nRemove {count} files?", abort=True)
+            if not yes and not _agrees(f"\nRemove {count} files for good?"):
+                click.echo("Nothing was removed.")
+                ctx.exit(1)
             remove(leftovers)
             click.echo(f"\nRemoved {count} files.")
+
+
+def _agrees(question: str) -> bool:
+    """Ask on the console; where nobody can answer, or Ctrl+C does, the answer is no."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        click.echo()
+        return False
 
 
 @command.group(epilog=example("volprompt clicks collect --structures patella"))
