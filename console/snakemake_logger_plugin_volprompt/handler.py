@@ -36,7 +36,11 @@ SHOWN = ("Nothing to be done", INTERRUPTED, "Will exit after finishing")
 # Errors that add nothing to what is shown of a failed job. One comes before it: its script ended with an error. The
 # others come after it: there was one.
 BEFORE_FAILURE = "returned non-zero exit status 1."
-AFTER_FAILURE = ("Exiting because a job execution failed", "At least one job did not complete successfully")
+AFTER_FAILURE = (
+    "Exiting because a job execution failed",
+    "At least one job did not complete successfully",
+    ": no backup found.",  # of a checkpoint that could not be fetched
+)
 
 
 class LogHandler(LogHandlerBase):

@@ -11,6 +11,7 @@ END_BYTES = 262_144
 CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
 VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
 HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
+UNEXPECTED = " ERROR Unexpected error"  # before a traceback, which what came before it may explain
 LASTING = "Not tried again: "  # begins the line that follows the error of a job that would fail again
 
 
@@ -36,12 +37,17 @@ def last_lines(path: str, count: int, since: float = 0, most_bytes: int = TAIL_B
 
 
 def how_it_ended(path: str, count: int, since: float = 0) -> list[str]:
-    """The last lines of a log: `count`, or more where its last error is longer, such as a list of faults."""
+    """The end of a log: where an expected error ended the job, that error alone, however long it is, such as a list of
+    faults; else the last `count` lines, or more where the last error is longer.
+    """
     lines = last_lines(path, END_BYTES, since, END_BYTES)
     errors = [
         number for number, line in enumerate(lines) if (head := HEAD_OF_LINE.match(line)) and " ERROR " in head[0]
     ]
-    return lines[min(max(len(lines) - count, 0), errors[-1] if errors else len(lines)) :]
+    last = errors[-1] if errors else len(lines)
+    if tells_its_end(lines) and UNEXPECTED not in lines[last]:
+        return lines[last:]
+    return lines[min(max(len(lines) - count, 0), last) :]
 
 
 def volumes_done(lines: list[str]) -> tuple[int, int] | None:

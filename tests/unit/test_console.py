@@ -369,6 +369,22 @@ def test_a_long_list_of_faults_is_shown_as_a_whole(console: Callable[..., Consol
     assert run.lines[3:-2] == [f"        {line}" for line in error]
 
 
+def test_of_an_expected_error_only_the_error_is_shown(console: Callable[..., Console], tmp_path: Path) -> None:
+    """What came before it may explain an error that nobody expected; this one explains itself."""
+    log, head = tmp_path / "fetch.log", "2026-11-28 15:31:20,000"
+    before = f"{head} INFO no answer; trying again"
+    for error, shown in (("cannot be downloaded", 2), ("Unexpected error", 3)):
+        log.write_text(f"{before}\n{head} ERROR {error}\nmore\n")
+        run = console()
+        run.begin(fetch_checkpoint=1)
+        run.start(1, "fetch_checkpoint", log=str(log))
+        run.fail(1, "fetch_checkpoint", 5, str(log))
+        run.tell("Cannot restore checkpoints/a.pt: no backup found.", logging.WARNING)
+        run.handler.close()
+        lines = [before, f"{head} ERROR {error}", "more"][-shown:]
+        assert run.lines[3:-2] == [f"        {line}" for line in lines]
+
+
 def test_errors_and_warnings_of_snakemake_are_shown(console: Callable[..., Console]) -> None:
     run = console()
     run.begin(segment=1)
