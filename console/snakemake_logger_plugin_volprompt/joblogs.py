@@ -10,6 +10,8 @@ TAIL_BYTES = 16_384
 END_BYTES = 262_144
 CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
 VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
+LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "  # then `4 (2 volumes), 7 (1 volume)`
+LABEL = re.compile(r"(\d+) \((\d+) volumes?\)")
 HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
 UNEXPECTED = " ERROR Unexpected error"  # before a traceback, which what came before it may explain
 LASTING = "Not tried again: "  # begins the line that follows the error of a job that would fail again
@@ -57,6 +59,15 @@ def volumes_done(lines: list[str]) -> tuple[int, int] | None:
         if found:
             return int(found[1]), int(found[2])
     return None
+
+
+def labels_left_out(lines: list[str]) -> dict[int, int]:
+    """In how many volumes each label was left out, by label; empty where the log of a job does not say."""
+    for line in reversed(lines):
+        _, found, labels = line.partition(LEFT_OUT)
+        if found:
+            return {int(label): int(volumes) for label, volumes in LABEL.findall(labels)}
+    return {}
 
 
 def last_words(lines: list[str]) -> str:
