@@ -10,7 +10,8 @@ TAIL_BYTES = 16_384
 END_BYTES = 262_144
 CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
 VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
-LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "  # then `4 (2 volumes), 7 (1 volume)`
+# Begins a line of a conversion, which goes on with `4 (2 volumes), 7 (1 volume)`.
+LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "
 LABEL = re.compile(r"(\d+) \((\d+) volumes?\)")
 HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
 UNEXPECTED = " ERROR Unexpected error"  # before a traceback, which what came before it may explain

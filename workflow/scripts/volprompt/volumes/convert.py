@@ -24,7 +24,8 @@ from volprompt.volumes.images.opening import open_image, read_voxels
 from volprompt.volumes.images.sources import placed, readable_sha256, sha256_of_source, signature_of_source
 from volprompt.volumes.references import keep_structures, read_labels
 
-LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "  # the console's plugin looks for it
+# Snakemake's console looks for this line.
+LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "
 # Where every source lies at its path in the sample sheet.
 NO_PLACES: Mapping[str, str] = {}
 
