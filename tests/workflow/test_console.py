@@ -40,7 +40,7 @@ def test_a_run_is_a_line_per_job(study: Study, monkeypatch: pytest.MonkeyPatch) 
     page = study.folder / "results" / "report" / "index.html"
     others = [line for line in printed if line[10:] not in (*lines, told)]
     assert others[0].startswith("Using profile")
-    assert others[1] == "[check] The headers of 1 volumes have no fault"
+    assert others[1] == "[check] The headers of the volume have no fault"
     assert others[2].startswith("[all] 1 volume, 1 configuration")
     assert others[2].endswith(f"the report is {page.resolve().as_uri()}")
     assert len(others) == 3, others

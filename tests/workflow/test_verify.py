@@ -224,7 +224,7 @@ def test_a_study_that_is_not_finished(study: Study, verify: Verify) -> None:
     shutil.rmtree(results)
     assert verify(study) == (
         1,
-        "results: this study has not been run yet, so there is nothing to verify. To run it:\n"
+        "results: this study has not been run yet (or with other files behind --configfile). To run it:\n"
         "  snakemake --profile profiles/local --configfile config.yaml\n",
     )
 
@@ -239,6 +239,7 @@ def test_what_was_taken_out_is_named(study: Study, verify: Verify) -> None:
     study.configure(**config)
     code, text = verify(study)
     assert code == 1
+    assert text.endswith(" things do not hold.\nThe next run makes again what the first count lacks.\n")
     said = (
         "made with scheme sam1/box, scheme sam2/point_video, which the configuration no longer has (`volprompt prune` "
         "lists what can go); made without scheme sam2/box, which the configuration now has\n"

@@ -271,7 +271,10 @@ def missing_lines(
     run = f"  snakemake --profile profiles/local{files}"
     results = study.settings.results
     if not made:
-        return [f"{results}: this study has not been run yet, so there is nothing to verify. To run it:", run]
+        return [
+            f"{results}: this study has not been run yet (or with other files behind --configfile). To run it:",
+            run,
+        ]
     lacking, all_ = (Counter(output.rule for output in some) for some in (missing, [*made, *missing]))
     words = [f"{name} ({lacking[rule]} of {all_[rule]})" for rule, name in JOBS.items() if lacking[rule]]
     words += [name for rule, name in SINGLE.items() if lacking[rule]]
@@ -290,7 +293,8 @@ def summary_lines(study: Study, checks: Sequence[Check]) -> list[str]:
         if len(check.faults) > SHOWN:
             lines.append(f"  {'':{width}}    - and {len(check.faults) - SHOWN} more")
     faults = sum(len(check.faults) for check in checks)
-    return [*lines, "", "Everything that was looked at holds." if not faults else _do_not_hold(faults)]
+    lines += ["", "Everything that was looked at holds." if not faults else _do_not_hold(faults)]
+    return [*lines, "The next run makes again what the first count lacks."] if checks[0].faults else lines
 
 
 def _do_not_hold(faults: int) -> str:
