@@ -290,10 +290,8 @@ def _taken_out_or_new(rule: str, stored: dict[str, Any], wanted: dict[str, Any])
             for key in ("configurations", "experiments", "every_slice_schemes"):
                 settings.pop(key, None)
             if described := settings.get("configuration"):
-                kept = {
-                    kind: _still_wanted(described[kind], others["configuration"][kind])
-                    for kind in ("schemes", "models")
-                }
+                other = others.get("configuration", {})
+                kept = {kind: _still_wanted(described.get(kind), other.get(kind)) for kind in ("schemes", "models")}
                 settings["configuration"] = {**described, **kept, "experiments": None}
     return texts
 
