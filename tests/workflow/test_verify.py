@@ -195,11 +195,16 @@ def test_what_was_altered_is_found(
 def test_a_study_that_is_not_finished(study: Study, verify: Verify) -> None:
     """What is missing is told apart from what is wrong with the rest; without any results there is one sentence."""
     results = study.folder / "results"
+    (results / "complete.txt").unlink()
+    (results / "complete.json").unlink()
+    code, text = verify(study)
+    assert code == 1
+    assert text.startswith(
+        "results: too many volumes failed (see tables/failures.csv), or the run was stopped. To go on:"
+    )
     for made in ("masks/sam2/small_sam2/001", "tables", "report"):
         shutil.rmtree(results / made)
     for file in (
-        "complete.txt",
-        "complete.json",
         "scores/sam2/small_sam2/001.parquet",
         "scores/sam2/small_sam2/001.json",
     ):

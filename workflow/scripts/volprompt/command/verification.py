@@ -275,6 +275,12 @@ def missing_lines(
             f"{results}: this study has not been run yet (or with other files behind --configfile). To run it:",
             run,
         ]
+    if {output.rule for output in missing} == {"all"}:
+        return [
+            f"{results}: too many volumes failed (see tables/failures.csv), or the run was stopped. To go on:",
+            run,
+            "",
+        ]
     lacking, all_ = (Counter(output.rule for output in some) for some in (missing, [*made, *missing]))
     words = [f"{name} ({lacking[rule]} of {all_[rule]})" for rule, name in JOBS.items() if lacking[rule]]
     words += [name for rule, name in SINGLE.items() if lacking[rule]]
