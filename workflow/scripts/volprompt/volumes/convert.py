@@ -202,10 +202,10 @@ def convert_shard(
             )
             if changed:
                 raise VolumeError(row["image"], "image or reference was written to while it was read", "", "Run again")
-            left_out.update(made.pop("left_out"))
             for warning in made["warnings"]:
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
+            left_out.update(made.pop("left_out"))
         except Exception as error:
             if isinstance(error, OSError) or comes_from_the_machine(error):  # a full disk, say
                 raise
