@@ -14,7 +14,9 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from snakemake_logger_plugin_volprompt.joblogs import (
+    LEFT_OUT,
     how_it_ended,
+    labels_left_out,
     last_lines,
     last_words,
     tells_its_end,
@@ -23,7 +25,7 @@ from snakemake_logger_plugin_volprompt.joblogs import (
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
 from snakemake_logger_plugin_volprompt.slurm import end_in_words, request_in_words
-from snakemake_logger_plugin_volprompt.words import counted, duration, jobs_by_rule, share, time_left
+from snakemake_logger_plugin_volprompt.words import counted, duration, jobs_by_rule, listed_labels, share, time_left
 
 LOOK_SECONDS = 5  # between two looks at the logs of running jobs
 SILENT_SECONDS = 60  # without a terminal: after so long without a line, one says that the run goes on
@@ -36,7 +38,11 @@ SHOWN = ("Nothing to be done", INTERRUPTED, "Will exit after finishing")
 # Errors that add nothing to what is shown of a failed job. One comes before it: its script ended with an error. The
 # others come after it: there was one.
 BEFORE_FAILURE = "returned non-zero exit status 1."
-AFTER_FAILURE = ("Exiting because a job execution failed", "At least one job did not complete successfully")
+AFTER_FAILURE = (
+    "Exiting because a job execution failed",
+    "At least one job did not complete successfully",
+    ": no backup found.",  # of a checkpoint that could not be fetched
+)
 
 
 class LogHandler(LogHandlerBase):
@@ -56,6 +62,7 @@ class LogHandler(LogHandlerBase):
         self.screen = Screen(sys.stdout if self.common_settings.stdout else sys.stderr, self.common_settings.nocolor)
         self.progress = Progress()
         self.volumes: Counter[str] = Counter()  # done by the finished jobs of each rule
+        self.left_out: Counter[int] = Counter()  # volumes by label
         self.began: float | None = None
         self.last_line = time.time()
         self.said: set[str] = set()  # messages of Snakemake
@@ -116,12 +123,17 @@ class LogHandler(LogHandlerBase):
         if job is None:
             return
         took = duration(record.created - job.started)
-        done = volumes_done(self._log_of(job))
+        log = self._log_of(job)
+        done = volumes_done(log)
         if done:
             self.volumes[job.rule] += done[0]
             took = f"{counted(done[0], 'volume')} in {took}"
         left = time_left(self.progress.seconds_left(record.created, self._look()[0]))
         self._say(f"{self._count()}  {job.label}: {took}{left and '; '}{left}")
+        self.left_out.update(labels_left_out(log))
+        if self.left_out and self.progress.finished[job.rule] == self.progress.planned[job.rule]:
+            self._say(LEFT_OUT + listed_labels(self.left_out), "yellow")
+            self.left_out.clear()
         self._refresh(record.created)
 
     def _fail(self, record: logging.LogRecord) -> None:

@@ -10,7 +10,11 @@ TAIL_BYTES = 16_384
 END_BYTES = 262_144
 CLOCK_SECONDS = 1  # by which the clocks of files and of this process may differ
 VOLUMES = re.compile(r"\bvolume (\d+) of (\d+)\b")
+# Begins a line of a conversion, which goes on with `4 (2 volumes), 7 (1 volume)`.
+LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "
+LABEL = re.compile(r"(\d+) \((\d+) volumes?\)")
 HEAD_OF_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
+UNEXPECTED = " ERROR Unexpected error"  # before a traceback, which what came before it may explain
 LASTING = "Not tried again: "  # begins the line that follows the error of a job that would fail again
 
 
@@ -36,12 +40,17 @@ def last_lines(path: str, count: int, since: float = 0, most_bytes: int = TAIL_B
 
 
 def how_it_ended(path: str, count: int, since: float = 0) -> list[str]:
-    """The last lines of a log: `count`, or more where its last error is longer, such as a list of faults."""
+    """The end of a log: where an expected error ended the job, that error alone, however long it is, such as a list of
+    faults; else the last `count` lines, or more where the last error is longer.
+    """
     lines = last_lines(path, END_BYTES, since, END_BYTES)
     errors = [
         number for number, line in enumerate(lines) if (head := HEAD_OF_LINE.match(line)) and " ERROR " in head[0]
     ]
-    return lines[min(max(len(lines) - count, 0), errors[-1] if errors else len(lines)) :]
+    last = errors[-1] if errors else len(lines)
+    if tells_its_end(lines) and UNEXPECTED not in lines[last]:
+        return lines[last:]
+    return lines[min(max(len(lines) - count, 0), last) :]
 
 
 def volumes_done(lines: list[str]) -> tuple[int, int] | None:
@@ -51,6 +60,15 @@ def volumes_done(lines: list[str]) -> tuple[int, int] | None:
         if found:
             return int(found[1]), int(found[2])
     return None
+
+
+def labels_left_out(lines: list[str]) -> dict[int, int]:
+    """In how many volumes each label was left out, by label; empty where the log of a job does not say."""
+    for line in reversed(lines):
+        _, found, labels = line.partition(LEFT_OUT)
+        if found:
+            return {int(label): int(volumes) for label, volumes in LABEL.findall(labels)}
+    return {}
 
 
 def last_words(lines: list[str]) -> str:

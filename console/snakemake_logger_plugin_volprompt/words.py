@@ -47,6 +47,13 @@ def jobs_by_rule(planned: Mapping[str, int]) -> str:
     return f"{counted(sum(planned.values()), 'job')}: " + ", ".join(f"{n} {rule}" for rule, n in planned.items())
 
 
+def listed_labels(volumes: Mapping[int, int], most: int = 10) -> str:
+    """`4 (in 12 volumes), 7 (in 1 volume)`, at most `most` of them. volumes: their number by label."""
+    listed = [f"{label} (in {counted(number, 'volume')})" for label, number in sorted(volumes.items())]
+    more = [f"and {len(listed) - most} more"] if len(listed) > most else []
+    return ", ".join([*listed[:most], *more])
+
+
 def cut(text: str, width: int) -> str:
     """The text, cut to a terminal's width."""
     return text if len(text) <= width else text[: max(width - 3, 0)] + "..."

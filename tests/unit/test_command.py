@@ -142,6 +142,29 @@ def test_a_faulty_configuration(
     assert f"\n  - {fault}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", [["check"], ["verify"], ["prune"], ["clicks", "collect"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--configfile", "a.yaml", "b.yaml"],
+        ["--configfile", "a.yaml", "--configfile", "b.yaml"],
+        ["--configfile=a.yaml", "--configfile", "b.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_several_configuration_files(
+    verb: list[str], options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind one option, as Snakemake takes them, or behind one each."""
+    Path("a.yaml").write_text("modles: 1\n")
+    Path("b.yaml").write_text("results: []")
+    assert volprompt(*verb, *options) == 1
+    printed = capsys.readouterr().err
+    assert "  - a.yaml line 1: modles: unknown key" in printed
+    assert "  - b.yaml line 1: results: " in printed
+    assert volprompt(*verb, *options, "--hepl", "c.yaml") == 2
+
+
 def test_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert volprompt("schema") == 0
     assert capsys.readouterr().out == (REPOSITORY / "config" / "schema" / "config.schema.json").read_text()

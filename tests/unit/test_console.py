@@ -15,11 +15,11 @@ import yte
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from snakemake_logger_plugin_volprompt import LogHandler
-from snakemake_logger_plugin_volprompt.joblogs import last_lines, last_words, volumes_done
+from snakemake_logger_plugin_volprompt.joblogs import LEFT_OUT, last_lines, last_words, volumes_done
 from snakemake_logger_plugin_volprompt.progress import Job, Progress
 from snakemake_logger_plugin_volprompt.screen import Screen
 from snakemake_logger_plugin_volprompt.slurm import end_in_words
-from snakemake_logger_plugin_volprompt.words import cut, duration, jobs_by_rule, share, time_left
+from snakemake_logger_plugin_volprompt.words import cut, duration, jobs_by_rule, listed_labels, share, time_left
 from volprompt.logs import LASTING
 
 REPOSITORY = Path(__file__).parents[2]
@@ -265,6 +265,22 @@ def test_a_line_per_finished_job(console: Callable[..., Console], tmp_path: Path
     assert end.endswith("Snakemake's own log is .snakemake/log/1.log")
 
 
+def test_labels_that_are_left_out_are_told_once_for_the_study(console: Callable[..., Console], tmp_path: Path) -> None:
+    run = console()
+    run.begin(convert=2, score=1)
+    for number, told in enumerate(["4 (2 volumes), 7 (1 volume)", "4 (1 volume), 12 (1 volume)"]):
+        log = tmp_path / f"{number}.log"
+        log.write_text(f"2026-11-28 15:31:20,000 NOTICE {LEFT_OUT}{told}\n")
+        run.start(number, "convert", log=str(log))
+        run.finish(number, seconds=20)
+    run.start(2, "score")
+    run.finish(2, seconds=30)
+    run.handler.close()
+    assert [line for line in run.lines if line.startswith(LEFT_OUT)] == [run.lines[3]]
+    assert run.lines[3] == f"{LEFT_OUT}4 (in 3 volumes), 7 (in 1 volume), 12 (in 1 volume)"
+    assert listed_labels(dict.fromkeys(range(3), 1), most=2) == "0 (in 1 volume), 1 (in 1 volume), and 1 more"
+
+
 def test_a_failed_job_is_shown_with_the_end_of_its_log(console: Callable[..., Console], tmp_path: Path) -> None:
     log = tmp_path / "000.log"
     log.write_text("".join(f"line {number}\n" for number in range(50)))
@@ -367,6 +383,22 @@ def test_a_long_list_of_faults_is_shown_as_a_whole(console: Callable[..., Consol
     run.fail(1, "check", 5, str(log))
     run.handler.close()
     assert run.lines[3:-2] == [f"        {line}" for line in error]
+
+
+def test_of_an_expected_error_only_the_error_is_shown(console: Callable[..., Console], tmp_path: Path) -> None:
+    """What came before it may explain an error that nobody expected; this one explains itself."""
+    log, head = tmp_path / "fetch.log", "2026-11-28 15:31:20,000"
+    before = f"{head} INFO no answer; trying again"
+    for error, shown in (("cannot be downloaded", 2), ("Unexpected error", 3)):
+        log.write_text(f"{before}\n{head} ERROR {error}\nmore\n")
+        run = console()
+        run.begin(fetch_checkpoint=1)
+        run.start(1, "fetch_checkpoint", log=str(log))
+        run.fail(1, "fetch_checkpoint", 5, str(log))
+        run.tell("Cannot restore checkpoints/a.pt: no backup found.", logging.WARNING)
+        run.handler.close()
+        lines = [before, f"{head} ERROR {error}", "more"][-shown:]
+        assert run.lines[3:-2] == [f"        {line}" for line in lines]
 
 
 def test_errors_and_warnings_of_snakemake_are_shown(console: Callable[..., Console]) -> None:

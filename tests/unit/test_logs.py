@@ -13,6 +13,7 @@ import pytest
 
 from volprompt.errors import VolpromptError
 from volprompt.logs import (
+    ADDED_UP,
     LASTING,
     NOTICE,
     WARNINGS_SHOWN,
@@ -84,11 +85,13 @@ def test_progress_on_the_console(
     monkeypatch.setattr("volprompt.logs.PROGRESS_SECONDS", seconds)
     monkeypatch.setenv("VOLPROMPT_CONSOLE", console)
     with logging_to(log):
+        logger.log(NOTICE, "added up over the jobs", extra=ADDED_UP)
+        assert len(capsys.readouterr().err.splitlines()) == (console == "plain")
         progress = Progress(3)
         for volume in ("a", "b", "c"):
             progress.step(volume, "done")
     assert len(capsys.readouterr().err.splitlines()) == shown
-    assert len(log.read_text().splitlines()) == 3
+    assert len(log.read_text().splitlines()) == 4
 
 
 def test_an_expected_error_is_its_message_alone(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

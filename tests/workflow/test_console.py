@@ -13,7 +13,7 @@ from volprompt.logs import LASTING
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """A study of one volume, model and scheme, not run yet."""
+    """A study of one volume, model and scheme, not run yet; its reference holds labels of no structure."""
     study = new_study(tmp_path)
     sheet = (tmp_path / "volumes.tsv").read_text().splitlines(keepends=True)
     (tmp_path / "volumes.tsv").write_text("".join(sheet[:2]))
@@ -29,15 +29,18 @@ def test_a_run_is_a_line_per_job(study: Study, monkeypatch: pytest.MonkeyPatch) 
     printed = [line for line in run.text.splitlines() if " running; " not in line and not line.endswith(" running")]
     lines = [line[10:] for line in printed if re.match(r"\d\d:\d\d:\d\d  ", line)]
     rules = ("check_headers", "convert", "extract_prompts", "segment", "score", "aggregate", "report", "all")
+    told = lines.pop(3)  # once for the study, after the conversion
+    labels = ", ".join(f"{label} (in 1 volume)" for label in (2, 4, 5))  # no scheme in use asks for the patella
+    assert told == f"Labels of the references that belong to no structure in use and are left out: {labels}"
     assert lines[0] == "8 jobs: " + ", ".join(f"1 {rule}" for rule in rules)
     assert [line[:6] for line in lines[1:9]] == [f"{number} of 8" for number in range(1, 9)]
     assert sum(": 1 volume in " in line for line in lines) == 4
     assert re.search(r"; about \d+ (s|min) left$", lines[5])
     assert re.match(r"Done: 8 jobs in \S+ .*\. Snakemake's own log is \S+$", lines[9])
     page = study.folder / "results" / "report" / "index.html"
-    others = [line for line in printed if line[10:] not in lines]
+    others = [line for line in printed if line[10:] not in (*lines, told)]
     assert others[0].startswith("Using profile")
-    assert others[1] == "[check] The headers of 1 volumes have no fault"
+    assert others[1] == "[check] The headers of the volume have no fault"
     assert others[2].startswith("[all] 1 volume, 1 configuration")
     assert others[2].endswith(f"the report is {page.resolve().as_uri()}")
     assert len(others) == 3, others

@@ -158,7 +158,7 @@ def test_a_module_converts_nothing_where_a_file_is_faulty(user: Study, tmp_path:
 
     only_good = run_as_module(study, snakefile, "results/volumes/000")
     assert only_good.code == 0, only_good.text
-    assert "The headers of 1 volumes have no fault" in only_good.text
+    assert "The headers of the volume have no fault" in only_good.text
     assert [path.name for path in (study.folder / "results" / "volumes").iterdir()] == ["000"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -49,7 +50,9 @@ def shrink(study: Study) -> None:
     sheet.write_text("".join(line for line in sheet.read_text().splitlines(True) if "knee_d" not in line))
 
 
-def test_what_is_gone_is_removed_and_no_job_runs_again(study: Study, prune: Prune) -> None:
+def test_what_is_gone_is_removed_and_no_job_runs_again(
+    study: Study, prune: Prune, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert prune(study) == (0, "results: holds nothing that the configuration no longer has\n")
     shrink(study)
     before = files_of(study)
@@ -66,9 +69,13 @@ def test_what_is_gone_is_removed_and_no_job_runs_again(study: Study, prune: Prun
     assert "shard 000: converted volumes, prompts, masks, scores, logs, benchmarks, stamps" in listed
     # The last run had all of it: perhaps a second file behind --configfile was forgotten.
     assert "  - experiment sam1\n  - scheme sam2/point_video\n" in listed
-    code, text = prune(study, "--delete")  # nobody answers the question
-    assert code == 1
-    assert f"Remove {len(expected)} files?" in text
+    for answer in ("", "n\n"):  # nobody answers the question, or somebody does
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        code, text = prune(study, "--delete")
+        assert code == 1
+        assert f"Remove {len(expected)} files for good? [y/N]: " in text
+        assert text.endswith("Nothing was removed.\n")
+        assert "Aborted" not in text
     assert files_of(study) == before
 
     code, text = prune(study, "--delete", "--yes")
@@ -133,7 +140,7 @@ def test_a_forgotten_overlay_is_asked_about(study: Study, prune: Prune) -> None:
     study.configure(volumes="few.tsv")
     code, text = prune(study)
     assert code == 0
-    assert text.rpartition("is a file behind --configfile missing?\n")[2].startswith("  - shard 000\n")
+    assert text.rpartition("a file behind --configfile is missing:\n")[2].startswith("  - shard 000\n")
 
 
 def test_nothing_goes_where_no_run_can_be_noticed(study: Study, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_smaller_batches_rerun_no_segmentation(study: Study) -> None:
     run = study.run("--forcerun", "results/masks/sam1/small_sam/000", "--until", "segment")
     assert run.code == 0, run.text
     log = study.folder / "results" / "logs" / "segment" / "sam1" / "small_sam" / "000.log"
-    assert "batch_size 1, objects_together 2" in log.read_text()
+    assert "Slices encoded together: 1; objects tracked together: 2" in log.read_text()
 
 
 def test_subjects_rerun_the_statistics_alone(study: Study) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,73 @@ def test_what_was_altered_is_found(
     assert [said for _, _, said in group if said not in text] == []
     broken = {what for what, (held, looked_at) in counts(text).items() if held < looked_at}
     assert set().union(*(expected for _, expected, _ in group)) <= broken
+
+
+def test_a_study_that_is_not_finished(study: Study, verify: Verify) -> None:
+    """What is missing is told apart from what is wrong with the rest; without any results there is one sentence."""
+    results = study.folder / "results"
+    (results / "complete.txt").unlink()
+    (results / "complete.json").unlink()
+    code, text = verify(study)
+    assert code == 1
+    assert text.startswith(
+        "results: too many volumes failed (see tables/failures.csv), or the run was stopped. To go on:"
+    )
+    for made in ("masks/sam2/small_sam2/001", "tables", "report"):
+        shutil.rmtree(results / made)
+    for file in (
+        "scores/sam2/small_sam2/001.parquet",
+        "scores/sam2/small_sam2/001.json",
+    ):
+        (results / file).unlink()
+    code, text = verify(study)
+    assert code == 1
+    assert text.startswith(
+        "results: this study is not finished. Missing: masks (1 of 4), scores (1 of 4), tables, report, complete.txt. "
+        "To go on:\n  snakemake --profile profiles/local --configfile config.yaml\n"
+    )
+    assert text.endswith("Everything that was looked at holds.\n")
+    found = counts(text)
+    assert found[IDENTITIES] == (10, 10)
+    assert found[SCORES] == (4, 4)
+    assert found[TABLES] == (0, 0)
+    delete_a_mask(study)
+    code, text = verify(study)
+    assert "Missing: masks (1 of 4)," in text
+    assert counts(text)[IDENTITIES] == (9, 10)
+    shutil.rmtree(results / "masks")  # what was made from them is there
+    assert "masks/" not in verify(study)[1]
+    shutil.rmtree(results)
+    assert verify(study) == (
+        1,
+        "results: this study has not been run yet (or with other files behind --configfile). To run it:\n"
+        "  snakemake --profile profiles/local --configfile config.yaml\n",
+    )
+
+
+def test_what_was_taken_out_is_named(study: Study, verify: Verify) -> None:
+    """And what is new, where tables and report were made before."""
+    config = study.config
+    config["experiments"]["sam1"]["schemes"].remove("box")
+    config["experiments"]["sam2"]["schemes"].append("box")
+    del config["schemes"]["point_video"]
+    config["experiments"]["sam2"]["schemes"].remove("point_video")
+    study.configure(**config)
+    code, text = verify(study)
+    assert code == 1
+    assert text.endswith(" things do not hold.\nThe next run makes again what the first count lacks.\n")
+    said = (
+        "made with scheme sam1/box, scheme sam2/point_video, which the configuration no longer has (`volprompt prune` "
+        "lists what can go); made without scheme sam2/box, which the configuration now has\n"
+    )
+    assert f"- tables: {said}" in text
+    assert "- masks/sam2/small_sam2/000: schemes.box is new\n" in text
+    assert counts(text)[SCORES] == (3, 3)  # those of sam1: the others lack a scheme
+    assert "tables that follow from the scores (not compared: they were made with other settings)" in text
+    study.configure(**{**config, "experiments": {"sam1": config["experiments"]["sam1"]}})
+    _, text = verify(study)
+    for made in ("tables", "report"):
+        assert f"- {made}: made with scheme sam1/box, experiment sam2, which the configuration no longer has (`" in text
 
 
 def test_masks_of_a_shard_that_no_weights_were_loaded_for(study: Study, verify: Verify) -> None:

@@ -13,6 +13,7 @@ import pickle
 import re
 import resource
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -424,13 +425,27 @@ def test_fetch_reports_a_folder_it_cannot_make(site: Site, tmp_path: Path) -> No
     assert "cannot be made" in message
 
 
-def test_fetch_logs_its_progress(site: Site, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_there_is_one_sentence_and_what_to_do(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
+    with socket.socket() as taken:  # and not listening
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/weights.pt"
+        message = _failure(fetch, _entry(url), file, attempts=2)
+    first, second = message.splitlines()
+    reason = "127.0.0.1: Connection refused (2 tries in a row brought next to nothing)"
+    assert first == f"weights.pt cannot be downloaded from {url}: {reason}."
+    assert second.startswith(f"Get it on a machine with access and place it at {file} (SHA-256 ")
+
+
+def test_fetch_logs_its_progress(
+    site: Site, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("volprompt.checkpoints")
     monkeypatch.setattr(download, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger.name)
     monkeypatch.setattr(logger, "handlers", [handler])
     fetch(_entry(site.url, size=len(CONTENT)), file)
     assert len(lines) >= 4

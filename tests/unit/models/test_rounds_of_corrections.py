@@ -46,6 +46,7 @@ from volprompt.models.rounds import CorrectionReference, MadeClick
 from volprompt.models.sam import SamModel
 from volprompt.models.sam2 import Sam2Model
 from volprompt.models.segmented import LoadedVolume, Segmented
+from volprompt.models.volume_work import Progress
 from volprompt.prompts.corrections import Click, click_in_volume, click_on_slice
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.segmentation.masks import unpack_bits
@@ -77,6 +78,7 @@ def corrected(
     clicks: int = CLICKS,
     reset: bool = False,
     batch_size: int = 4,
+    progress: Progress = lambda volume, done, total, what: None,
     **settings: Any,
 ) -> Segmented:
     """All schemes of a volume together; prompts: of each scheme."""
@@ -85,7 +87,7 @@ def corrected(
     )
     given = {name: each if isinstance(each, list) else [each] for name, each in prompts.items()}
     volume = LoadedVolume("knee", model.prepare(frames), SIZE, given, known(references))
-    (segmented,) = segment_volumes(model, [volume], dict.fromkeys(given, scheme), batch_size, reset)
+    (segmented,) = segment_volumes(model, [volume], dict.fromkeys(given, scheme), batch_size, reset, progress)
     return segmented
 
 
@@ -453,10 +455,24 @@ def test_corrections_in_a_deep_volume_equal_the_video_predictor(
     reference = REFERENCES["femur"]
     references = {"femur": np.concatenate([reference, reference[::-1], reference, reference[::-1]])}
     given = prompt("femur", 20, [], [], [30, 8, 66, 33])
-    found = corrected(sam2, deep, {"it": [given]}, references, "video", clicks=3)
+    told: list[tuple[str, int, int, str]] = []
+    found = corrected(
+        sam2, deep, {"it": [given]}, references, "video", clicks=3, progress=lambda *step: told.append(step)
+    )
     state = OfficialState(video_predictor, resized(sam2, deep), given, reset=False)
     clicks = assert_rounds_equal(found, "it", "femur", references["femur"], state, exact=True)
     assert len({click.slice for click in clicks}) == 3
+    encoded = [step for step in told if step[3] == "slices encoded (corrections follow)"]
+    assert encoded[-1][:3] == ("knee", len(deep), len(deep))
+    again = told[len(encoded) :]
+    kinds = [f"slices tracked again (correction {number} of at most 3)" for number in (1, 2, 3)]
+    assert list(dict.fromkeys(what for *_, what in again)) == kinds
+    done = [done for _, done, _, _ in again]
+    assert done == sorted(done)
+    assert done[0] == 0
+    # Both passes move side by side: two slices in a turn. Slices with prompts are not tracked, so that less is left.
+    assert {(volume, total >= 3 * len(deep) - 12) for volume, _, total, _ in again} == {("knee", True)}
+    assert 3 * len(deep) - 14 <= done[-1] < again[-1][2] <= 3 * len(deep)
 
 
 @pytest.mark.usefixtures("two_threads", "one_by_one")

@@ -17,7 +17,7 @@ from volprompt.models import engine
 from volprompt.models.segmented import LoadedVolume, Segmented
 from volprompt.prompts.candidates import extract_shard, read_prompts
 from volprompt.segmentation.masks import read_mask
-from volprompt.segmentation.schedule import Schedule
+from volprompt.segmentation.schedule import Schedule, progress_logger
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 from volprompt.settings.config import Inference
 from volprompt.settings.schemes import Corrections, Scheme
@@ -218,6 +218,23 @@ def test_batches_are_halved_where_memory_is_too_small_for_one_volume(
     runs = run_all(schedule(folder, objects_together=2, batch_size=4), folder)
     assert {row["status"] for run in runs for row in run.runs} == {"ok"}
     assert tried == [("ab", 4, 2), ("a", 4, 2), ("a", 2, 1), ("a", 1, 1), ("b", 1, 1), ("cd", 1, 1)]
+
+
+def test_progress_within_a_volume(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Now and then, with the time that is left for steps of this kind at their rate, whatever came before them."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    caplog.set_level("INFO", "volprompt")
+    progress = progress_logger()
+    for clock.now, done in ((10, 10), (40, 20), (50, 25), (80, 40)):
+        progress("knee", done, 40, "slices encoded (corrections follow)")
+    for number, (clock.now, done) in enumerate([(100, 0), (120, 10), (130, 15)], 1):
+        progress("knee", done, 120, f"slices tracked again (correction {number} of at most 3)")
+    assert caplog.messages == [
+        "volume knee: 20 of 40 slices encoded (corrections follow); 40 s left",
+        "volume knee: 40 of 40 slices encoded (corrections follow); 0 s left",
+        "volume knee: 10 of 120 slices tracked again (correction 2 of at most 3); 3 min 40 s left",
+    ]
 
 
 def test_two_groups_of_volumes_can_wait_to_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,6 +261,19 @@ def test_required_keys() -> None:
     assert faults({}) == [f"{key}: is required" for key in ("structures", "schemes", "models", "experiments")]
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("structures.femur.labels", 1, "a list, such as [1] (found 1)"),
+        ("structures.femur", [1], "a section, such as {labels: ...} (found [1])"),
+        ("frames", "sagittal", "a section, such as {axis: ...} (found 'sagittal')"),
+        ("schemes.point", "image", "a section, such as {predictor: ...} (found 'image')"),
+    ],
+)
+def test_what_is_written_too_simply_is_told_how(path: str, value: Any, expected: str) -> None:
+    assert f"{path}: Input should be {expected}" in faults(changed(path, value))
+
+
 def test_all_faults_are_listed_at_once() -> None:
     config = changed("frames.axes", "axial")
     config["shards"] = 0

@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from tests.unit.image_files import oblique, stored_as
 
+from snakemake_logger_plugin_volprompt.joblogs import labels_left_out
 from volprompt.identity import read_identity
 from volprompt.volumes import convert
-from volprompt.volumes.convert import convert_shard, convert_volume, jpeg75, limits_of, to_grey
+from volprompt.volumes.convert import LEFT_OUT, convert_shard, convert_volume, jpeg75, limits_of, to_grey
 from volprompt.volumes.converted import grid_of_row, read_frames, read_reference, read_volume_table, same_images
 from volprompt.volumes.images.image import VolumeError, damaged
 from volprompt.volumes.references import structure_mask
@@ -560,6 +561,21 @@ def test_an_unforeseen_error_is_that_volumes_alone(tmp_path: Path, image: str, m
     table = read_volume_table(tmp_path / "out").set_index("volume")
     assert table["status"].to_dict() == {"a": "ok", "b": "failed", "c": "ok"}
     assert table.loc["b", "reason"] == f"{image}: KeyError: 'PatientName'"
+
+
+def test_labels_that_are_left_out_are_counted_over_the_shard(
+    tmp_path: Path, image: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "volprompt")
+    first, second = (
+        save(tmp_path / f"{name}.nii", labels(*given)) for name, given in [("a", (1, 2)), ("b", (1, 2, 7))]
+    )
+    rows = [row(image, first, volume="a"), row(image, second, volume="b"), row(image, volume="c")]
+    convert_shard(rows, FRAMES, BONES, tmp_path / "out")
+    assert caplog.messages[-1] == f"{LEFT_OUT}2 (2 volumes), 7 (1 volume)"
+    assert labels_left_out(caplog.messages) == {2: 2, 7: 1}
+    convert_shard(rows, FRAMES, {**BONES, "others": [2, 7]}, tmp_path / "all")
+    assert not labels_left_out(caplog.messages[-1:])
 
 
 def test_a_full_disk_ends_the_conversion(tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,6 @@ import click
 from volprompt import __version__
 from volprompt.errors import VolpromptError
 
-CONFIGFILE = click.option(
-    "--configfile",
-    "configfiles",
-    default=["config/config.yaml"],
-    show_default="config/config.yaml",
-    multiple=True,
-    help="The study's configuration; given again, a file that changes what the one before says.",
-)
-
 
 def example(*lines: str) -> str:
     """Lines for the end of a verb's help, which click leaves as they are."""
@@ -69,6 +60,34 @@ def init(folder: Path, address: str | None, prefix: str) -> None:
     for path in write_study_folder(folder, workflow, prefix):
         click.echo(path)
     click.echo(next_steps(folder))
+
+
+class StudyVerb(click.Command):
+    """A verb that reads a study's configuration, and takes its files as Snakemake does: several behind one option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        configfile = click.Option(
+            ["--configfile", "configfiles"],
+            default=["config/config.yaml"],
+            show_default="config/config.yaml",
+            multiple=True,
+            metavar="FILE...",
+            help="The study's configuration; each further file changes what the ones before say.",
+        )
+        self.params.insert(0, configfile)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse `--configfile a b` like `--configfile a --configfile b`: no such verb takes anything but options."""
+        spread: list[str] = []
+        taking = False
+        for word in args:
+            if word.startswith("-"):
+                taking = word == "--configfile"
+            elif taking and spread[-1] != "--configfile":
+                spread.append("--configfile")
+            spread.append(word)
+        return super().parse_args(ctx, spread)
 
 
 class Layouts(click.Group):
@@ -124,8 +143,7 @@ def sheet() -> None:
     """
 
 
-@command.command(epilog=example("volprompt check --configfile config/config.yaml"))
-@CONFIGFILE
+@command.command(cls=StudyVerb, epilog=example("volprompt check --configfile config/config.yaml config/rehearsal.yaml"))
 def check(configfiles: tuple[str, ...]) -> None:
     """Check a study before it runs.
 
@@ -144,38 +162,47 @@ def check(configfiles: tuple[str, ...]) -> None:
         check_study(study)
 
 
-@command.command(epilog=example("volprompt verify --configfile config/config.yaml --sample 50"))
-@CONFIGFILE
+@command.command(
+    cls=StudyVerb, epilog=example("volprompt verify --configfile config/config.yaml config/rehearsal.yaml --sample 50")
+)
 @click.option("--sample", default=20, show_default=True, help="How many volumes of models are scored again.")
 @click.option("--all", "all_", is_flag=True, help="Score every volume of every model again.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.pass_context
 def verify(ctx: click.Context, configfiles: tuple[str, ...], sample: int, all_: bool, seed: int) -> None:
-    """Verify a finished study.
+    """Verify the results of a study.
 
-    Compares what each result was made from with the configuration, the bytes of results and sources with those that
-    were written and read, scores volumes again from masks and references, and makes every table again from the scores.
-    Nothing is changed. Ends with exit code 1 if something does not hold.
+    Says what is missing if the study was not run to its end. Compares what each result was made from with the
+    configuration, the bytes of results and sources with those that were written and read, scores volumes again from
+    masks and references, and makes every table again from the scores. Nothing is changed. Ends with
+    exit code 1 if something is missing or does not hold.
     """
     from volprompt.checkpoints.catalogue import CATALOGUE, read_catalogue
-    from volprompt.command.verification import summary_lines
+    from volprompt.command.verification import made_and_missing, missing_lines, summary_lines
     from volprompt.command.verification import verify as checks_of
     from volprompt.logs import logging_to_console
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
 
     study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
+    there, missing = made_and_missing(study)
+    if missing:
+        click.echo("\n".join(missing_lines(study, there, missing, configfiles)))
+    if not there:
+        ctx.exit(1)
     with logging_to_console("verify"):
-        checks = list(checks_of(study, None if all_ else sample, seed))
+        checks = list(checks_of(study, there, missing, None if all_ else sample, seed))
     click.echo("\n".join(summary_lines(study, checks)))
-    ctx.exit(int(any(check.faults for check in checks)))
+    ctx.exit(int(bool(missing) or any(check.faults for check in checks)))
 
 
-@command.command(epilog=example("volprompt prune --configfile config/config.yaml --delete"))
-@CONFIGFILE
+@command.command(
+    cls=StudyVerb, epilog=example("volprompt prune --configfile config/config.yaml config/rehearsal.yaml --delete")
+)
 @click.option("--delete", is_flag=True, help="Remove what is listed, after a question.")
 @click.option("--yes", is_flag=True, help="Remove it without the question.")
-def prune(configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
+@click.pass_context
+def prune(ctx: click.Context, configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
     """List results that the configuration no longer has.
 
     Those of experiments, models, schemes and shards of volumes that were taken out of it, with their sizes; with
@@ -197,10 +224,20 @@ def prune(configfiles: tuple[str, ...], delete: bool, yes: bool) -> None:
         if not delete and count:
             click.echo("\nNothing was removed; the same command with --delete removes these files.")
         if delete and count:
-            if not yes:
-                click.confirm(f"\nRemove {count} files?", abort=True)
+            if not yes and not _agrees(f"\nRemove {count} files for good?"):
+                click.echo("Nothing was removed.")
+                ctx.exit(1)
             remove(leftovers)
             click.echo(f"\nRemoved {count} files.")
+
+
+def _agrees(question: str) -> bool:
+    """Ask on the console; where nobody can answer, or Ctrl+C does, the answer is no."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        click.echo()
+        return False
 
 
 @command.group(epilog=example("volprompt clicks collect --structures patella"))
@@ -208,8 +245,9 @@ def clicks() -> None:
     """Clicks as prompts: collect them on a page, or import the paper's."""
 
 
-@clicks.command(epilog=example("volprompt clicks collect --configfile config/config.yaml --structures patella"))
-@CONFIGFILE
+@clicks.command(
+    cls=StudyVerb, epilog=example("volprompt clicks collect --configfile config/config.yaml --structures patella")
+)
 @click.option("--table", help="The clicks table (default: the configuration's, or one beside the sample sheet).")
 @click.option("--structures", metavar="A,B,...", help="What to click on (default: what the schemes take clicks on).")
 @click.option("--slice", "slice_", metavar="SLICE", help="A number, middle, or any (default: what the schemes prompt).")

@@ -51,7 +51,7 @@ def is_machine_fault(error: BaseException) -> bool:
 
 def comes_from_the_machine(error: BaseException) -> bool:
     """Whether a fault of the machine led to an error, even one whose message leaves it out (`from None`)."""
-    return any(is_machine_fault(each) for each in _with_causes(error, hidden=True))
+    return any(is_machine_fault(each) for each in with_causes(error, hidden=True))
 
 
 def is_lasting(error: BaseException) -> bool:
@@ -62,7 +62,7 @@ def is_lasting(error: BaseException) -> bool:
     """
     if not isinstance(error, VolpromptError | ModuleNotFoundError):
         return False
-    return not comes_from_the_machine(error) and not any(_may_heal(each) for each in _with_causes(error, hidden=False))
+    return not comes_from_the_machine(error) and not any(_may_heal(each) for each in with_causes(error, hidden=False))
 
 
 def _may_heal(error: BaseException) -> bool:
@@ -71,7 +71,7 @@ def _may_heal(error: BaseException) -> bool:
     return isinstance(error, OSError) or getattr(error, "may_heal", False)
 
 
-def _with_causes(error: BaseException, hidden: bool) -> Iterator[BaseException]:
+def with_causes(error: BaseException, hidden: bool) -> Iterator[BaseException]:
     """An error and those that led to it. hidden: also those that a traceback leaves out (`from None`)."""
     cause: BaseException | None = error
     while cause is not None:

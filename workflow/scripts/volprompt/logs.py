@@ -20,6 +20,7 @@ logging.addLevelName(NOTICE, "NOTICE")
 PROGRESS_SECONDS = 60  # between two lines of progress of one job on the console
 WARNINGS_SHOWN = 5  # warnings and errors of one job on the console
 PROGRESS = {"progress": True}  # `extra` of a line that says how far a job is
+ADDED_UP = {"added_up": True}  # `extra` of a notice that Snakemake's console shows once for all jobs
 CLEAR_LINE = "\r\033[K"
 # The last line of the log of a job that would fail again: whoever starts jobs need not try.
 LASTING = "Not tried again: the job would end in the same way until something is changed"
@@ -131,8 +132,9 @@ class _ConsoleFormatter(logging.Formatter):
 class _ConsoleFilter(logging.Filter):
     """Lets pass notices, the first warnings and errors of a job, what ends it, and its progress once a minute.
 
-    Where VOLPROMPT_CONSOLE is `status`, Snakemake's console reads progress and the error that ends a job from the log
-    file, and shows them itself. Where VOLPROMPT_FAILED_LOGS is `shown`, it shows the whole log of a failed job.
+    Where VOLPROMPT_CONSOLE is `status`, Snakemake's console reads progress, what it adds up over jobs, and the error
+    that ends a job from the log file, and shows them itself. Where VOLPROMPT_FAILED_LOGS is `shown`, it shows the whole
+    log of a failed job.
     """
 
     def __init__(self) -> None:
@@ -145,6 +147,8 @@ class _ConsoleFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if getattr(record, "ends_job", False):
             return not self.end_is_shown
+        if getattr(record, "added_up", False):
+            return not self.status
         if getattr(record, "progress", False):
             due = not self.status and time.monotonic() - self.progress_shown >= PROGRESS_SECONDS
             self.progress_shown = time.monotonic() if due else self.progress_shown

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -23,6 +24,7 @@ from volprompt.checkpoints.catalogue import (
     disguise_of_bytes,
     size_of,
 )
+from volprompt.errors import with_causes
 from volprompt.files import sha256_of
 from volprompt.locks import alone_on
 from volprompt.logs import PROGRESS, duration
@@ -103,10 +105,21 @@ def _download(entry: CatalogueEntry, file: Path, part: Path, timeout: float, att
             else:
                 failures += 1
             if failures >= attempts:
-                reason = f"{attempts} tries in a row brought next to nothing ({error}); {held} bytes are kept"
+                kept = f"; {held} bytes are kept" if held else ""
+                reason = f"{_in_words(error, entry)} ({attempts} tries in a row brought next to nothing{kept})"
                 raise _unavailable(entry, file, reason) from error
-            logger.warning("%s: %s; trying again with %d bytes kept", file.name, error, held)
+            # Only in the log: what helps or fails after it is told.
+            logger.info("%s: %s; trying again with %d bytes kept", file.name, _in_words(error, entry), held)
         time.sleep(PAUSE_SECONDS * 2**failures)
+
+
+def _in_words(error: Exception, entry: CatalogueEntry) -> str:
+    """Why a request failed: what the system says of the server, where the packages repeat the whole request."""
+    host = urlsplit(str(entry.url)).hostname
+    said = [each.strerror for each in with_causes(error, hidden=True) if isinstance(each, OSError) and each.strerror]
+    if said:
+        return f"{host}: {said[-1]}"
+    return f"{host} does not answer" if isinstance(error, requests.Timeout) else str(error)
 
 
 def _request_rest(entry: CatalogueEntry, file: Path, part: Path, timeout: float) -> None:

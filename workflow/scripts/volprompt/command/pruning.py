@@ -286,7 +286,7 @@ def summary_lines(leftovers: Leftovers, study: Study) -> list[str]:
     )
     still = still_in_the_last_run(leftovers, study)
     return lines + _listed(
-        "The last run (config.yaml in the results) had these; is a file behind --configfile missing?", still
+        "The last run still had these. If you did not take them out, a file behind --configfile is missing:", still
     )
 
 

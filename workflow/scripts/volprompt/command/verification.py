@@ -1,10 +1,10 @@
-"""Whether a finished study holds: what its results were made from, their bytes, and what follows from them again."""
+"""Whether a study holds: what its results were made from, their bytes, and what follows from them again."""
 
 from __future__ import annotations
 
 import random
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,23 @@ from volprompt.errors import VolpromptError
 from volprompt.files import read_table, sha256_of
 from volprompt.identity import Identity, changed_files, identity_path
 from volprompt.scores.shard import score_masks
-from volprompt.study.identities import Ledger, Output, outputs
+from volprompt.study.identities import Ledger, Output, outputs, setting_differences
 from volprompt.study.study import Study
 from volprompt.tables.aggregate import aggregate
 from volprompt.tables.design import TableDesign
 from volprompt.volumes.images.sources import readable_sha256
 
 SHOWN = 5
+# What rules make, in the words of people: those with many jobs, and those with one.
+JOBS = {
+    "convert": "converted volumes",
+    "extract_prompts": "prompts",
+    "segment": "masks",
+    "score": "scores",
+    "volume_pages": "pages of volumes",
+}
+SINGLE = {"aggregate": "tables", "report": "report", "all": "complete.txt"}
+CONFIG = "config/config.yaml"  # which a run reads unless it is told otherwise
 
 
 @dataclass
@@ -46,19 +56,31 @@ class Check:
             self.faults.append(f"{name}: {'; '.join(faults)}")
 
 
-def verify(study: Study, sample: int | None, seed: int) -> Iterator[Check]:
-    """Ask everything that can be asked of a finished study, the cheap questions first.
+def made_and_missing(study: Study) -> tuple[list[Output], list[Output]]:
+    """The results that were made, whatever is wrong with them now, and those that were not made yet."""
+    made: list[Output] = []
+    missing: list[Output] = []
+    for output in outputs(study):
+        there = output.path.exists() or identity_path(output.path).exists()
+        (made if there else missing).append(output)
+    return made, missing
 
-    sample: how many volumes of models are scored again, drawn with this seed; None for all.
+
+def verify(
+    study: Study, made: Sequence[Output], missing: Sequence[Output], sample: int | None, seed: int
+) -> Iterator[Check]:
+    """Ask everything that can be asked of the results that were made, the cheap questions first.
+
+    made, missing: see `made_and_missing`; sample: how many volumes of models are scored again, drawn with this seed;
+    None for all.
     """
-    every = list(outputs(study))
     ledger = Ledger(study.memory)
-    yield check_identities(every, ledger)
-    yield check_files(every, ledger)
-    yield check_sources(every, ledger)
-    yield check_checkpoints(study, every, ledger)
-    yield check_scores(study, every, sample, seed)
-    yield check_tables(study, every)
+    yield check_identities(made, ledger)
+    yield check_files(made, ledger)
+    yield check_sources(made, ledger)
+    yield check_checkpoints(study, made, ledger)
+    yield check_scores(study, made, ledger, sample, seed)
+    yield check_tables(study, made, missing, ledger)
 
 
 def check_identities(every: Sequence[Output], ledger: Ledger) -> Check:
@@ -111,12 +133,22 @@ def check_checkpoints(study: Study, every: Sequence[Output], ledger: Ledger) -> 
     return check
 
 
-def check_scores(study: Study, every: Sequence[Output], sample: int | None, seed: int) -> Check:
-    """Whether masks and references give the scores that are stored, one volume of one model at a time."""
+def _made_with_other_settings(output: Output, ledger: Ledger) -> bool:
+    """Whether the settings differ that `check_identities` reports, so that what follows from them differs too."""
+    identity = ledger.identity(output.path)
+    return identity is not None and bool(setting_differences(output.rule, identity.settings, output.settings))
+
+
+def check_scores(study: Study, every: Sequence[Output], ledger: Ledger, sample: int | None, seed: int) -> Check:
+    """Whether masks and references give the scores that are stored, one volume of one model at a time.
+
+    Scores that were made with other settings than asked for, or whose masks are missing, are left out.
+    """
     pairs = [
         (output, str(volume))
         for output in every
-        if output.rule == "score" and output.path.exists()
+        if output.rule == "score" and output.path.exists() and all(path.exists() for path in output.inputs.values())
+        if not _made_with_other_settings(output, ledger)
         for volume in sorted({row.volume for row in study.shards[output.path.stem]})
     ]
     chosen = pairs if sample is None or sample >= len(pairs) else random.Random(seed).sample(pairs, sample)
@@ -183,13 +215,22 @@ def _different_cells(stored: pd.DataFrame, again: pd.DataFrame) -> list[str]:
     return []
 
 
-def check_tables(study: Study, every: Sequence[Output]) -> Check:
-    """Whether the stored scores give the tables that are stored."""
+def check_tables(study: Study, made: Sequence[Output], missing: Sequence[Output], ledger: Ledger) -> Check:
+    """Whether the stored scores give the tables that are stored.
+
+    Not asked where scores or tables are missing, or where the tables were made with other settings than asked for.
+    """
     check = Check("tables that follow from the scores")
     by_rule: dict[str, list[Output]] = defaultdict(list)
-    for output in every:
+    for output in made:
         by_rule[output.rule].append(output)
+    if {"convert", "segment", "score", "aggregate"} & {output.rule for output in missing}:
+        check.note = "not compared: results are missing"
+        return check
     (tables,) = by_rule["aggregate"]
+    if _made_with_other_settings(tables, ledger):
+        check.note = "not compared: they were made with other settings"
+        return check
     scores, slices, rounds = zip(*(score_tables(output.path) for output in by_rule["score"]), strict=True)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder)
@@ -219,6 +260,33 @@ def _same_table(stored: Path, again: Path) -> bool:
     return stored.read_bytes() == again.read_bytes()
 
 
+def missing_lines(
+    study: Study, made: Sequence[Output], missing: Sequence[Output], configfiles: Sequence[str]
+) -> list[str]:
+    """Say that a study was not run yet, or not to its end, what is missing, and what to type.
+
+    configfiles: those that the command was called with.
+    """
+    files = "" if list(configfiles) == [CONFIG] else f" --configfile {' '.join(configfiles)}"
+    run = f"  snakemake --profile profiles/local{files}"
+    results = study.settings.results
+    if not made:
+        return [
+            f"{results}: this study has not been run yet (or with other files behind --configfile). To run it:",
+            run,
+        ]
+    if {output.rule for output in missing} == {"all"}:
+        return [
+            f"{results}: too many volumes failed (see tables/failures.csv), or the run was stopped. To go on:",
+            run,
+            "",
+        ]
+    lacking, all_ = (Counter(output.rule for output in some) for some in (missing, [*made, *missing]))
+    words = [f"{name} ({lacking[rule]} of {all_[rule]})" for rule, name in JOBS.items() if lacking[rule]]
+    words += [name for rule, name in SINGLE.items() if lacking[rule]]
+    return [f"{results}: this study is not finished. Missing: {', '.join(words)}. To go on:", run, ""]
+
+
 def summary_lines(study: Study, checks: Sequence[Check]) -> list[str]:
     """What was looked at and what does not hold, in one screen."""
     volumes = sum(len(rows) for rows in study.shards.values())
@@ -231,4 +299,9 @@ def summary_lines(study: Study, checks: Sequence[Check]) -> list[str]:
         if len(check.faults) > SHOWN:
             lines.append(f"  {'':{width}}    - and {len(check.faults) - SHOWN} more")
     faults = sum(len(check.faults) for check in checks)
-    return [*lines, "", "Everything that was looked at holds." if not faults else f"{faults} things do not hold."]
+    lines += ["", "Everything that was looked at holds." if not faults else _do_not_hold(faults)]
+    return [*lines, "The next run makes again what the first count lacks."] if checks[0].faults else lines
+
+
+def _do_not_hold(faults: int) -> str:
+    return "1 thing does not hold." if faults == 1 else f"{faults} things do not hold."

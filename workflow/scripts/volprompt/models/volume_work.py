@@ -23,6 +23,11 @@ from volprompt.settings.schemes import Scheme
 DECODER_BATCH = 16
 
 
+# What is called as the work goes on: with a volume (of several that are corrected together, all names), how many steps
+# are done, of how many, and what the steps are.
+Progress = Callable[[str, int, int, str], None]
+
+
 class Pace(NamedTuple):
     """How long it takes to carry objects.
 
@@ -44,7 +49,7 @@ class VolumeWork:
         volume: LoadedVolume,
         schemes: Mapping[str, Scheme],
         clock: Clock,
-        progress: Callable[[str, int, int], None],
+        progress: Progress,
         batch_size: int,
         kept: int,
         reset_between_directions: bool,
@@ -230,7 +235,8 @@ class VolumeWork:
         self, encode: Callable[[np.ndarray], list[torch.Tensor]], slices: list[int]
     ) -> list[torch.Tensor]:
         levels = self.clock.timed(("encode", self.volume.name), encode, self.volume.frames[slices])
-        self.progress(self.volume.name, self.slices - self._slices_to_encode(), self.slices)
+        what = "slices encoded (corrections follow)" if self.unfinished else "slices encoded"
+        self.progress(self.volume.name, self.slices - self._slices_to_encode(), self.slices, what)
         return levels
 
     def _decode(self) -> None:

@@ -25,11 +25,12 @@ def segment_whole(
     model: VolumeModel,
     volume: LoadedVolume,
     schemes: Mapping[str, Scheme],
-    progress: Callable[[str, int, int], None],
+    progress: Callable[[str, int, int, str], None],
 ) -> Segmented:
     """Segment each object of a volume under each scheme, in as many rounds as its scheme has clicks.
 
-    progress: called with the volume's name, the objects segmented so far, and how many there are. Raises WrongMask.
+    progress: called with the volume's name, how many objects are segmented, of how many, and what they are. Raises
+    WrongMask.
     """
     clock = Clock(model.device)
     depth = len(volume.frames)
@@ -45,7 +46,7 @@ def segment_whole(
     every = [(name, structure) for name in objects for structure in objects[name]]
     for number, (name, structure) in enumerate(every, 1):
         _segment_object(model, volume, schemes[name], objects[name][structure], rounds[name], (clock, name))
-        progress(volume.name, number, len(every))
+        progress(volume.name, number, len(every), "masks of structures made")
     unsure = np.full(depth, np.nan, np.float32)
     corrected = [name for name in rounds if _clicks(schemes[name])]
     seconds = {

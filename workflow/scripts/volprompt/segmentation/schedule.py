@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from volprompt.errors import is_memory_fault
-from volprompt.logs import PROGRESS, logger
+from volprompt.logs import PROGRESS, duration, logger
 from volprompt.segmentation.background import StoreBehind, load_ahead
 from volprompt.segmentation.volume_job import JobSettings, VolumeJob
 
@@ -38,7 +38,7 @@ class Schedule:
         in_batches = on_gpu or model.image_size <= 512
         self.batch_size = inference.batch_size or (8 if in_batches else 1)
         self.objects_together = inference.objects_together or (16 if in_batches else 1)
-        logger.info("batch_size %d, objects_together %d", self.batch_size, self.objects_together)
+        logger.info("Slices encoded together: %d; objects tracked together: %d", self.batch_size, self.objects_together)
 
     def run(self, ready: pd.DataFrame, candidates: pd.DataFrame) -> Iterator[VolumeJob]:
         """Segment the volumes, with the next ones read ahead and the masks written behind.
@@ -133,7 +133,7 @@ class Schedule:
             self.settings.schemes,
             self.batch_size,
             inference.reset_between_directions,
-            slices_logger(),
+            progress_logger(),
             inference.fill_holes,
             inference.video_resize,
         )
@@ -168,14 +168,24 @@ def _drained(finished: list[VolumeJob]) -> list[VolumeJob]:
     return taken
 
 
-def slices_logger() -> Callable[[str, int, int], None]:
-    """A callback (volume, slices encoded, slices to encode) that logs the progress within volumes now and then."""
-    last = time.monotonic()
+def progress_logger() -> Callable[[str, int, int, str], None]:
+    """A callback that logs the progress within volumes now and then, with the time left: see `volume_work.Progress`.
 
-    def log_slices(volume: str, done: int, slices: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS:
-            last = time.monotonic()
-            logger.info("volume %s: %d of %d slices encoded", volume, done, slices, extra=PROGRESS)
+    It goes by the rate since the first call for the same kind of steps, or since now for the first kind.
+    """
+    last = now = time.monotonic()
+    kind = ""
+    began = (now, 0)  # when the present kind of steps did, and how many were done then
 
-    return log_slices
+    def log(volume: str, done: int, total: int, what: str) -> None:
+        nonlocal last, kind, began
+        now = time.monotonic()
+        if (new := what.partition(" (")[0]) != kind:
+            began = (now, done) if kind else began
+            kind = new
+        if now - last > PROGRESS_SECONDS and done > began[1]:
+            last = now
+            left = (now - began[0]) / (done - began[1]) * (total - done)
+            logger.info("volume %s: %d of %d %s; %s left", volume, done, total, what, duration(left), extra=PROGRESS)
+
+    return log

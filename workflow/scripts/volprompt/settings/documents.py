@@ -79,7 +79,8 @@ def read_document(path: str | Path) -> Document:
             _Walk(document, is_json).whole(text)
             return document
     except OSError as error:
-        fault = f"cannot be read ({error.strerror}); expected a configuration: correct the path"
+        remedy = "correct the path, or go to the folder of the study"
+        fault = f"cannot be read ({error.strerror}); expected a configuration: {remedy}"
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         fault = f"is not valid YAML ({' '.join(str(error).split())}): correct the file"
     else:

@@ -200,12 +200,24 @@ def _value_faults(error: ValidationError, sources: Sources, settled: set[str]) -
         elif item["input"] is None:
             faults.append(f"{place}: {_fault_of_nothing(parts)}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = _expected(item["type"], item["input"], parts) or item["msg"].removeprefix("Value error, ")
             found = (
                 "" if message.startswith(repr(item["input"])) else _found(item["input"], parts, item["type"], sources)
             )
             faults.append(f"{place}: {message}{found}")
     return list(dict.fromkeys(faults))
+
+
+def _expected(kind: str, value: Any, place: Place) -> str:
+    """What to write where a list or a section is expected and something simpler was written; empty for other faults."""
+    if kind == "list_type" and not isinstance(value, dict):
+        return f"Input should be a list, such as [{value}]"
+    section = _section_at((*place, "")) if place else Settings
+    if kind == "model_type" and section is not Settings:
+        fields = section.model_fields
+        required = [name for name, known in fields.items() if known.is_required()] or list(fields)[:1]
+        return f"Input should be a section, such as {{{', '.join(f'{name}: ...' for name in required)}}}"
+    return ""
 
 
 def _fault_of_nothing(place: Place) -> str:

@@ -132,7 +132,8 @@ def report_faults(
     or where it would skip a whole study.
     """
     if not faults:
-        logger.log(NOTICE, "The headers of %d volumes have no fault", volumes)
+        what = "The headers of the volume" if volumes == 1 else f"The headers of {volumes} volumes"
+        logger.log(NOTICE, "%s have no fault", what)
         return
     count = f"{len(faults)} fault{'s' * (len(faults) != 1)} in {len({fault.volume for fault in faults})}"
     lines = [f"The files of the sample sheet have {count} of {volumes} volumes (table: {table}):"]

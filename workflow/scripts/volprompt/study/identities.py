@@ -224,7 +224,9 @@ class Ledger:
         faults += [f"{name} is no longer part of it" for name in identity.made_from if name not in wanted]
         for name, path in output.inputs.items():
             made = self.identity(path)
-            if made is None or made.digest != identity.made_from.get(name):
+            if name in identity.made_from and made is None:
+                faults.append(f"{name} is no longer there")
+            elif made is None or made.digest != identity.made_from.get(name):
                 faults.append(f"{name} was made again" if name in identity.made_from else f"{name} is new")
         for name, source in output.sources.items():
             if not self._source_is_the_same(identity, name, source):
@@ -259,11 +261,61 @@ def setting_differences(rule: str, stored: Mapping[str, Any], wanted: Mapping[st
         spare -= {"structures"}  # every structure gives points to the others
     for key in spare & stored.keys():
         stored[key] = _still_wanted(stored[key], wanted[key])
+    new = []
+    for key in ("schemes", "structures"):
+        if isinstance(stored.get(key), Mapping) and isinstance(wanted.get(key), Mapping):
+            new += [f"{key}.{name} is new" for name in wanted[key] if name not in stored[key]]
+            wanted[key] = _still_wanted(wanted[key], stored[key])
     if "checkpoint" in wanted:
         first, second = stored.pop("checkpoint", {}), wanted.pop("checkpoint")
         if not any(first.get(kind) == digest for kind, digest in second.items()):
-            return ["the checkpoint has other tensors", *differences(stored, wanted)]
-    return differences(stored, wanted)
+            new.append("the checkpoint has other tensors")
+    return [*new, *_taken_out_or_new(rule, stored, wanted), *differences(stored, wanted)]
+
+
+def _taken_out_or_new(rule: str, stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What tables or a report have of experiments, models and schemes that the configuration no longer has, and what
+    it has beside those. Settings that follow from this alone are taken out of `stored` and `wanted`.
+    """
+    if rule not in ("aggregate", "report"):
+        return []
+    before, now = _parts(stored), _parts(wanted)
+    texts = []
+    if gone := _outermost(before - now):
+        texts.append(f"made with {gone}, which the configuration no longer has (`volprompt prune` lists what can go)")
+    if new := _outermost(now - before):
+        texts.append(f"made without {new}, which the configuration now has")
+    if texts:
+        for settings, others in ((stored, wanted), (wanted, stored)):
+            for key in ("configurations", "experiments", "every_slice_schemes"):
+                settings.pop(key, None)
+            if described := settings.get("configuration"):
+                other = others.get("configuration", {})
+                kept = {kind: _still_wanted(described.get(kind), other.get(kind)) for kind in ("schemes", "models")}
+                settings["configuration"] = {**described, **kept, "experiments": None}
+    return texts
+
+
+def _parts(settings: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Experiment, kind and name of each experiment, and of each of its models and schemes."""
+    parts: set[tuple[str, str, str]] = set()
+    for experiment, model, scheme in settings.get("configurations", ()):
+        parts |= {(experiment, "", ""), (experiment, "model", model), (experiment, "scheme", scheme)}
+    for experiment, names in settings.get("configuration", {}).get("experiments", {}).items():
+        parts.add((experiment, "", ""))
+        parts |= {(experiment, "model", name) for name in names["models"]}
+        parts |= {(experiment, "scheme", name) for name in names["schemes"]}
+    return parts
+
+
+def _outermost(parts: set[tuple[str, str, str]], longest: int = 5) -> str:
+    """Parts in words, as `volprompt prune` names them; those of an experiment that is among them are not told."""
+    words = [
+        f"{kind} {experiment}/{name}" if kind else f"experiment {experiment}"
+        for experiment, kind, name in sorted(parts)
+        if not kind or (experiment, "", "") not in parts
+    ]
+    return ", ".join([*words[:longest], *([f"and {len(words) - longest} more"] if len(words) > longest else [])])
 
 
 def _still_wanted(stored: Any, wanted: Any) -> Any:

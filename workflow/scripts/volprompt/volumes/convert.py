@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nibabel import orientations
 from volprompt.errors import comes_from_the_machine
 from volprompt.files import atomic, write_table
 from volprompt.identity import NO_SETTINGS, write_identity
-from volprompt.logs import Progress, logger
+from volprompt.logs import ADDED_UP, NOTICE, Progress, logger
 from volprompt.volumes.converted import frames_path
 from volprompt.volumes.grid import grid_of
 from volprompt.volumes.images.image import VolumeError
@@ -23,6 +24,8 @@ from volprompt.volumes.images.opening import open_image, read_voxels
 from volprompt.volumes.images.sources import as_listed, placed, readable_sha256, sha256_of_source, signature_of_source
 from volprompt.volumes.references import keep_structures, read_labels
 
+# Snakemake's console looks for this line.
+LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "
 # Where every source lies at its path in the sample sheet.
 NO_PLACES: Mapping[str, str] = {}
 
@@ -85,6 +88,8 @@ def convert_volume(
 ) -> dict[str, Any]:
     """Write a volume's frames and reference into `folder`, and return its row of the volume table.
 
+    Beside it, as `left_out`, the labels of the reference that belong to no structure.
+
     row: volume, image, reference, and series if the image's DICOM files hold several.
     frames: the settings axis, intensity_percentiles, window and coding.
     labels: label numbers by structure.
@@ -108,10 +113,11 @@ def convert_volume(
     if frames["coding"] == "jpeg75":
         grey_frames = jpeg75(grey_frames)
     reference_sha256 = ""
+    others: list[int] = []
     if row["reference"]:
         with open_image(row["reference"], labels=True) as reference:
             label_map, grid_warnings = read_labels(reference, image, resample)
-        label_map, label_warnings = keep_structures(label_map, labels, row["reference"], ignored)
+        label_map, label_warnings, others = keep_structures(label_map, labels, row["reference"], ignored)
         warnings += grid_warnings + label_warnings
         reference_sha256 = sha256_of_source(row["reference"])
         save_nifti(grid.to_frames(label_map), grid.frames_affine, folder / f"{row['volume']}_reference.nii.gz")
@@ -130,6 +136,7 @@ def convert_volume(
         "window_low": low,
         "window_high": high,
         "warnings": warnings,
+        "left_out": others,
     }
 
 
@@ -175,6 +182,7 @@ def convert_shard(
     folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(len(rows))
     table = []
+    left_out: Counter[int] = Counter()
     made_from, signatures = {}, {}
     for listed in rows:
         row = placed(listed, places)
@@ -198,6 +206,7 @@ def convert_shard(
             for warning in made["warnings"]:
                 logger.info("warning: %s", warning)  # not on the console: often every volume has the same ones
             what = f"{' x '.join(map(str, made['shape']))} frames"
+            left_out.update(made.pop("left_out"))
         except Exception as error:
             if isinstance(error, OSError) or comes_from_the_machine(error):  # a full disk, say
                 raise
@@ -214,6 +223,9 @@ def convert_shard(
             made_from[f"{row['volume']} {role}"] = "" if changed else digests[role] or readable_sha256(source)
         table.append({**VOLUME_COLUMNS, **known, **made})
         progress.step(row["volume"], what)
+    if left_out:  # last, where Snakemake's console looks for it, and adds it up over all shards
+        counts = [f"{label} ({count} volume{'s' * (count != 1)})" for label, count in sorted(left_out.items())]
+        logger.log(NOTICE, "%s%s", LEFT_OUT, ", ".join(counts), extra=ADDED_UP)
     write_table(pd.DataFrame(table), folder / "volumes.parquet")
     write_identity(folder, identity, made_from, signatures=signatures)
 

@@ -132,8 +132,8 @@ def _describe(image: Image) -> str:
 
 def keep_structures(
     label_map: np.ndarray, labels: Mapping[str, Sequence[int]], path: str, ignored: Sequence[int] = ()
-) -> tuple[np.ndarray, list[str]]:
-    """Set labels that belong to no structure and are not ignored to 0. Returns the label map and warnings.
+) -> tuple[np.ndarray, list[str], list[int]]:
+    """Set labels that belong to no structure and are not ignored to 0. Returns label map, warnings, and those labels.
 
     labels: label numbers by structure; path: of the reference, for messages; ignored: label numbers of voxels that no
     score counts. Raises VolumeError if the map shows none of the structures.
@@ -153,7 +153,7 @@ def keep_structures(
     for name, numbers in labels.items():
         if numbers and not present & set(numbers):
             warnings.append(f"{path}: structure '{name}' (labels {list(numbers)}) is empty")
-    return np.where(np.isin(label_map, sorted(kept)), label_map, 0).astype(label_map.dtype), warnings
+    return np.where(np.isin(label_map, sorted(kept)), label_map, 0).astype(label_map.dtype), warnings, others
 
 
 def is_notice(remark: str) -> bool:

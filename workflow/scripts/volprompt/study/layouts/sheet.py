@@ -66,7 +66,7 @@ def summary(found: Found, out: Path) -> str:
     sections += [f"ignore: {{labels: {found.ignore}}}"] if found.ignore else []
     lines += ["for the configuration:", *sections] if sections else []
     if pairs and not found.structures:
-        lines.append("Next: say in the configuration which label numbers of the references are which structures")
+        lines.append("Next: write your structures and their label numbers into config/config.yaml, under structures")
     return "\n".join(lines)
 
 
