@@ -16,7 +16,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from tests.unit.models.official import assert_same, loaded_sam2, resized
 from tests.unit.models.test_equivalence import VIDEO_PROMPTS, official_mask, tracked
 
-from volprompt.models import kernels
+from volprompt.models import kernels, products
 from volprompt.models.kernels import AttentionSettings, Shape, attention_kernel
 from volprompt.models.memory_attention import MemoryAttention
 from volprompt.models.sam2_parts import attention_of
@@ -108,7 +108,8 @@ def test_pointers_have_no_place() -> None:
     assert not torch.allclose(attended(two_grids, TOKENS), attended(two_grids, 0), atol=1e-3)
 
 
-OFFICIAL, SMALL, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
+OFFICIAL, DEMO, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
+SMALL = Shape(64, 448, 64, 16)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,9 @@ OFFICIAL, SMALL, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), 
         (CUDA, "bfloat16", OFFICIAL, "flash", False),
         (CUDA, "float32", OFFICIAL, "memory-efficient", True),
         (CPU, "float32", OFFICIAL, "rows", True),
+        (CPU, "float32", DEMO, "rows", True),
         (CPU, "float32", SMALL, "fused", False),
-        (CPU, "float32", EQUAL, "fused", False),
+        (CPU, "float32", EQUAL, "rows", True),
         (CPU, "bfloat16", OFFICIAL, "fused", False),
     ],
 )
@@ -126,6 +128,13 @@ def test_the_table_of_kernels(device: torch.device, precision: str, shape: Shape
     kernel = attention_kernel(AttentionSettings(device, precision), shape)
     assert (kernel.name, kernel.narrow) == (name, narrow)
     assert str(kernel) == f"{name}: {kernel.reason}"
+
+
+def test_without_onednn_only_narrow_values_gain_by_rows() -> None:
+    settings = AttentionSettings(CPU, "float32")
+    with mock.patch.object(products, "AVAILABLE", False):
+        found = [attention_kernel(settings, shape).name for shape in (OFFICIAL, EQUAL)]
+    assert found == ["rows", "fused"]
 
 
 @pytest.mark.usefixtures("kernel")
