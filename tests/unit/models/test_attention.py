@@ -52,7 +52,9 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
     """Rows of scores in blocks of three queries, all at once, or the fused kernel."""
     at_once = {"few at a time": 3 * (MEMORIES * TOKENS + POINTERS), "many at a time": 2**30, "fused": 2**22}
     many = 2**23 if request.param == "fused" else 0
-    with mock.patch.multiple(kernels, SCORES_AT_ONCE=at_once[request.param], MANY_SCORES=many):
+    with mock.patch.multiple(
+        kernels, SCORES_AT_ONCE=at_once[request.param], MANY_SCORES=many, MANY_SCORES_BY_ONEDNN=many
+    ):
         yield request.param
 
 
@@ -125,16 +127,17 @@ SMALL = Shape(64, 448, 64, 16)
     ],
 )
 def test_the_table_of_kernels(device: torch.device, precision: str, shape: Shape, name: str, narrow: bool) -> None:
-    kernel = attention_kernel(AttentionSettings(device, precision), shape)
+    with mock.patch.object(products, "FASTER", True):
+        kernel = attention_kernel(AttentionSettings(device, precision), shape)
     assert (kernel.name, kernel.narrow) == (name, narrow)
     assert str(kernel) == f"{name}: {kernel.reason}"
 
 
-def test_without_onednn_only_narrow_values_gain_by_rows() -> None:
+def test_without_onednn_only_narrow_values_of_many_scores_gain_by_rows() -> None:
     settings = AttentionSettings(CPU, "float32")
-    with mock.patch.object(products, "AVAILABLE", False):
-        found = [attention_kernel(settings, shape).name for shape in (OFFICIAL, EQUAL)]
-    assert found == ["rows", "fused"]
+    with mock.patch.object(products, "FASTER", False):
+        found = [attention_kernel(settings, shape).name for shape in (OFFICIAL, DEMO, EQUAL)]
+    assert found == ["rows", "fused", "fused"]
 
 
 @pytest.mark.usefixtures("kernel")

@@ -19,7 +19,8 @@ from volprompt.models import products
 # Scores that a CPU makes at a time: those of float32 take 16 MB, about what its last cache holds for a core or two.
 SCORES_AT_ONCE = 2**22
 # Scores of an object from which rows of them pay on a CPU; below it the fused kernel is as fast.
-MANY_SCORES = 2**16
+MANY_SCORES = 2**23
+MANY_SCORES_BY_ONEDNN = 2**16
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -77,11 +78,11 @@ def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
         return Kernel("memory-efficient", True, reason, partial(_on_gpu, SDPBackend.EFFICIENT_ATTENTION))
     if settings.precision == "bfloat16":
         return Kernel("fused", False, "the fastest for bfloat16, with values as wide as keys", _fused)
-    if shape.queries * shape.keys < MANY_SCORES:
+    if shape.queries * shape.keys < (MANY_SCORES_BY_ONEDNN if products.FASTER else MANY_SCORES):
         return Kernel("fused", False, "few scores, which fit into a cache in any case", _fused)
     if shape.value_width < shape.width:
         return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
-    if products.AVAILABLE:
+    if products.FASTER:
         return Kernel("rows", True, "some queries after another: faster products than in the fused kernel", _by_rows)
     return Kernel("fused", False, "values are as wide as keys", _fused)
 
