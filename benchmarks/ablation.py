@@ -22,7 +22,7 @@ import torch
 from cases import TINY, Case, demo, random_weights
 from isal import igzip
 
-from volprompt.models import memory_tracking
+from volprompt.models import kernels, memory_tracking, products
 from volprompt.models.base import PromptableModel, without_initialisation
 from volprompt.models.devices import Device
 from volprompt.models.engine import segment_volumes
@@ -135,6 +135,20 @@ def sam2_lines(folder: Path, runs: int) -> None:
         lambda: tracking(package),
         tracking,
     )
+    with mock.patch.object(kernels, "MANY_SCORES_BY_ONEDNN", 2**23):
+        fused = Setting(case, folder)
+    line(
+        "SAM 2, tracking alone, on an AMD CPU: attention to memory by rows, with narrow values, not fused",
+        runs,
+        lambda: tracking(fused),
+        tracking,
+    )
+    mkl = partial(mock.patch.object, products, "FASTER", False)
+
+    def whole() -> float:
+        return seconds(setting.run)
+
+    line("SAM 2, whole, on an AMD CPU: large products by oneDNN, not MKL", runs, under(mkl, whole), whole)
     half = Setting(case, folder, precision="bfloat16")
 
     def whole_in_half() -> float:

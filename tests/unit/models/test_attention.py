@@ -16,7 +16,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from tests.unit.models.official import assert_same, loaded_sam2, resized
 from tests.unit.models.test_equivalence import VIDEO_PROMPTS, official_mask, tracked
 
-from volprompt.models import kernels
+from volprompt.models import kernels, products
 from volprompt.models.kernels import AttentionSettings, Shape, attention_kernel
 from volprompt.models.memory_attention import MemoryAttention
 from volprompt.models.sam2_parts import attention_of
@@ -52,7 +52,9 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
     """Rows of scores in blocks of three queries, all at once, or the fused kernel."""
     at_once = {"few at a time": 3 * (MEMORIES * TOKENS + POINTERS), "many at a time": 2**30, "fused": 2**22}
     many = 2**23 if request.param == "fused" else 0
-    with mock.patch.multiple(kernels, SCORES_AT_ONCE=at_once[request.param], MANY_SCORES=many):
+    with mock.patch.multiple(
+        kernels, SCORES_AT_ONCE=at_once[request.param], MANY_SCORES=many, MANY_SCORES_BY_ONEDNN=many
+    ):
         yield request.param
 
 
@@ -108,7 +110,8 @@ def test_pointers_have_no_place() -> None:
     assert not torch.allclose(attended(two_grids, TOKENS), attended(two_grids, 0), atol=1e-3)
 
 
-OFFICIAL, SMALL, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
+OFFICIAL, DEMO, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
+SMALL = Shape(64, 448, 64, 16)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +120,24 @@ OFFICIAL, SMALL, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), 
         (CUDA, "bfloat16", OFFICIAL, "flash", False),
         (CUDA, "float32", OFFICIAL, "memory-efficient", True),
         (CPU, "float32", OFFICIAL, "rows", True),
+        (CPU, "float32", DEMO, "rows", True),
         (CPU, "float32", SMALL, "fused", False),
-        (CPU, "float32", EQUAL, "fused", False),
+        (CPU, "float32", EQUAL, "rows", True),
         (CPU, "bfloat16", OFFICIAL, "fused", False),
     ],
 )
 def test_the_table_of_kernels(device: torch.device, precision: str, shape: Shape, name: str, narrow: bool) -> None:
-    kernel = attention_kernel(AttentionSettings(device, precision), shape)
+    with mock.patch.object(products, "FASTER", True):
+        kernel = attention_kernel(AttentionSettings(device, precision), shape)
     assert (kernel.name, kernel.narrow) == (name, narrow)
     assert str(kernel) == f"{name}: {kernel.reason}"
+
+
+def test_without_onednn_only_narrow_values_of_many_scores_gain_by_rows() -> None:
+    settings = AttentionSettings(CPU, "float32")
+    with mock.patch.object(products, "FASTER", False):
+        found = [attention_kernel(settings, shape).name for shape in (OFFICIAL, DEMO, EQUAL)]
+    assert found == ["rows", "fused", "fused"]
 
 
 @pytest.mark.usefixtures("kernel")

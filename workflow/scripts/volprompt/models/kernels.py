@@ -14,10 +14,13 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from volprompt.models import products
+
 # Scores that a CPU makes at a time: those of float32 take 16 MB, about what its last cache holds for a core or two.
 SCORES_AT_ONCE = 2**22
-# Scores of an object from which values narrower than keys pay on a CPU; below it the fused kernel is as fast.
+# Scores of an object from which rows of them pay on a CPU; below it the fused kernel is as fast.
 MANY_SCORES = 2**23
+MANY_SCORES_BY_ONEDNN = 2**16
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -65,7 +68,6 @@ class AttentionSettings:
 
 def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
     """The kernel for an attention of about this shape."""
-    narrow = shape.value_width < shape.width
     if settings.as_package:
         return Kernel("fused", False, "as the package", _fused)
     if settings.device.type == "cuda":
@@ -74,13 +76,15 @@ def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
             return Kernel("flash", False, reason, partial(_on_gpu, SDPBackend.FLASH_ATTENTION))
         reason = "the one fused kernel for float32; takes narrow values"
         return Kernel("memory-efficient", True, reason, partial(_on_gpu, SDPBackend.EFFICIENT_ATTENTION))
-    if not narrow:
-        return Kernel("fused", False, "values are as wide as keys", _fused)
-    if shape.queries * shape.keys < MANY_SCORES:
-        return Kernel("fused", False, "few scores, so that narrow values gain nothing", _fused)
     if settings.precision == "bfloat16":
         return Kernel("fused", False, "the fastest for bfloat16, with values as wide as keys", _fused)
-    return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
+    if shape.queries * shape.keys < (MANY_SCORES_BY_ONEDNN if products.FASTER else MANY_SCORES):
+        return Kernel("fused", False, "few scores, which fit into a cache in any case", _fused)
+    if shape.value_width < shape.width:
+        return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
+    if products.FASTER:
+        return Kernel("rows", True, "some queries after another: faster products than in the fused kernel", _by_rows)
+    return Kernel("fused", False, "values are as wide as keys", _fused)
 
 
 def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -101,8 +105,8 @@ def _by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     step = max(1, SCORES_AT_ONCE // key.shape[2])
     one_by_one = zip(*(each.flatten(0, 1) for each in (query, key, value, result)), strict=True)
     for queries, keys, values, into in one_by_one:
-        turned = keys.t()
+        channels = values.t()
         for first in range(0, len(queries), step):
             some = slice(first, first + step)
-            into[some] = torch.softmax(queries[some] @ turned, dim=-1) @ values
+            into[some] = products.multiply(torch.softmax(products.multiply(queries[some], keys), dim=-1), channels)
     return result

@@ -26,6 +26,7 @@ class MemoryModel(PromptableModel):
         settings = AttentionSettings(self.device, self.precision, self.attends_as_package)
         with torch.no_grad():
             self.tracking = type(self).parts_class(module, settings)
+        self.speed_up(self.module, self.tracking.attention)
         self.head_start = self.tracking.rules.head_start
 
     @property

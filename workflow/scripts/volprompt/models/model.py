@@ -13,9 +13,12 @@ import torch
 
 from volprompt.errors import VolpromptError
 from volprompt.models.devices import Device
+from volprompt.models.products import multiply_by_onednn
 
 # Prompts, or objects, that go through a model together at most, unless memory is short.
 LARGEST_BATCH = 32
+# Height and width of images, in pixels, from which oneDNN's products pay.
+SMALLEST_IMAGE = 256
 
 
 class ArchitectureError(VolpromptError):
@@ -54,6 +57,16 @@ class Model(ABC):
     def image_size(self) -> int:
         """Height and width of the image encoder's input, in pixels; 0 where there is none."""
         return 0
+
+    def speed_up(self, *modules: torch.nn.Module) -> None:
+        """Have oneDNN compute large products of these modules where that is faster, see `multiply_by_onednn`.
+
+        Of models with smaller images products are few, and results stay the package's to the last bit.
+        """
+        on_cpu = self.device.type == "cpu" and self.precision == "float32"
+        if on_cpu and not self.attends_as_package and self.image_size >= SMALLEST_IMAGE:
+            for module in modules:
+                multiply_by_onednn(module)
 
     @property
     def kernels(self) -> dict[str, str]:

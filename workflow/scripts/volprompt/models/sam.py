@@ -37,6 +37,7 @@ class SamModel(PromptableModel):
         # The package's way looks at the labels on the device, and waits for it.
         self.module.prompt_encoder._embed_points = partial(embed_points, self.module.prompt_encoder)
         self.transform = ResizeLongestSide(self.module.image_encoder.img_size)
+        self.speed_up(self.module)
 
     @staticmethod
     def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:
