@@ -194,7 +194,7 @@ def test_paths_without_their_folders(text: str, shown: str) -> None:
 def test_what_was_done_as_configured_is_no_warning() -> None:
     """Many studies leave labels out of every volume; a structure that is empty may be a mistake."""
     label_map = np.array([[[1, 2, 4]]])
-    _, made = keep_structures(label_map, {"femur": [1], "tibia": [3]}, "labels.nii")
+    _, made, _ = keep_structures(label_map, {"femur": [1], "tibia": [3]}, "labels.nii")
     table = pd.DataFrame({"volume": ["b", "a", "c"], "status": "ok", "sha256": ["1", "1", "2"]})
     table["warnings"] = [made, ["labels.nii: resampled to the nearest voxel of image.nii: from here to there"], None]
     remarks = facts.volume_remarks(table, {})
