@@ -14,6 +14,7 @@ LIBRARY = Path(volprompt.__file__).parent
 ROOMS = (
     *(
         "cells",
+        "words",
         "errors",
         "logs",
         "files",

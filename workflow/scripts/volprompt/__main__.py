@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from volprompt import __version__
+from volprompt.command import CONFIGURATION
 from volprompt.errors import VolpromptError
 
 
@@ -69,8 +70,8 @@ class StudyVerb(click.Command):
         super().__init__(*args, **kwargs)
         configfile = click.Option(
             ["--configfile", "configfiles"],
-            default=["config/config.yaml"],
-            show_default="config/config.yaml",
+            default=[CONFIGURATION],
+            show_default=CONFIGURATION,
             multiple=True,
             metavar="FILE...",
             help="The study's configuration; each further file changes what the ones before say.",

@@ -24,6 +24,7 @@ from volprompt.identity import Identity, identity_path, mark_pruned, read_identi
 from volprompt.study.identities import Output, outputs
 from volprompt.study.lock import lock_results
 from volprompt.study.study import Study
+from volprompt.words import at_most, plural
 
 SHOWN = 10
 UNASKED_PAGES = "pages that report.volumes does not ask for"
@@ -275,7 +276,7 @@ def summary_lines(leftovers: Leftovers, study: Study) -> list[str]:
     every = leftovers.all_files()
     for files, text in [*rows, (every, "in total")]:
         lines.append(
-            f"  {size_in_words(sum(file.bytes for file in files)):>9}  {_count(len(files), 'file'):>12}  {text}"
+            f"  {size_in_words(sum(file.bytes for file in files)):>9}  {plural(len(files), 'file'):>12}  {text}"
         )
     if not every:
         lines = [f"{leftovers.results}: holds nothing that the configuration no longer has"]
@@ -313,12 +314,7 @@ def still_in_the_last_run(leftovers: Leftovers, study: Study) -> list[str]:
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:
-    more = [f"  - and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return ["", title, *(f"  - {name}" for name in names[:SHOWN]), *more] if names else []
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
+    return ["", title, *(f"  - {name}" for name in at_most(names, SHOWN))] if names else []
 
 
 def size_in_words(number: float) -> str:

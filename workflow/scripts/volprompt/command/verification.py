@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from volprompt.command import CONFIGURATION
 from volprompt.errors import VolpromptError
 from volprompt.files import read_table, sha256_of
 from volprompt.identity import Identity, changed_files, identity_path
@@ -20,6 +21,7 @@ from volprompt.study.study import Study
 from volprompt.tables.aggregate import aggregate
 from volprompt.tables.design import TableDesign
 from volprompt.volumes.images.sources import readable_sha256
+from volprompt.words import at_most, plural
 
 SHOWN = 5
 # What rules make, in the words of people: those with many jobs, and those with one.
@@ -31,7 +33,6 @@ JOBS = {
     "volume_pages": "pages of volumes",
 }
 SINGLE = {"aggregate": "tables", "report": "report", "all": "complete.txt"}
-CONFIG = "config/config.yaml"  # which a run reads unless it is told otherwise
 
 
 @dataclass
@@ -267,7 +268,7 @@ def missing_lines(
 
     configfiles: those that the command was called with.
     """
-    files = "" if list(configfiles) == [CONFIG] else f" --configfile {' '.join(configfiles)}"
+    files = "" if list(configfiles) == [CONFIGURATION] else f" --configfile {' '.join(configfiles)}"
     run = f"  snakemake --profile profiles/local{files}"
     results = study.settings.results
     if not made:
@@ -295,13 +296,8 @@ def summary_lines(study: Study, checks: Sequence[Check]) -> list[str]:
     width = max(len(count) for count in counts)
     for check, count in zip(checks, counts, strict=True):
         lines.append(f"  {count:>{width}}  {check.what}" + (f" ({check.note})" if check.note else ""))
-        lines += [f"  {'':{width}}    - {fault}" for fault in check.faults[:SHOWN]]
-        if len(check.faults) > SHOWN:
-            lines.append(f"  {'':{width}}    - and {len(check.faults) - SHOWN} more")
+        lines += [f"  {'':{width}}    - {fault}" for fault in at_most(check.faults, SHOWN)]
     faults = sum(len(check.faults) for check in checks)
-    lines += ["", "Everything that was looked at holds." if not faults else _do_not_hold(faults)]
+    do_not_hold = f"{plural(faults, 'thing')} {'does' if faults == 1 else 'do'} not hold."
+    lines += ["", do_not_hold if faults else "Everything that was looked at holds."]
     return [*lines, "The next run makes again what the first count lacks."] if checks[0].faults else lines
-
-
-def _do_not_hold(faults: int) -> str:
-    return "1 thing does not hold." if faults == 1 else f"{faults} things do not hold."

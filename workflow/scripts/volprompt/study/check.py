@@ -22,6 +22,7 @@ from volprompt.volumes.grid import grid_of, unusual_frames
 from volprompt.volumes.images.image import Image, VolumeError
 from volprompt.volumes.images.opening import open_image
 from volprompt.volumes.references import require_reference_grid
+from volprompt.words import at_most, plural
 
 THREADS = 16
 SHOWN = 50
@@ -135,13 +136,12 @@ def report_faults(
         what = "The headers of the volume" if volumes == 1 else f"The headers of {volumes} volumes"
         logger.log(NOTICE, "%s have no fault", what)
         return
-    count = f"{len(faults)} fault{'s' * (len(faults) != 1)} in {len({fault.volume for fault in faults})}"
+    count = f"{plural(len(faults), 'fault')} in {len({fault.volume for fault in faults})}"
     lines = [f"The files of the sample sheet have {count} of {volumes} volumes (table: {table}):"]
-    for fault in faults[:SHOWN]:
-        error = VolumeError(fault.file, fault.finding, fault.expected, fault.remedy)
-        lines.append(f"  - {fault.volume}: " + str(error).replace("\n", "\n    "))
-    if len(faults) > SHOWN:
-        lines.append(f"  - and {len(faults) - SHOWN} more")
+    told = [
+        f"{fault.volume}: {VolumeError(fault.file, fault.finding, fault.expected, fault.remedy)}" for fault in faults
+    ]
+    lines += ["  - " + each.replace("\n", "\n    ") for each in at_most(told, SHOWN)]
     if on_invalid == "skip" and whole and len({fault.volume for fault in faults}) == volumes:
         raise InvalidVolumes(
             "\n".join([*lines, "No volume is left to go on with: correct the files or the sample sheet."])

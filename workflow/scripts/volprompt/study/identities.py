@@ -25,6 +25,7 @@ from volprompt.identity import (
 from volprompt.remembered import DigestMemory
 from volprompt.study.study import Study
 from volprompt.volumes.images.sources import readable_sha256, signature_of_source
+from volprompt.words import at_most
 
 # Settings of `inference` that reach an experiment's masks only if it has a video scheme.
 VIDEO_SETTINGS = frozenset({"reset_between_directions", "fill_holes", "video_resize"})
@@ -315,7 +316,7 @@ def _outermost(parts: set[tuple[str, str, str]], longest: int = 5) -> str:
         for experiment, kind, name in sorted(parts)
         if not kind or (experiment, "", "") not in parts
     ]
-    return ", ".join([*words[:longest], *([f"and {len(words) - longest} more"] if len(words) > longest else [])])
+    return ", ".join(at_most(words, longest))
 
 
 def _still_wanted(stored: Any, wanted: Any) -> Any:

@@ -24,6 +24,7 @@ from volprompt.files import atomic
 from volprompt.logs import NOTICE, logger
 from volprompt.study.identities import Ledger, Output, outputs
 from volprompt.study.study import Study
+from volprompt.words import at_most
 
 FOLDER = ".stamps"
 UNCHECKED = "headers"  # in this folder: stamps of the stamps that the check of headers makes
@@ -106,9 +107,7 @@ def _refuse_the_future(files: list[str]) -> None:
 
 
 def _listed(items: list[str]) -> str:
-    """Lines of a message, not too many of them."""
-    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
-    return "\n".join(f"  - {item}" for item in [*items[:SHOWN], *more])
+    return "\n".join(f"  - {item}" for item in at_most(items, SHOWN))
 
 
 def write_stamp(stamp: Path, output: Path, faults: list[str], age: float = 0) -> None:

@@ -11,6 +11,7 @@ from volprompt.errors import VolpromptError
 from volprompt.files import read_table
 from volprompt.tables.configurations import configurations
 from volprompt.tables.stored import read_csv
+from volprompt.words import at_most, plural
 
 SHOWN_REASONS = 10
 # What the score table says where a structure, or all of a volume, could not be segmented.
@@ -59,22 +60,17 @@ def check_failures(scores: str | Path, failed: str | Path, allowed: float, skip_
     if pairs.empty and invalid:
         raise FailedVolumes(f"All {len(invalid)} volumes were skipped; the reasons are in {failed}.")
     share = float(pairs["failed"].mean())
-    run_under = _count(len(configurations(pairs)), "configuration")
-    count = f"{_count(pairs['volume'].nunique(), 'volume')}, {run_under}"
+    run_under = plural(len(configurations(pairs)), "configuration")
+    count = f"{plural(pairs['volume'].nunique(), 'volume')}, {run_under}"
     if share <= allowed and share < 1:
         skipped = f"; {len(invalid)} more skipped as invalid" if invalid else ""
         return f"{count}, {share:.1%} of the volume-configuration pairs failed{skipped}"
     distinct = reasons.drop_duplicates("reason")
-    shown = [f"  - {row.stage}: {row.reason}" for row in distinct.head(SHOWN_REASONS).itertuples()]
-    shown += [f"  - and {len(distinct) - SHOWN_REASONS} more"] if len(distinct) > SHOWN_REASONS else []
+    shown = at_most([f"{row.stage}: {row.reason}" for row in distinct.itertuples()], SHOWN_REASONS)
     limit = f"max_failed_fraction allows {allowed:.1%}" + ", but nothing is left" * (share <= allowed)
     raise FailedVolumes(
         f"{count}: {share:.1%} of the volume-configuration pairs failed; {limit}.\n"
-        + "\n".join(shown)
+        + "\n".join(f"  - {each}" for each in shown)
         + f"\nEverything else is done and kept; all reasons are in {failed}. Correct or remove these volumes and run "
         f"again{', or raise max_failed_fraction' * (share > allowed)}."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

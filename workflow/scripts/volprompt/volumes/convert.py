@@ -23,6 +23,7 @@ from volprompt.volumes.images.image import VolumeError
 from volprompt.volumes.images.opening import open_image, read_voxels
 from volprompt.volumes.images.sources import as_listed, placed, readable_sha256, sha256_of_source, signature_of_source
 from volprompt.volumes.references import keep_structures, read_labels
+from volprompt.words import plural
 
 # Snakemake's console looks for this line.
 LEFT_OUT = "Labels of the references that belong to no structure in use and are left out: "
@@ -224,7 +225,7 @@ def convert_shard(
         table.append({**VOLUME_COLUMNS, **known, **made})
         progress.step(row["volume"], what)
     if left_out:  # last, where Snakemake's console looks for it, and adds it up over all shards
-        counts = [f"{label} ({count} volume{'s' * (count != 1)})" for label, count in sorted(left_out.items())]
+        counts = [f"{label} ({plural(count, 'volume')})" for label, count in sorted(left_out.items())]
         logger.log(NOTICE, "%s%s", LEFT_OUT, ", ".join(counts), extra=ADDED_UP)
     write_table(pd.DataFrame(table), folder / "volumes.parquet")
     write_identity(folder, identity, made_from, signatures=signatures)

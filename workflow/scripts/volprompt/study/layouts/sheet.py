@@ -14,6 +14,7 @@ from volprompt.cells import as_cell
 from volprompt.files import separator, write_text
 from volprompt.settings.values import name_fault, path_fault
 from volprompt.study.layouts.found import Found, LayoutError
+from volprompt.words import at_most
 
 SHOWN = 20
 USUAL = Path("config/volumes.tsv")  # what a configuration names as long as it names no other
@@ -73,9 +74,8 @@ def summary(found: Found, out: Path) -> str:
 def _not_used(found: Found) -> list[str]:
     if not found.unmatched:
         return []
-    lines = [f"not used ({len(found.unmatched)}):"]
-    lines += [f"  {path}: {reason}" for path, reason in found.unmatched[:SHOWN]]
-    return lines + [f"  and {len(found.unmatched) - SHOWN} more"] * (len(found.unmatched) > SHOWN)
+    unused = at_most([f"{path}: {reason}" for path, reason in found.unmatched], SHOWN)
+    return [f"not used ({len(found.unmatched)}):", *(f"  {each}" for each in unused)]
 
 
 def _more(items: Sequence[object]) -> str:
