@@ -117,8 +117,12 @@ def _command(surroundings: Surroundings, arguments: list[str], reached: dict[str
         # Where a new Python looks: the workflow has set PYTHONPATH to its own library since this one started.
         found = [os.path.dirname(path), *os.environ["PYTHONPATH"].split(os.pathsep), *surroundings.path]
         job = Surroundings(os.getcwd(), os.environ | threads, found, surroundings.output, surroundings.errors)
-        process = _start(_job, job, path)
+        # Nothing is left of a process that has ended, since the server of forks reads its exit code: unlike a child of
+        # Snakemake's own, a job could be over before its figures are looked at, and the job waits for that.
+        waits, looked_at = PROCESSES.Pipe(duplex=False)
+        process = _start(_job, job, path, waits)
         with benchmarked(process.pid, script.bench_record):
+            looked_at.send(True)
             code = _wait(process)
         if code:
             raise subprocess.CalledProcessError(code, [sys.executable, path])
@@ -130,7 +134,8 @@ def _command(surroundings: Surroundings, arguments: list[str], reached: dict[str
     main(arguments)
 
 
-def _job(surroundings: Surroundings, path: str) -> None:
+def _job(surroundings: Surroundings, path: str, looked_at: connection.Connection) -> None:
+    looked_at.recv()
     surroundings.enter()
     sys.argv = [path]
     runpy.run_path(path, run_name="__main__")
