@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from volprompt.segmentation.masks import mask_path, read_mask, write_mask
+from volprompt.segmentation import masks
+from volprompt.segmentation.masks import mask_path, read_mask, read_rounds, write_mask, write_rounds
 from volprompt.volumes.convert import convert_shard
 from volprompt.volumes.converted import grid_of_row, read_frames, read_volume_table
 from volprompt.volumes.grid import Grid
@@ -45,10 +47,14 @@ def affine_of(codes: str, degrees: float) -> np.ndarray:
     return affine
 
 
-def converted(image: Path, folder: Path, axis: str = "sagittal") -> tuple[np.ndarray, Grid]:
+def converted_rows(image: Path, folder: Path, axis: str = "sagittal") -> list[Any]:
     frames = {"axis": axis, "intensity_percentiles": [0, 100], "coding": "lossless"}
     convert_shard([{"volume": "knee", "image": str(image), "reference": ""}], frames, {}, folder)
-    (row,) = read_volume_table(folder).itertuples()
+    return list(read_volume_table(folder).itertuples())
+
+
+def converted(image: Path, folder: Path, axis: str = "sagittal") -> tuple[np.ndarray, Grid]:
+    (row,) = converted_rows(image, folder, axis)
     assert row.status == "ok", row.reason
     return read_frames(folder, "knee"), grid_of_row(row)
 
@@ -125,10 +131,12 @@ def test_a_mask_holds_zero_and_one_whatever_the_image_held(tmp_path: Path) -> No
     assert written.header.get_xyzt_units()[0] == image.header.get_xyzt_units()[0]
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "SRA", "AIL"])
+@pytest.mark.parametrize("codes", DIRECTIONS)
 @pytest.mark.parametrize("width", [8, 13, 21])
-def test_masks_of_any_width(tmp_path: Path, codes: str, width: int) -> None:
-    """Voxels travel eight at a time; the last of a row may be fewer."""
+@pytest.mark.parametrize("slab", [1, 2**20])
+def test_masks_of_any_width(tmp_path: Path, codes: str, width: int, slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Voxels travel eight at a time, and in slabs; the last of a row, or slab, may be fewer."""
+    monkeypatch.setattr(masks, "SLAB", slab)
     image = np.zeros((width, width + 1, width + 2), np.uint8)
     image[::2, 1::3, ::5] = 200
     image[-1, -1, -1] = 200
@@ -136,6 +144,26 @@ def test_masks_of_any_width(tmp_path: Path, codes: str, width: int) -> None:
     frames, grid = converted(tmp_path / "image.nii", tmp_path / "000")
     write_mask(frames > 100, grid, tmp_path / "mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj), image > 0)
+
+
+@pytest.mark.parametrize("codes", DIRECTIONS)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_rounds_in_either_order_of_bytes(
+    tmp_path: Path, codes: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten rounds need two bytes for a voxel, in the order of the image's header; each voxel is in its own rounds."""
+    monkeypatch.setattr(masks, "SLAB", 1)
+    image = np.random.default_rng(0).integers(0, 2**10, (11, 12, 21)).astype(np.int16)
+    header = nib.Nifti1Header(endianness=order)
+    nib.save(nib.Nifti1Image(image, affine_of(codes, 0), header), tmp_path / "image.nii")
+    (row,) = converted_rows(tmp_path / "image.nii", tmp_path / "000")
+    grid = grid_of_row(row)
+    rounds = [grid.to_frames(image >> number & 1 > 0) for number in range(10)]
+    write_rounds([np.packbits(mask, axis=-1) for mask in rounds], grid, tmp_path / "rounds.nii.gz")
+    written = nib.load(tmp_path / "rounds.nii.gz")
+    assert written.get_data_dtype() == np.dtype("u2").newbyteorder(order)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), image)
+    np.testing.assert_array_equal(read_rounds(tmp_path / "rounds.nii.gz", grid), rounds)
 
 
 def test_the_same_mask_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

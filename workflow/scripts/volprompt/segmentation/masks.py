@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import isal_zlib
 
 from volprompt.files import atomic
 from volprompt.volumes.grid import Grid
+
+# Voxels that are made and compressed at a time: about what a CPU's cache holds.
+SLAB = 2**20
+# What zlib takes for a gzip file, with the largest window.
+GZIP = 31
 
 
 def mask_path(folder: str | Path, scheme: str, volume: str, structure: str) -> Path:
@@ -32,7 +37,7 @@ def write_mask(mask: np.ndarray, grid: Grid, path: str | Path) -> None:
 
 def write_bits(bits: np.ndarray, grid: Grid, path: str | Path) -> None:
     """The same for a mask whose columns are bits, uint8 (slice, y, ceil(x / 8))."""
-    _write(_in_file_order(bits, grid), grid, path, b"volprompt mask", 1)
+    _write([bits], grid, path, b"volprompt mask", 1)
 
 
 def write_rounds(rounds: Sequence[np.ndarray], grid: Grid, path: str | Path) -> None:
@@ -42,46 +47,72 @@ def write_rounds(rounds: Sequence[np.ndarray], grid: Grid, path: str | Path) -> 
 
     The number of the last round stands in the header (cal_max).
     """
-    source = np.zeros(grid.shape, np.min_scalar_type(2 ** len(rounds) - 1), order="F")
-    for number, bits in enumerate(rounds):
-        source |= np.left_shift(_in_file_order(bits, grid), number, dtype=source.dtype, casting="unsafe")
-    _write(source, grid, path, b"volprompt rounds: bit r is round r", len(rounds) - 1)
+    _write(rounds, grid, path, b"volprompt rounds: bit r is round r", len(rounds) - 1)
 
 
-def _write(source: np.ndarray, grid: Grid, path: str | Path, description: bytes, largest: int) -> None:
-    """Write an array on the source's grid. largest: for the header's cal_max."""
+def _write(masks: Sequence[np.ndarray], grid: Grid, path: str | Path, description: bytes, largest: int) -> None:
+    """Write masks, whose columns are bits, as bits of one image on the source's grid. largest: the header's cal_max."""
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(grid.header), check=False)
-    header.set_data_dtype(source.dtype)
-    header.set_slope_inter(1, 0)
+    header.set_data_dtype(np.min_scalar_type(2 ** len(masks) - 1))
     header["cal_min"], header["cal_max"], header["descrip"] = 0, largest, description
     # Without an affine nibabel leaves qform, sform and their codes as they are. The doubles of a NIfTI-2 header are
     # rounded here; the header of another format may hold no orientation.
     unsaid = not (header["qform_code"] or header["sform_code"])
     known = unsaid or np.allclose(header.get_best_affine(), grid.affine, rtol=1e-5, atol=1e-5)
-    image = nib.Nifti1Image(source, None if known else grid.affine, header)
-    with atomic(path) as temporary:
-        # Far faster than the standard library's gzip at level 1, and half the size (benchmarks/README.md).
-        # Without the time in gzip's header the same mask gives the same bytes.
-        temporary.write_bytes(igzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+    header = nib.Nifti1Image(np.broadcast_to(np.uint8(0), grid.shape), None if known else grid.affine, header).header
+    header.set_slope_inter(1, 0)
+    start = io.BytesIO()
+    header.write_to(start)
+    # Far faster than the standard library's gzip at level 1, and half the size (benchmarks/README.md). Its header holds
+    # no time, so that the same mask gives the same bytes.
+    gzip = isal_zlib.compressobj(level=1, wbits=GZIP)
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(gzip.compress(start.getvalue()))
+        for voxels in _slabs(masks, grid, header.get_data_dtype()):
+            stream.write(gzip.compress(voxels.T))
+        stream.write(gzip.flush())
 
 
-def _in_file_order(bits: np.ndarray, grid: Grid) -> np.ndarray:
-    """A mask, uint8 (slice, y, ceil(x / 8)), as uint8 on the source's grid in Fortran order, that of the file.
+def _slabs(masks: Sequence[np.ndarray], grid: Grid, kind: np.dtype) -> Iterator[np.ndarray]:
+    """The image whose bit m is mask m, some planes of its last axis after another, in the file's (Fortran) order."""
+    turned = [grid.to_source(bits) for bits in masks]
+    probe = grid.to_source(np.empty((1, 1, 2), np.uint8))
+    packed = probe.shape.index(2)
+    backwards = probe.strides[packed] < 0
+    height, width, depth = grid.shape
+    step = -(-max(1, SLAB // (height * width)) // 8) * 8
+    firsts = range(0, depth, step)
+    for first in reversed(firsts) if packed == 2 and backwards else firsts:
+        count = min(step, depth - first)
+        shape = height, width, count
+        if packed < 2:
+            planes = slice(first, first + count)
+        elif backwards:
+            ends = turned[0].shape[2] - first // 8
+            planes = slice(ends - -(-count // 8), ends)
+        else:
+            planes = slice(first // 8, -(-(first + count) // 8))
+        voxels, *others = (_unpacked(bits[:, :, planes], shape, packed, backwards) for bits in turned)
+        voxels = voxels.astype(kind, copy=False)
+        for number, mask in enumerate(others, 1):
+            voxels |= mask.astype(kind) << number
+        yield voxels
+
+
+def _unpacked(bits: np.ndarray, shape: tuple[int, int, int], axis: int, backwards: bool) -> np.ndarray:
+    """A mask in Fortran order, uint8, from one whose columns, along an axis and perhaps backwards, are bits.
 
     Eight columns as one byte are turned and then unpacked: single voxels would take four times as long to turn.
     """
-    turned = grid.to_source(bits).astype(np.uint8, order="F")
-    source = np.empty(grid.shape, np.uint8, order="F")
-    probe = grid.to_source(np.empty((1, 1, 2), np.uint8))
-    x = probe.shape.index(2)
-    columns, packed = np.moveaxis(source, x, -1), np.moveaxis(turned, x, -1)
-    if probe.strides[x] < 0:
+    mask = np.empty(shape, np.uint8, order="F")
+    columns, packed = np.moveaxis(mask, axis, -1), np.moveaxis(bits.astype(np.uint8, order="F"), axis, -1)
+    if backwards:
         columns, packed = columns[..., ::-1], packed[..., ::-1]
     for bit in range(8):
         part = columns[..., bit::8]
         np.right_shift(packed[..., : part.shape[-1]], 7 - bit, out=part)
         part &= 1
-    return source
+    return mask
 
 
 def unpack_bits(masks: np.ndarray, width: int) -> np.ndarray:
