@@ -17,7 +17,7 @@ from tests.unit.models.official import assert_same, loaded_sam2, resized
 from tests.unit.models.test_equivalence import VIDEO_PROMPTS, official_mask, tracked
 
 from volprompt.models import kernels, products
-from volprompt.models.kernels import AttentionSettings, Shape, attention_kernel
+from volprompt.models.kernels import AttentionSettings, Shape, attend_by_shape, attention_kernel
 from volprompt.models.memory_attention import MemoryAttention
 from volprompt.models.sam2_parts import attention_of
 
@@ -62,7 +62,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("rotary", "placed", "at_input"), [(True, False, True), (True, True, False), (False, True, True)]
 )
-@pytest.mark.parametrize("objects", ["on slices of their own", "on one slice"])
+@pytest.mark.parametrize("objects", ["on slices of their own", "on one slice", "in pairs"])
 @pytest.mark.parametrize("numbers", ["complex", "real"])
 def test_attention_equals_the_packages(
     kernel: str, heads: int, rotary: bool, placed: bool, at_input: bool, objects: str, numbers: str
@@ -73,23 +73,23 @@ def test_attention_equals_the_packages(
         ours: MemoryAttention = attention_of(theirs, TOKENS, MEMORIES, AttentionSettings(CPU, "float32"))
     assert ours.kernels["memory"].startswith("fused" if kernel == "fused" else "rows")
     assert (ours.layers[0].memory.value is None) == (kernel != "fused")
-    coarse = torch.randn(3, WIDTH, SIDE, SIDE)
-    if objects == "on one slice":
-        coarse = coarse[:1].expand(3, -1, -1, -1)
-    memory = torch.randn(3, MEMORIES * TOKENS + POINTERS, 8)
+    coarse = torch.randn(4, WIDTH, SIDE, SIDE)
+    neighbours = {"on slices of their own": 1, "in pairs": 2, "on one slice": 4}[objects]
+    coarse = coarse[::neighbours].repeat_interleave(neighbours, dim=0)
+    memory = torch.randn(4, MEMORIES * TOKENS + POINTERS, 8)
     positions, own = torch.randn_like(memory), torch.randn(1, TOKENS, WIDTH)
     with torch.no_grad():
         expected = theirs(
             curr=coarse.flatten(2).permute(2, 0, 1),
             memory=memory.transpose(0, 1),
-            curr_pos=own.expand(3, -1, -1).transpose(0, 1),
+            curr_pos=own.expand(4, -1, -1).transpose(0, 1),
             memory_pos=positions.transpose(0, 1),
             num_obj_ptr_tokens=POINTERS if rotary else 0,
         )
-        found = ours(coarse, own, memory, positions, POINTERS)
+        found = ours(coarse, own, memory, positions, POINTERS, neighbours)
     found = found.flatten(2).permute(2, 0, 1)
     assert torch.allclose(found, expected, atol=2e-5, rtol=1e-5)
-    assert kernel != "fused" or numbers == "real" or objects == "on one slice" or (found == expected).all()
+    assert kernel != "fused" or numbers == "real" or neighbours > 1 or (found == expected).all()
 
 
 def test_pointers_have_no_place() -> None:
@@ -112,6 +112,11 @@ def test_pointers_have_no_place() -> None:
 
 OFFICIAL, DEMO, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
 SMALL = Shape(64, 448, 64, 16)
+# Tokens of a decoder from pixels, from those of a small image, and from more keys than few.
+FEW, FEW_OF_FEW, NOT_FEW = Shape(4096, 9, 16, 16), Shape(64, 8, 16, 16), Shape(4096, 17, 16, 16)
+# Windows of an encoder: of one head, of two that are narrow or wide, too few of them, and too large ones.
+WINDOWS, NARROW = Shape(64, 64, 96, 96, 1024, 1), Shape(16, 64, 24, 24, 512, 2)
+WIDE, FEW_WINDOWS, LARGE = Shape(16, 64, 96, 96, 512, 2), Shape(64, 64, 96, 96, 255, 1), Shape(64, 65, 96, 96, 512, 1)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,15 @@ SMALL = Shape(64, 448, 64, 16)
         (CPU, "float32", SMALL, "fused", False),
         (CPU, "float32", EQUAL, "rows", True),
         (CPU, "bfloat16", OFFICIAL, "fused", False),
+        (CPU, "float32", FEW, "columns", True),
+        (CPU, "bfloat16", FEW, "columns", True),
+        (CPU, "float32", FEW_OF_FEW, "fused", False),
+        (CPU, "float32", NOT_FEW, "rows", True),
+        (CUDA, "bfloat16", FEW, "flash", False),
+        (CPU, "float32", WINDOWS, "batch", True),
+        (CPU, "bfloat16", WINDOWS, "fused", False),
+        (CPU, "float32", NARROW, "batch", True),
+        *((CPU, "float32", shape, "fused", False) for shape in (WIDE, FEW_WINDOWS, LARGE)),
     ],
 )
 def test_the_table_of_kernels(device: torch.device, precision: str, shape: Shape, name: str, narrow: bool) -> None:
@@ -138,6 +152,32 @@ def test_without_onednn_only_narrow_values_of_many_scores_gain_by_rows() -> None
     with mock.patch.object(products, "FASTER", False):
         found = [attention_kernel(settings, shape).name for shape in (OFFICIAL, DEMO, EQUAL)]
     assert found == ["rows", "fused", "fused"]
+
+
+def test_the_packages_kernel_for_any_shape() -> None:
+    settings = AttentionSettings(CPU, "float32", as_package=True)
+    assert {attention_kernel(settings, shape).name for shape in (OFFICIAL, FEW, WINDOWS)} == {"fused"}
+
+
+@pytest.mark.parametrize("shape", [FEW, NARROW, WINDOWS, LARGE], ids=str)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_by_shape_is_attention(shape: Shape, precision: torch.dtype) -> None:
+    """Against scores in double precision; in bfloat16 no worse than the fused kernel, under autocast as in a job."""
+    torch.manual_seed(0)
+    windows = min(shape.windows, 300)
+
+    def tokens(count: int) -> torch.Tensor:
+        return torch.randn(windows, count, shape.heads, shape.width).transpose(1, 2).to(precision)
+
+    query, key, value = tokens(shape.queries), tokens(shape.keys), tokens(shape.keys)
+    settings = AttentionSettings(CPU, "bfloat16" if precision == torch.bfloat16 else "float32")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        found = attend_by_shape(settings, query, key, value)
+        fused = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    exact = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    assert found.dtype == precision
+    error, of_fused = ((each.double() - exact).abs().max() for each in (found, fused))
+    assert error < (1e-5 if precision == torch.float32 else 1.01 * of_fused)
 
 
 @pytest.mark.usefixtures("kernel")

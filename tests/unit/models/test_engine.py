@@ -13,7 +13,7 @@ import torch
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from volprompt.models.base import _pack_on_device, pack_bits, without_initialisation
-from volprompt.models.features import SliceFeatures, gather
+from volprompt.models.features import SliceFeatures, equal_neighbours, gather
 from volprompt.models.memory_bank import MemoryBank
 from volprompt.models.memory_plan import MemoryRules, Row, plan_step, reads_of, writes_of
 from volprompt.models.tracked import TrackedObject, order_of_need, order_of_round, wait_for_forwards
@@ -251,6 +251,23 @@ def test_gathering_slices_of_two_volumes() -> None:
     fine, coarse = gather([(first, 1), (second, 1), (first, 2)])
     assert fine.shape == (3, 2, 4, 4)
     assert coarse[:, 0, 0, 0].tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("slices", "neighbours"),
+    [
+        ("A1 A1 A1 A1", 4),
+        ("A1 A1 A2 A2", 2),
+        ("A1 B1 B1", 1),
+        ("A1 A2 A1", 1),
+        ("A1 A1 A1 A1 B1 B1", 2),
+        ("A1", 1),
+    ],
+)
+def test_equal_neighbours(slices: str, neighbours: int) -> None:
+    """Slice 1 of volume A, and so on."""
+    volumes = {name: SliceFeatures(Encoder(), [1, 2], 3, batch_size=1, capacity=9) for name in "AB"}
+    assert equal_neighbours([(volumes[name], int(number)) for name, number in slices.split()]) == neighbours
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 21])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import groupby
 
 import torch
 
@@ -129,3 +130,8 @@ def gather(wanted: Sequence[tuple[SliceFeatures, int]]) -> list[torch.Tensor]:
         (levels,) = found.values()
         return [level.expand(len(wanted), -1, -1, -1) for level in levels]
     return [torch.cat(each) for each in zip(*(found[key] for key in wanted), strict=True)]
+
+
+def equal_neighbours(wanted: Sequence[tuple[SliceFeatures, int]]) -> int:
+    """Into how many equal slices, one behind the other, a batch can be divided throughout."""
+    return math.gcd(*(len(list(same)) for _, same in groupby(wanted)))

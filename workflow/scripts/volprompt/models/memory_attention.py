@@ -94,21 +94,23 @@ class MemoryAttention(Module):
         memory: torch.Tensor,
         positions: torch.Tensor,
         pointer_tokens: int,
+        neighbours: int = 1,
     ) -> torch.Tensor:
         """Return the coarsest level, (n, channel, y, x), with memory in it.
 
         own: positions of the slice's pixels, (1, pixel, channel); memory, positions: (n, token, channel), those of
-        object pointers last. Objects on one slice are the same until memory is read, so that their first self-attention
-        is done once.
+        object pointers last; neighbours: objects that follow each other on one slice, as many everywhere. They are the
+        same until memory is read, so that their first self-attention is done once.
         """
-        one_slice = coarse.stride(0) == 0
-        seen = (coarse[:1] if one_slice else coarse).flatten(2).transpose(1, 2)
+        seen = coarse[::neighbours].flatten(2).transpose(1, 2)
         own, memory, placed = (each.to(seen.dtype) for each in (own, memory, memory + positions))
         if self.placed_at_input:
             seen = seen + 0.1 * own
         for layer in self.layers:
             seen = layer.attend_to_itself(seen, own)
-            seen = layer.attend_to_memory(seen.expand(len(coarse), -1, -1), own, memory, placed, pointer_tokens)
+            if len(seen) < len(coarse):
+                seen = seen[:, None].expand(-1, neighbours, -1, -1).flatten(0, 1)
+            seen = layer.attend_to_memory(seen, own, memory, placed, pointer_tokens)
         return self.norm(seen).transpose(1, 2).reshape(coarse.shape)
 
 

@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from volprompt.models.base import Decoded, PromptableModel
 from volprompt.models.devices import Device
-from volprompt.models.kernels import AttentionSettings
 from volprompt.models.memory_parts import MemoryParts
 from volprompt.models.memory_tracking import MemoryTracker
 from volprompt.models.sam2_inputs import LARGEST_LOGIT
@@ -23,9 +22,8 @@ class MemoryModel(PromptableModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        settings = AttentionSettings(self.device, self.precision, self.attends_as_package)
         with torch.no_grad():
-            self.tracking = type(self).parts_class(module, settings)
+            self.tracking = type(self).parts_class(module, self.attention_settings)
         self.speed_up(self.module, self.tracking.attention)
         self.head_start = self.tracking.rules.head_start
 

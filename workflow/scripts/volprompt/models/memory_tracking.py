@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 
 from volprompt.models.base import batches_of_one_form, in_batches, pack_bits
-from volprompt.models.features import SliceFeatures, gather
+from volprompt.models.features import SliceFeatures, equal_neighbours, gather
 from volprompt.models.holes import fill_holes
 from volprompt.models.memory_bank import MemoryBank
 from volprompt.models.memory_parts import Heads, MemoryParts
@@ -181,7 +181,7 @@ class MemoryTracker:
         points = point_inputs(prompts, steps[0].row.tracked.size, self.parts.image_size, coarse.device)
         before = as_mask_input([step.row.logits.get(step.index) for step in steps])
         (reads,) = self._reads_of([steps])
-        decoded = self.parts.decode(self._attend(coarse, reads), fine, points, before, first=False)
+        decoded = self.parts.decode(self._attend(coarse, reads, 1), fine, points, before, first=False)
         self._remember_prompted([(step.row.tracked, step.index) for step in steps], coarse, decoded)
 
     def _remember_prompted(
@@ -203,8 +203,10 @@ class MemoryTracker:
 
     def _advance(self, steps: Sequence[Step], reads: Reads, writes: Writes) -> None:
         """Segment the next slice of each row, and remember it."""
-        *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
-        decoded = self.parts.decode(self._attend(coarse, reads), fine, None, None, first=False)
+        slices = [(step.row.tracked.features, step.index) for step in steps]
+        *fine, coarse = gather(slices)
+        seen = self._attend(coarse, reads, equal_neighbours(slices))
+        decoded = self.parts.decode(seen, fine, None, None, first=False)
         # As in the package: of a slice on the way the mask is remembered with its holes.
         memory = self.parts.encode_memory(coarse, decoded.high_res, decoded.presence, prompted=False)
         self.bank.store(writes, memory, decoded.pointer)
@@ -226,9 +228,9 @@ class MemoryTracker:
                     row.logits[index] = decoded.low_res[number].float().clone()
             first = last
 
-    def _attend(self, coarse: torch.Tensor, reads: Reads) -> torch.Tensor:
-        """The coarsest level with memory in it."""
-        return self.parts.attention(coarse, self.parts.positions, *self.bank.recall(reads))
+    def _attend(self, coarse: torch.Tensor, reads: Reads, neighbours: int) -> torch.Tensor:
+        """The coarsest level with memory in it. neighbours: see `equal_neighbours`."""
+        return self.parts.attention(coarse, self.parts.positions, *self.bank.recall(reads), neighbours)
 
 
 def _batches_of_clicks(

@@ -13,11 +13,12 @@ import torch
 
 from volprompt.errors import VolpromptError
 from volprompt.models.devices import Device
+from volprompt.models.kernels import AttentionSettings
 from volprompt.models.products import multiply_by_onednn
 
 # Prompts, or objects, that go through a model together at most, unless memory is short.
 LARGEST_BATCH = 32
-# Height and width of images, in pixels, from which oneDNN's products pay.
+# Height and width of images, in pixels, from which other products and kernels than the package's pay on a CPU.
 SMALLEST_IMAGE = 256
 
 
@@ -38,7 +39,7 @@ class Model(ABC):
         # Counted before an adapter gives the module parts of its own.
         self.parameters = sum(parameter.numel() for parameter in self.module.parameters())
         self.precision = device.precision
-        self.attends_as_package = device.attention == "package"
+        self.attention_settings = AttentionSettings(self.device, self.precision, device.attention == "package")
         allow_tf32(device.precision == "bfloat16")
         if device.kind == "cpu" and device.precision == "bfloat16":
             keep_strided_in_float32(self.module)
@@ -58,13 +59,18 @@ class Model(ABC):
         """Height and width of the image encoder's input, in pixels; 0 where there is none."""
         return 0
 
-    def speed_up(self, *modules: torch.nn.Module) -> None:
-        """Have oneDNN compute large products of these modules where that is faster, see `multiply_by_onednn`.
+    @property
+    def speeds_up_cpu(self) -> bool:
+        """Whether a CPU computes products and attention in other ways than the package, for the sake of speed.
 
-        Of models with smaller images products are few, and results stay the package's to the last bit.
+        Not for small images, for which it does not pay: there results stay the package's to the last bit.
         """
-        on_cpu = self.device.type == "cpu" and self.precision == "float32"
-        if on_cpu and not self.attends_as_package and self.image_size >= SMALLEST_IMAGE:
+        on_cpu = self.device.type == "cpu" and not self.attention_settings.as_package
+        return on_cpu and self.image_size >= SMALLEST_IMAGE
+
+    def speed_up(self, *modules: torch.nn.Module) -> None:
+        """Have oneDNN compute large products of these modules where that is faster, see `multiply_by_onednn`."""
+        if self.speeds_up_cpu and self.precision == "float32":
             for module in modules:
                 multiply_by_onednn(module)
 

@@ -17,6 +17,7 @@ from torchvision.transforms.functional import resize
 
 from volprompt.models.base import Decoded, PromptableModel, build_from_yaml, to_device
 from volprompt.models.devices import Device
+from volprompt.models.kernels import BY_SHAPE
 from volprompt.models.model import ArchitectureError
 from volprompt.models.sam_attention import fuse_attention
 from volprompt.models.sam_decoding import decode_each, embed_points
@@ -25,6 +26,8 @@ from volprompt.settings.schemes import MaskChoice
 
 # Frames that are resized at the same time.
 RESIZERS = 4
+# Frames that one of them puts in order together.
+RESIZED_TOGETHER = 8
 
 
 class SamModel(PromptableModel):
@@ -32,8 +35,8 @@ class SamModel(PromptableModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
-        if not self.attends_as_package:
-            fuse_attention(self.module)
+        if not self.attention_settings.as_package:
+            fuse_attention(self.module, self.attention_settings)
         # The package's way looks at the labels on the device, and waits for it.
         self.module.prompt_encoder._embed_points = partial(embed_points, self.module.prompt_encoder)
         self.transform = ResizeLongestSide(self.module.image_encoder.img_size)
@@ -51,9 +54,9 @@ class SamModel(PromptableModel):
     @property
     def kernels(self) -> dict[str, str]:
         """Of the attention of encoder and decoder."""
-        if self.attends_as_package:
+        if self.attention_settings.as_package:
             return {"image": "as the package", "decoder": "as the package"}
-        return {"image": "fused, the bias of relative positions in parts", "decoder": "fused"}
+        return {"image": "fused, the bias of relative positions in parts", "decoder": BY_SHAPE}
 
     @property
     def parts(self) -> Sequence[torch.nn.Module]:
@@ -68,8 +71,16 @@ class SamModel(PromptableModel):
     def prepare(self, frames: np.ndarray) -> np.ndarray:
         """Resize the longest side as `SamPredictor` does, by PIL, bilinear on 8 bit."""
         size = list(self.transform.get_preprocess_shape(*frames.shape[1:], self.transform.target_length))
+
+        def resized(some: np.ndarray) -> list[np.ndarray]:
+            # In files slices alternate voxel by voxel. Some are copied as they lie, so that a cache holds them, and put
+            # in order then; PIL would do that with each by itself.
+            ordered = np.ascontiguousarray(some.copy(order="K"))
+            return [np.asarray(resize(Image.fromarray(frame), size)) for frame in ordered]
+
         with ThreadPoolExecutor(RESIZERS, "resize") as pool:
-            return np.stack(list(pool.map(lambda frame: np.asarray(resize(Image.fromarray(frame), size)), frames)))
+            firsts = range(0, len(frames), RESIZED_TOGETHER)
+            return np.concatenate(list(pool.map(resized, (frames[at : at + RESIZED_TOGETHER] for at in firsts))))
 
     def encode(self, frames: np.ndarray) -> list[torch.Tensor]:
         """Normalize, pad to a square and encode: one level."""

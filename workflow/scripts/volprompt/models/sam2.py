@@ -14,10 +14,12 @@ from torchvision.transforms import Resize
 
 from volprompt.models.base import Decoded, build_from_yaml, to_device
 from volprompt.models.devices import Device
+from volprompt.models.kernels import BY_SHAPE
 from volprompt.models.memory_model import MemoryModel, decoded_of
 from volprompt.models.memory_tracking import MemoryTracker
 from volprompt.models.model import ArchitectureError
 from volprompt.models.sam2_inputs import point_inputs
+from volprompt.models.sam2_on_cpu import suit_cpu
 from volprompt.models.sam2_parts import Sam2Parts
 from volprompt.prompts.schemes import ObjectPrompt
 from volprompt.settings.schemes import MaskChoice
@@ -48,6 +50,8 @@ class Sam2Model(MemoryModel):
 
     def __init__(self, module: Any, device: Device) -> None:
         super().__init__(module, device)
+        if self.speeds_up_cpu:
+            suit_cpu(self.module, self.attention_settings)
         self.chosen = _ChosenMask()
         self.module.sam_mask_decoder.register_forward_hook(self.chosen)
         self.resize = Resize((self.module.image_size, self.module.image_size))
@@ -59,6 +63,12 @@ class Sam2Model(MemoryModel):
         """The encoder, the attention to memory, the decoder, and the memory encoder."""
         module = self.module
         return module.image_encoder, self.tracking.attention, module.sam_mask_decoder, module.memory_encoder
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Of the attention to memory, and of encoder and decoder unless they are the package's."""
+        others = {"image": BY_SHAPE, "decoder": BY_SHAPE} if self.speeds_up_cpu else {}
+        return {**super().kernels, **others}
 
     @staticmethod
     def build(architecture: str, image_size: int | None = None) -> torch.nn.Module:

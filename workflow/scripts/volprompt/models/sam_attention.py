@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch.nn import functional
+
+from volprompt.models.decoder_attention import choose_kernels
+from volprompt.models.kernels import AttentionSettings
 
 # Queries at a time: the bias of so many is small enough for a CPU's cache, and a GPU is still busy.
 QUERIES = 1024
@@ -59,23 +61,11 @@ class FusedAttention(torch.nn.Module):
         return rows, columns.transpose(2, 3)
 
 
-def _fused(attention: DecoderAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The forward pass of the decoder's `Attention`, all (n, token, channel)."""
-    separate = (
-        attention._separate_heads(projected, attention.num_heads)
-        for projected in (attention.q_proj(q), attention.k_proj(k), attention.v_proj(v))
-    )
-    attended = functional.scaled_dot_product_attention(*separate)
-    return attention.out_proj(attention._recombine_heads(attended))
-
-
-def fuse_attention(sam: Any) -> None:
-    """Give encoder and decoder of a `segment_anything.modeling.Sam` their attention in fused form.
+def fuse_attention(sam: Any, settings: AttentionSettings) -> None:
+    """Give the encoder of a `segment_anything.modeling.Sam` its attention in fused form, and the decoder by its shape.
 
     To be called once its weights are loaded.
     """
     for block in sam.image_encoder.blocks:
         block.attn = FusedAttention(block.attn)
-    for part in sam.mask_decoder.transformer.modules():
-        if isinstance(part, DecoderAttention):
-            part.forward = partial(_fused, part)
+    choose_kernels(sam.mask_decoder.transformer, DecoderAttention, settings)
