@@ -99,6 +99,12 @@ def one_after_another() -> Iterator[None]:
         yield
 
 
+def always_fused() -> AbstractContextManager:
+    """The fused kernel where a kernel is chosen by the shape of each call."""
+    fused = kernels.Kernel("fused", False, "as ever", kernels._fused)
+    return mock.patch.object(kernels, "attention_kernel", return_value=fused)
+
+
 def sam2_lines(folder: Path, runs: int) -> None:
     """What tracking gains."""
     case = demo("sam2")
@@ -123,9 +129,8 @@ def sam2_lines(folder: Path, runs: int) -> None:
         lambda: sum(tracking(**one) for one in objects),
         tracking,
     )
-    gather = memory_tracking.gather
-    copied = partial(mock.patch.object, memory_tracking, "gather", lambda rows: [x.contiguous() for x in gather(rows)])
-    line("SAM 2, tracking alone: first self-attention once per slice", runs, under(copied, tracking), tracking)
+    each_row = partial(mock.patch.object, memory_tracking, "equal_neighbours", lambda slices: 1)
+    line("SAM 2, tracking alone: first self-attention once per slice", runs, under(each_row, tracking), tracking)
     one_by_one = partial(mock.patch.object, MemoryRules, "head_start", 10**9)
     line("SAM 2, tracking alone: the reverse pass beside the forward one", runs, under(one_by_one, tracking), tracking)
     package = Setting(case, folder, attention="package")
@@ -149,6 +154,8 @@ def sam2_lines(folder: Path, runs: int) -> None:
         return seconds(setting.run)
 
     line("SAM 2, whole, on an AMD CPU: large products by oneDNN, not MKL", runs, under(mkl, whole), whole)
+    name = "SAM 2, whole, on a CPU: attention of encoder and decoder by its shape, not fused"
+    line(name, runs, under(always_fused, whole), whole)
     half = Setting(case, folder, precision="bfloat16")
 
     def whole_in_half() -> float:
@@ -188,6 +195,13 @@ def sam_lines(folder: Path, runs: int) -> None:
     case.make(folder)
     setting, package = Setting(case, folder), Setting(case, folder, attention="package")
     line("SAM, two schemes: fused attention", runs, lambda: seconds(package.run), lambda: seconds(setting.run))
+    name = "SAM, two schemes, on a CPU: the decoder's attention by its shape, not fused"
+    line(
+        name,
+        runs,
+        under(always_fused, lambda: seconds(setting.run)),
+        lambda: seconds(setting.run),
+    )
     each_alone = [{name: given} for name, given in setting.volume.prompts.items()]
     line(
         "SAM, two schemes: each slice encoded once, not per scheme",

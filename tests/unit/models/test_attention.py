@@ -112,6 +112,7 @@ def test_pointers_have_no_place() -> None:
 
 OFFICIAL, DEMO, EQUAL = Shape(4096, 28672, 256, 64), Shape(256, 1792, 64, 16), Shape(4096, 4096, 256, 256)
 SMALL = Shape(64, 448, 64, 16)
+EQUAL_IN_HEADS = Shape(4096, 4096, 256, 256, heads=4)
 # Tokens of a decoder from pixels, from those of a small image, and from more keys than few.
 FEW, FEW_OF_FEW, NOT_FEW = Shape(4096, 9, 16, 16), Shape(64, 8, 16, 16), Shape(4096, 17, 16, 16)
 # Windows of an encoder: of one head, of two that are narrow or wide, too few of them, and too large ones.
@@ -128,6 +129,7 @@ WIDE, FEW_WINDOWS, LARGE = Shape(16, 64, 96, 96, 512, 2), Shape(64, 64, 96, 96, 
         (CPU, "float32", DEMO, "rows", True),
         (CPU, "float32", SMALL, "fused", False),
         (CPU, "float32", EQUAL, "rows", True),
+        (CPU, "float32", EQUAL_IN_HEADS, "fused", False),
         (CPU, "bfloat16", OFFICIAL, "fused", False),
         (CPU, "float32", FEW, "columns", True),
         (CPU, "bfloat16", FEW, "columns", True),

@@ -98,9 +98,9 @@ def attention_kernel(settings: AttentionSettings, shape: Shape) -> Kernel:
         return Kernel("fused", False, "few scores, which fit into a cache in any case", _fused)
     if shape.value_width < shape.width:
         return Kernel("rows", True, "some queries after another, with narrow values: less to multiply", _by_rows)
-    if products.FASTER:
+    if products.FASTER and shape.heads == 1:
         return Kernel("rows", True, "some queries after another: faster products than in the fused kernel", _by_rows)
-    return Kernel("fused", False, "values are as wide as keys", _fused)
+    return Kernel("fused", False, "values are as wide as keys, so that rows gain nothing", _fused)
 
 
 def attend_by_shape(

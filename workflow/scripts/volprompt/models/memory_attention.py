@@ -158,7 +158,7 @@ class ProjectedAttention(Module):
             self.query = self.turn_queries.projection_of(self.query)
             self.key = self.turn_keys.projection_of(self.key)
         narrow = weights.value.in_features
-        self.kernel: Kernel = attention_kernel(settings, Shape(*counts, width, narrow))
+        self.kernel: Kernel = attention_kernel(settings, Shape(*counts, width, narrow, heads=self.heads))
         if self.kernel.narrow and narrow < width:
             self.value: Module | None = None
             self.out = _value_and_output(weights)

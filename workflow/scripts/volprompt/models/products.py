@@ -31,6 +31,10 @@ def multiply(rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor | Non
     few = rows.numel() * len(columns) < FEW_PRODUCTS
     if few or not FASTER or rows.dtype != torch.float32 or torch.compiler.is_compiling():
         return functional.linear(rows, columns, bias)
+    if not (columns.is_contiguous() or columns.t().is_contiguous()):
+        columns = (
+            columns.contiguous()
+        )  # with gaps in memory, heads of a projection say, oneDNN takes 1000 times as long
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, "none", [], "")
     return product
 
