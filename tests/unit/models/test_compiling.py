@@ -9,6 +9,7 @@ import pytest
 from tests.unit.models.in_transformers import loaded, saved
 from tests.unit.models.official import SIZE, loaded_sam2, prompt
 
+from volprompt.models import kernels
 from volprompt.models.base import PromptableModel
 from volprompt.models.engine import segment_volumes
 from volprompt.models.sam import SamModel
@@ -16,10 +17,23 @@ from volprompt.models.segmented import LoadedVolume
 from volprompt.settings.schemes import Scheme
 
 
-@pytest.mark.parametrize("family", ["sam", "sam2", "sam3"])
+@pytest.mark.parametrize(
+    ("family", "large"), [("sam", False), ("sam", True), ("sam2", False), ("sam2", True), ("sam3", False)]
+)
 def test_parts_in_graphs_give_the_same_masks(
-    family: str, sam: SamModel, sam2_checkpoint: Path, tmp_path: Path, frames: np.ndarray
+    family: str,
+    large: bool,
+    sam: SamModel,
+    sam2_checkpoint: Path,
+    tmp_path: Path,
+    frames: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """large: with the kernels that a CPU takes for larger images."""
+    if large:
+        monkeypatch.setattr("volprompt.models.model.SMALLEST_IMAGE", 0)
+        monkeypatch.setattr(kernels, "MANY_TIMES", 1)
+        monkeypatch.setattr(kernels, "MANY_WINDOWS", 1)
     model: PromptableModel = sam if family == "sam" else loaded_sam2(sam2_checkpoint, attention="auto")
     if family == "sam3":
         model = loaded("sam3", saved("sam3", tmp_path))
