@@ -10,4 +10,4 @@ with logging_to(snakemake.log[0], "check"):
     whole = len(params.rows) == params.volumes
     check_sheet(params.rows, params.axis, params.resample, params.on_invalid, params.table, whole)
     for path in snakemake.output:
-        write_text(path, f"The headers of {len(params.rows)} volumes were checked\n")
+        write_text(path, f"The headers of {len(params.rows)} of the volumes were checked\n")

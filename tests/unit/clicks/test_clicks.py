@@ -99,7 +99,7 @@ def test_import_writes_the_clicks_on_slice_80_and_says_what_is_left() -> None:
         "volume,structure,slice,x,y\nknee_1,femur,80,157.214,115.24\nknee_1,patella,80,41.89,117.318\n"
     )
     assert "clicks.csv: 2 clicks added" in said
-    assert "  1 volumes matched by subject, date and series" in said
+    assert "  1 volume matched by subject, date and series" in said
     assert "  knee_2: no subject of the table" in said
     assert "2 of the table's 3 series have no volume in volumes.tsv" in said
 
@@ -108,7 +108,7 @@ def test_import_keeps_what_the_table_has() -> None:
     sheet("knee_1\t9000001/20050623/10929709.nii.gz")
     Path("clicks.csv").write_text("volume,structure,slice,x,y\nmine,femur,3,1,2\nknee_1,femur,80,5.5,6\n")
     said = import_clicks("authors.csv", "volumes.tsv", "clicks.csv")
-    assert "1 clicks added, 1 were there already" in said
+    assert "1 click added, 1 were there already" in said
     assert Path("clicks.csv").read_text().splitlines()[1:] == [
         "mine,femur,3,1,2",
         "knee_1,femur,80,5.5,6",

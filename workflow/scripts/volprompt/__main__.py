@@ -215,6 +215,7 @@ def prune(ctx: click.Context, configfiles: tuple[str, ...], delete: bool, yes: b
     from volprompt.logs import logging_to_console
     from volprompt.settings.reading import load_config
     from volprompt.study.study import read_study
+    from volprompt.words import plural
 
     study = read_study(load_config(*configfiles), read_catalogue(CATALOGUE))
     results = require_results(study)
@@ -225,11 +226,11 @@ def prune(ctx: click.Context, configfiles: tuple[str, ...], delete: bool, yes: b
         if not delete and count:
             click.echo("\nNothing was removed; the same command with --delete removes these files.")
         if delete and count:
-            if not yes and not _agrees(f"\nRemove {count} files for good?"):
+            if not yes and not _agrees(f"\nRemove {plural(count, 'file')} for good?"):
                 click.echo("Nothing was removed.")
                 ctx.exit(1)
             remove(leftovers)
-            click.echo(f"\nRemoved {count} files.")
+            click.echo(f"\nRemoved {plural(count, 'file')}.")
 
 
 def _agrees(question: str) -> bool:

@@ -13,6 +13,7 @@ from volprompt.files import separator
 from volprompt.settings.reading import ConfigurationError
 from volprompt.settings.values import name_fault
 from volprompt.study.sheets import SheetRow, click_numbers, read_rows, read_volumes
+from volprompt.words import plural
 
 # The authors clicked on this slice, counted from 0.
 AUTHORS_SLICE = 80
@@ -160,10 +161,15 @@ def import_clicks(table: str | Path, volumes: str, out: str | Path, index: int =
             "A volume is found by its subject's number in the name, group or paths of its row."
         )
     added, kept = _add_clicks(matches, out, index)
-    lines = [f"{out}: {added} clicks added" + (f", {kept} were there already and stay as they are" if kept else "")]
-    lines += [f"  {sum(one.reason == by for one in matches)} volumes matched by {by}" for by in reversed(BY)]
+    lines = [
+        f"{out}: {plural(added, 'click')} added" + (f", {kept} were there already and stay as they are" if kept else "")
+    ]
+    lines += [f"  {plural(sum(one.reason == by for one in matches), 'volume')} matched by {by}" for by in reversed(BY)]
     if any(one.series is None for one in matches):
-        lines += [f"{sum(one.series is None for one in matches)} volumes without clicks:", _list_unmatched(matches)]
+        lines += [
+            f"{plural(sum(one.series is None for one in matches), 'volume')} without clicks:",
+            _list_unmatched(matches),
+        ]
     used = {one.series for one in matches}
     if left := [entry for entry in series if entry not in used]:
         shown = "; ".join(map(str, left[:3])) + ("; ..." if len(left) > 3 else "")

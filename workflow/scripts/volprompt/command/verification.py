@@ -291,7 +291,8 @@ def missing_lines(
 def summary_lines(study: Study, checks: Sequence[Check]) -> list[str]:
     """What was looked at and what does not hold, in one screen."""
     volumes = sum(len(rows) for rows in study.shards.values())
-    lines = [f"{study.settings.results}: {volumes} volumes, {len(study.configurations)} configurations", ""]
+    size = f"{plural(volumes, 'volume')}, {plural(len(study.configurations), 'configuration')}"
+    lines = [f"{study.settings.results}: {size}", ""]
     counts = [f"{check.looked_at - len(check.faults)} of {check.looked_at}" for check in checks]
     width = max(len(count) for count in counts)
     for check, count in zip(checks, counts, strict=True):

@@ -24,6 +24,7 @@ from volprompt.scores.tolerance import Tolerance
 from volprompt.segmentation.masks import mask_path, read_mask
 from volprompt.volumes.converted import grid_of_row, read_reference, read_volume_table
 from volprompt.volumes.references import structure_mask
+from volprompt.words import plural
 
 SLICE_COLUMNS = {
     "experiment": "string",
@@ -145,7 +146,9 @@ def score_masks(
                     of_rounds = score_rounds(masks, run, clicks, grid, reference, segmented, tolerance_mm)
                     parts.rounds.append(of_rounds.assign(**named))
             parts.scores.append(scored.assign(**named))
-        progress.step(row.volume, f"{len(schemes)} schemes scored" if reference is not None else "no reference")
+        progress.step(
+            row.volume, f"{plural(len(schemes), 'scheme')} scored" if reference is not None else "no reference"
+        )
     return ShardScores(
         join_tables(parts.scores, SCORE_COLUMNS),
         join_tables(parts.slices, SLICE_COLUMNS),

@@ -14,7 +14,7 @@ from volprompt.cells import as_cell
 from volprompt.files import separator, write_text
 from volprompt.settings.values import name_fault, path_fault
 from volprompt.study.layouts.found import Found, LayoutError
-from volprompt.words import at_most
+from volprompt.words import at_most, plural
 
 SHOWN = 20
 USUAL = Path("config/volumes.tsv")  # what a configuration names as long as it names no other
@@ -57,7 +57,7 @@ def _is_empty_sheet(path: Path) -> bool:
 def summary(found: Found, out: Path) -> str:
     """What was matched and what was not, what goes into the configuration, and what is to be done next."""
     pairs = sum(row.reference is not None for row in found.rows)
-    lines = [f"{out}: {len(found.rows)} volumes, {pairs} of them with a reference"]
+    lines = [f"{out}: {plural(len(found.rows), 'volume')}, {pairs} of them with a reference"]
     alone = [row for row in found.rows if row.reference is None]
     if alone:
         lines.append(f"without reference: {', '.join(row.volume for row in alone[:SHOWN])}{_more(alone)}")

@@ -12,6 +12,7 @@ import numpy as np
 from volprompt.volumes.images.dicom.planes import Plane
 from volprompt.volumes.images.geometry import IN_PLANE
 from volprompt.volumes.images.image import VolumeError
+from volprompt.words import plural
 
 # Entries of direction cosines that differ by less belong to one orientation; they are written with few digits.
 SAME_DIRECTION = 1e-3
@@ -162,7 +163,7 @@ def _describe(stack: Sequence[Plane]) -> str:
     if one.axes is not None:
         plane = ("sagittal", "coronal", "axial")[int(np.abs(one.normal).argmax())]
     spacing = "" if one.spacing is None else f" of {one.spacing[0]:g} x {one.spacing[1]:g} mm"
-    count = "1 slice" if len(stack) == 1 else f"{len(stack)} slices"
+    count = plural(len(stack), "slice")
     number = "-" if one.number is None else one.number
     return (
         f"series {number} (UID ...{one.series[-8:]}){echo}{variant}, {plane}, {count} of "
