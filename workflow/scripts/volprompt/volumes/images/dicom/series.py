@@ -17,7 +17,6 @@ from volprompt.volumes.images.dicom.segmentations import open_segmentation
 from volprompt.volumes.images.dicom.stacks import choose_stack, group_into_stacks, require_usable, slice_distance
 from volprompt.volumes.images.formats import format_of
 from volprompt.volumes.images.image import LPS_TO_RAS, Image, VolumeError, damaged, geometry_header, unreadable
-from volprompt.words import plural
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -50,7 +49,7 @@ def read_series(members: Sequence[Member], path: str, series: str = "", labels: 
                 "Draw them into a label map on the image's grid, for example with dcmrtstruct2nii",
             )
         kind = "folder" if Path(path).is_dir() else "archive" if format_of(path) else "file"
-        count = "" if kind == "file" else f"{plural(len(members), 'file')} and "
+        count = "" if kind == "file" else f"{len(members)} files and "
         raise unreadable(path, f"the {kind} holds {count}no DICOM image")
     chosen = choose_stack(group_into_stacks(contents.planes), path, series)
     require_usable(chosen, path)
