@@ -21,7 +21,7 @@ SCORES_AT_ONCE = 2**22
 # Scores of an object from which rows of them pay on a CPU; below it the fused kernel is as fast.
 MANY_SCORES = 2**23
 MANY_SCORES_BY_ONEDNN = 2**16
-# Keys of which a CPU takes no notice in vectors of queries, of which there are so many times more.
+# Keys that are few, and how many times as many queries have to be there for them to be the columns.
 FEW_KEYS, MANY_TIMES = 16, 16
 # Tokens of windows that are small, how many of them have to be there, and the numbers of a head's keys that are few.
 SMALL_WINDOW, MANY_WINDOWS, FEW_NUMBERS = 64, 256, 1536
@@ -150,7 +150,7 @@ def _by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     step = max(1, SCORES_AT_ONCE // key.shape[2])
     one_by_one = zip(*(each.flatten(0, 1) for each in (query, key, value, result)), strict=True)
     for queries, keys, values, into in one_by_one:
-        channels = values.t()
+        keys, channels = keys.contiguous(), values.contiguous().t()  # once, and not for each product
         for first in range(0, len(queries), step):
             some = slice(first, first + step)
             into[some] = products.multiply(torch.softmax(products.multiply(queries[some], keys), dim=-1), channels)

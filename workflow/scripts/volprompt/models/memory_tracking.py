@@ -177,11 +177,11 @@ class MemoryTracker:
     def _segment_clicked(self, batch: Sequence[tuple[Step, ObjectPrompt]]) -> None:
         """Segment slices, each of another object, with the prompts that they have now, and remember them."""
         steps, prompts = [step for step, _ in batch], [prompt for _, prompt in batch]
-        *fine, coarse = gather([(step.row.tracked.features, step.index) for step in steps])
+        (reads,) = self._reads_of([steps])
+        coarse, fine, seen = self._look_at(steps, reads)
         points = point_inputs(prompts, steps[0].row.tracked.size, self.parts.image_size, coarse.device)
         before = as_mask_input([step.row.logits.get(step.index) for step in steps])
-        (reads,) = self._reads_of([steps])
-        decoded = self.parts.decode(self._attend(coarse, reads, 1), fine, points, before, first=False)
+        decoded = self.parts.decode(seen, fine, points, before, first=False)
         self._remember_prompted([(step.row.tracked, step.index) for step in steps], coarse, decoded)
 
     def _remember_prompted(
@@ -203,9 +203,7 @@ class MemoryTracker:
 
     def _advance(self, steps: Sequence[Step], reads: Reads, writes: Writes) -> None:
         """Segment the next slice of each row, and remember it."""
-        slices = [(step.row.tracked.features, step.index) for step in steps]
-        *fine, coarse = gather(slices)
-        seen = self._attend(coarse, reads, equal_neighbours(slices))
+        coarse, fine, seen = self._look_at(steps, reads)
         decoded = self.parts.decode(seen, fine, None, None, first=False)
         # As in the package: of a slice on the way the mask is remembered with its holes.
         memory = self.parts.encode_memory(coarse, decoded.high_res, decoded.presence, prompted=False)
@@ -228,9 +226,13 @@ class MemoryTracker:
                     row.logits[index] = decoded.low_res[number].float().clone()
             first = last
 
-    def _attend(self, coarse: torch.Tensor, reads: Reads, neighbours: int) -> torch.Tensor:
-        """The coarsest level with memory in it. neighbours: see `equal_neighbours`."""
-        return self.parts.attention(coarse, self.parts.positions, *self.bank.recall(reads), neighbours)
+    def _look_at(self, steps: Sequence[Step], reads: Reads) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Of the slices of some steps the coarsest level, the finer ones, and the coarsest with memory in it."""
+        slices = [(step.row.tracked.features, step.index) for step in steps]
+        *fine, coarse = gather(slices)
+        recalled = self.bank.recall(reads)
+        seen = self.parts.attention(coarse, self.parts.positions, *recalled, equal_neighbours(slices))
+        return coarse, fine, seen
 
 
 def _batches_of_clicks(

@@ -32,9 +32,8 @@ def multiply(rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor | Non
     if few or not FASTER or rows.dtype != torch.float32 or torch.compiler.is_compiling():
         return functional.linear(rows, columns, bias)
     if not (columns.is_contiguous() or columns.t().is_contiguous()):
-        columns = (
-            columns.contiguous()
-        )  # with gaps in memory, heads of a projection say, oneDNN takes 1000 times as long
+        # With gaps in memory, as the heads of a projection have them, oneDNN takes 1000 times as long.
+        columns = columns.contiguous()
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, "none", [], "")
     return product
 

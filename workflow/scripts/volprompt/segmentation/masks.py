@@ -75,24 +75,19 @@ def _write(masks: Sequence[np.ndarray], grid: Grid, path: str | Path, descriptio
 
 def _slabs(masks: Sequence[np.ndarray], grid: Grid, kind: np.dtype) -> Iterator[np.ndarray]:
     """The image whose bit m is mask m, some planes of its last axis after another, in the file's (Fortran) order."""
-    turned = [grid.to_source(bits) for bits in masks]
     probe = grid.to_source(np.empty((1, 1, 2), np.uint8))
-    packed = probe.shape.index(2)
-    backwards = probe.strides[packed] < 0
-    height, width, depth = grid.shape
-    step = -(-max(1, SLAB // (height * width)) // 8) * 8
+    axis = probe.shape.index(2)
+    backwards = probe.strides[axis] < 0
+    # Turned, but for the order of their bytes.
+    turned = [np.flip(grid.to_source(bits), axis) if backwards else grid.to_source(bits) for bits in masks]
+    *plane, depth = grid.shape
+    step = -(-max(1, SLAB // (plane[0] * plane[1])) // 8) * 8
     firsts = range(0, depth, step)
-    for first in reversed(firsts) if packed == 2 and backwards else firsts:
-        count = min(step, depth - first)
-        shape = height, width, count
-        if packed < 2:
-            planes = slice(first, first + count)
-        elif backwards:
-            ends = turned[0].shape[2] - first // 8
-            planes = slice(ends - -(-count // 8), ends)
-        else:
-            planes = slice(first // 8, -(-(first + count) // 8))
-        voxels, *others = (_unpacked(bits[:, :, planes], shape, packed, backwards) for bits in turned)
+    for first in reversed(firsts) if axis == 2 and backwards else firsts:
+        last = min(first + step, depth)
+        planes = slice(first // 8, -(-last // 8)) if axis == 2 else slice(first, last)
+        shape = plane[0], plane[1], last - first
+        voxels, *others = (_unpacked(bits[:, :, planes], shape, axis, backwards) for bits in turned)
         voxels = voxels.astype(kind, copy=False)
         for number, mask in enumerate(others, 1):
             voxels |= mask.astype(kind) << number
@@ -100,14 +95,14 @@ def _slabs(masks: Sequence[np.ndarray], grid: Grid, kind: np.dtype) -> Iterator[
 
 
 def _unpacked(bits: np.ndarray, shape: tuple[int, int, int], axis: int, backwards: bool) -> np.ndarray:
-    """A mask in Fortran order, uint8, from one whose columns, along an axis and perhaps backwards, are bits.
+    """A mask in Fortran order, uint8, from one whose columns, along an axis, are bits; backwards: they turn round.
 
     Eight columns as one byte are turned and then unpacked: single voxels would take four times as long to turn.
     """
     mask = np.empty(shape, np.uint8, order="F")
     columns, packed = np.moveaxis(mask, axis, -1), np.moveaxis(bits.astype(np.uint8, order="F"), axis, -1)
     if backwards:
-        columns, packed = columns[..., ::-1], packed[..., ::-1]
+        columns = columns[..., ::-1]
     for bit in range(8):
         part = columns[..., bit::8]
         np.right_shift(packed[..., : part.shape[-1]], 7 - bit, out=part)
