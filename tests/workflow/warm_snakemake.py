@@ -8,6 +8,7 @@ workflow that it runs. One whole study comes from the command itself (`test_a_ho
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -25,10 +26,12 @@ from typing import Any
 ROOT = str(Path(__file__).parents[2])
 # What Snakemake and the library import, as far as it takes time.
 IMPORTED = """
-    snakemake.cli snakemake.report.html_reporter requests pydantic pandas pyarrow.parquet scipy.ndimage scipy.spatial
-    skimage.measure surface_distance nibabel SimpleITK pydicom jinja2 matplotlib.figure matplotlib.backends.backend_svg
+    snakemake.cli snakemake.report.html_reporter requests pydantic pandas pyarrow.dataset pyarrow.pandas_compat
+    scipy.ndimage scipy.spatial scipy.stats skimage.measure._regionprops skimage.morphology surface_distance nibabel
+    SimpleITK pydicom isal.igzip jinja2 matplotlib.figure matplotlib.patheffects matplotlib.backends.backend_svg
     matplotlib.backends.backend_pdf torch torchvision.transforms.functional segment_anything sam2.modeling.sam2_base
-    hydra.utils
+    sam2.modeling.backbones.image_encoder sam2.modeling.backbones.hieradet sam2.modeling.memory_attention
+    sam2.modeling.memory_encoder hydra.utils
 """
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(IMPORTED.split())
@@ -48,6 +51,7 @@ class Surroundings:
     errors: str
 
     def enter(self) -> None:
+        gc.freeze()  # what was imported before the fork stays: looking through it again and again takes time
         os.chdir(self.folder)
         os.environ.clear()
         os.environ.update(self.environment)
