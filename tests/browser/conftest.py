@@ -37,7 +37,9 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium, without windows where it is installed so, or another one."""
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed (Debian: apt-get install chromium-headless-shell)")
+        pytest.skip(
+            f"no browser: none of {', '.join(NAMES)} is installed (Debian: apt-get install chromium-headless-shell)"
+        )
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]

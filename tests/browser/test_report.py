@@ -241,7 +241,7 @@ def test_names_from_outside_are_only_shown(tmp_path: Path, visit: Open) -> None:
 
 def test_infinite_distances_are_the_largest(tmp_path: Path, visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "draw_plots", lambda *arguments: None)  # they take seconds; distances are in none
-    simulated = simulate(tmp_path, volumes=2, shards=1)
+    simulated = simulate(tmp_path, volumes=2, shards=1, experiments=["sam1"])
     simulated.aggregate()
     scores = pd.read_parquet(tmp_path / "tables" / "scores.parquet")
     lost = scores.index[scores["structure"] == "combined"][:2]
@@ -514,7 +514,7 @@ def test_paths_are_left_out_on_request(
     tmp_path: Path, visit: Open, monkeypatch: pytest.MonkeyPatch, paths: str
 ) -> None:
     monkeypatch.setattr(page_module, "draw_plots", lambda *arguments: None)
-    simulated = simulate(tmp_path, volumes=2, shards=1)
+    simulated = simulate(tmp_path, volumes=2, shards=1, experiments=["sam1"])
     for path in [*tmp_path.rglob("*.parquet")]:
         table = pd.read_parquet(path)
         if "source" in table:

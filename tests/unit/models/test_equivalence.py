@@ -208,7 +208,7 @@ VIDEO_PROMPTS = OrderedDict(
 )
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", VIDEO_PROMPTS)
 def test_tracking_equals_video_predictor(
@@ -222,7 +222,7 @@ def test_tracking_equals_video_predictor(
         assert (ours == official).all()
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("name", MEMORY_SETTINGS)
 def test_tracking_follows_the_settings_of_memory(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, name: str
@@ -239,7 +239,7 @@ def test_tracking_follows_the_settings_of_memory(
     assert any((ours != before).any() for ours, before in zip(found, default, strict=True)), "the setting has no effect"
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 @pytest.mark.parametrize("area", [8, 100])
 def test_filling_holes_equals_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, area: int
@@ -300,7 +300,7 @@ def test_frames_resized_as_the_video_loader_does(
         assert (bits == shared.masks["image"][name]).all()
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_deep_volume_equals_video_predictor(official: None, tmp_path: Path, frames: np.ndarray, reset: bool) -> None:
     """Deeper than memory and pointers reach, to both sides of the prompt. With a reset, both directions are a batch."""
@@ -315,7 +315,7 @@ def test_a_deep_volume_equals_video_predictor(official: None, tmp_path: Path, fr
     assert reset or (ours == official).all()
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path: Path, reset: bool) -> None:
     """Farther apart than memory and pointers reach, in a deep volume with its own content on every slice."""
@@ -330,7 +330,7 @@ def test_distant_prompted_slices_equal_video_predictor(official: None, tmp_path:
     assert (ours == official).all()
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 def test_another_image_size_equals_video_predictor(official: None, sam2_checkpoint: Path, frames: np.ndarray) -> None:
     """Half the size that the architecture's file gives, on the same weights."""
     settings = {"family": "sam2", "architecture": str(SAM2), "image_size": 64}

@@ -131,7 +131,7 @@ STARTS: dict[str, tuple[ObjectPrompt, bool | str]] = {
 }
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 @pytest.mark.parametrize("kind", STARTS)
 def test_masks_equal_a_loop_around_the_image_predictor(pair: Any, frames: np.ndarray, kind: str) -> None:
     model, predictor = pair
@@ -149,7 +149,7 @@ def test_masks_equal_a_loop_around_the_image_predictor(pair: Any, frames: np.nda
     np.testing.assert_allclose(iou[sorted(loop.sure)], [loop.sure[n] for n in sorted(loop.sure)], atol=1e-3)
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 def test_an_object_ends_where_its_mask_is_empty(pair: Any, frames: np.ndarray) -> None:
     """Slices beyond it are not encoded, nor decoded; one whose first mask is empty goes nowhere."""
     model, predictor = pair
@@ -171,7 +171,7 @@ def test_an_object_ends_where_its_mask_is_empty(pair: Any, frames: np.ndarray) -
     assert sum(len(call.args[0]) for call in encode.call_args_list) == 1
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 def test_several_prompted_slices_share_the_way(sam: SamModel, sam_predictor: SamPredictor, frames: np.ndarray) -> None:
     """Slices 2 and 6: slice 4 is equally near, and belongs to the first."""
     first, second = (prompt("femur", index, [], [], [22, 3, 61, 33]) for index in (2, 6))
@@ -182,7 +182,7 @@ def test_several_prompted_slices_share_the_way(sam: SamModel, sam_predictor: Sam
     assert (ours == np.concatenate([alone[0][:5], alone[1][5:]])).all()
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("resize", ["shared", "bicubic"])
 def test_volumes_schemes_and_predictors_in_lockstep(

@@ -320,7 +320,7 @@ STARTS: dict[str, Given] = {
 }
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("kind", STARTS)
 def test_video_schemes_equal_the_video_predictor(
@@ -379,7 +379,7 @@ def masks_before(sam2: Sam2Model, frames: np.ndarray) -> MasksBefore:
     return MasksBefore(sam2, frames)
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize(("kind", "index", "label"), FIRST_CLICKS)
 def test_a_click_on_any_slice_equals_the_video_predictor(
@@ -400,7 +400,7 @@ def test_a_click_on_any_slice_equals_the_video_predictor(
     assert (clicks[0].slice, clicks[0].label) == (index, label)
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("kind", ["point", "mask"])
 def test_sure_masks_equal_the_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, kind: str
@@ -426,7 +426,7 @@ def faint_objects(*modules: torch.nn.Module) -> Iterator[None]:
         head.load_state_dict(state)
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("reset", [False, True])
 def test_clicks_on_empty_predictions_equal_the_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, reset: bool
@@ -446,7 +446,7 @@ def test_clicks_on_empty_predictions_equal_the_video_predictor(
     assert found.masks["it"]["femur"].any()
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 def test_corrections_in_a_deep_volume_equal_the_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray
 ) -> None:
@@ -475,7 +475,7 @@ def test_corrections_in_a_deep_volume_equal_the_video_predictor(
     assert 3 * len(deep) - 14 <= done[-1] < again[-1][2] <= 3 * len(deep)
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("name", MEMORY_SETTINGS)
 def test_corrections_follow_the_settings_of_memory(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray, name: str
@@ -490,7 +490,7 @@ def test_corrections_follow_the_settings_of_memory(
     assert len({click.slice for click in clicks}) > 2
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 def test_corrections_of_filled_masks_equal_the_video_predictor(
     sam2: Sam2Model, video_predictor: SAM2VideoPredictor, frames: np.ndarray
 ) -> None:

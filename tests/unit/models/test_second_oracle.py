@@ -143,7 +143,7 @@ GIVEN: dict[str, Given] = {
 }
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("resized_in_two_threads")
 @pytest.mark.parametrize("kind", GIVEN)
 def test_both_packages_find_the_same_masks(second: Any, frames: np.ndarray, kind: str) -> None:
     ours = loaded_sam2(DEMO / "checkpoints" / "demo_sam2.pt", architecture=DEMO / "sam2_demo.yaml")

@@ -116,7 +116,7 @@ def test_images_equal_the_packages_image_model(pair_of: Callable, family: str, f
                 assert (mask != theirs).mean() < 0.001
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("kind", VIDEO_PROMPTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tracking_equals_the_packages_video_model(
@@ -143,7 +143,7 @@ def shifted_presence(modules: Sequence[Any], by: float) -> Iterator[None]:
             bias.add_(by)
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absent_objects_equal_the_packages(pair_of: Callable, family: str, frames: np.ndarray) -> None:
     """Where the model takes the object for absent the mask is empty, and memory and pointers say so."""
@@ -182,7 +182,7 @@ def test_the_pointer_of_a_mask_equals_the_packages(pair_of: Callable, family: st
         assert torch.equal(ours, absent.expand_as(ours)) == is_absent
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 def test_more_prompted_slices_than_are_attended_to(pair_of: Callable, frames: np.ndarray) -> None:
     """SAM 3 attends to the four closest prompted slices, and to the pointers of all of them."""
     pair = pair_of("sam3")
@@ -205,7 +205,7 @@ def test_memory_has_a_say(pair_of: Callable, family: str, frames: np.ndarray) ->
         assert dice(before, after) < 0.998 or (family == "edgetam" and part == "memory_positions")
 
 
-@pytest.mark.usefixtures("two_threads", "one_by_one")
+@pytest.mark.usefixtures("resized_in_two_threads", "one_by_one")
 @pytest.mark.parametrize("memory", [1.0, LOUD])
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
