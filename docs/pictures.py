@@ -33,7 +33,7 @@ RESULTS = REPOSITORY / "results" / "demo"
 VOLUME = "phantom_100"
 STRUCTURES = ("femur", "tibia")
 STEP = 4  # slices from one that is drawn to the next
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class Knee:

@@ -65,6 +65,21 @@ def drawn(page: Page) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def at_rest(page: Page) -> None:
+    """Wait until the page scrolls no more: a finger that is lifted while it moves leaves the page moving."""
+    page.evaluate(
+        """() => new Promise((done) => {
+          let before, frames = 0;
+          const look = () => {
+            frames = scrollY === before ? frames + 1 : 0;
+            before = scrollY;
+            frames > 5 ? done() : requestAnimationFrame(look);
+          };
+          look();
+        })"""
+    )
+
+
 def state(page: Page, name: str) -> str:
     return str(page.evaluate(f"document.querySelector('.viewer-root').dataset.{name}"))
 
@@ -445,18 +460,18 @@ def test_touch(browser: Browser, page_file: Path) -> None:
     session = context.new_cdp_session(page)
     for which, name in ((".viewer-canvas", "slice"), (".viewer-solid", "turn")):
         canvas = page.locator(which).first
-        canvas.scroll_into_view_if_needed()
-        box = canvas.bounding_box()
-        assert box is not None
-        was, x, y = state(page, name), box["x"] + 150, box["y"] + box["height"] / 2
+        was = state(page, name)
         # Down the page, which scrolls; then sideways.
         for right, down in ((5, -60), (90, 5)):
+            canvas.scroll_into_view_if_needed()
+            box = canvas.bounding_box()
+            assert box is not None
+            x, y = box["x"] + 150, box["y"] + box["height"] / 2
             for kind, share in (("touchStart", 0), ("touchMove", 0.4), ("touchMove", 1), ("touchEnd", None)):
                 points = [] if share is None else [{"x": x + share * right, "y": y + share * down}]
                 session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-            drawn(page)  # the browser hands movements over frame by frame
+            at_rest(page)  # the browser hands movements over frame by frame
             assert (state(page, name) != was) == (right > 5)
-            canvas.scroll_into_view_if_needed()
     context.close()
 
 
