@@ -99,6 +99,15 @@ def test_clustering_merges_a_cell_into_its_mean() -> None:
     assert small.triangles.tolist() == [[0, 1, 2]]  # the other has two corners in one cell
 
 
+def test_triangles_that_become_equal_are_kept_once_and_in_order() -> None:
+    # Cells in their order: 0 holds the first two corners, then 1 (x = 10), 2 (y = 10) and 3 (slice = 10).
+    vertices = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 10], [0, 10, 0], [10, 0, 0]], dtype=float)
+    triangles = np.array([[4, 0, 3], [2, 3, 0], [3, 1, 2], [3, 2, 1]])
+    small = simplify(Mesh(vertices, triangles), cell_mm=2)
+    # The second and the third are one now; the last is the other side of it.
+    assert small.triangles.tolist() == [[0, 1, 2], [0, 2, 1], [0, 2, 3]]
+
+
 def test_fewer_triangles_of_about_the_same_ball() -> None:
     found = surface(ball(15), (1.0, 1.0, 1.0), cell_mm=1.0)
     assert found is not None

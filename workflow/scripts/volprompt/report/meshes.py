@@ -91,9 +91,8 @@ def simplify(whole: Mesh, cell_mm: float) -> Mesh:
     # The smallest vertex first, without turning the triangle over: equal triangles become equal rows.
     turn = triangles.argmin(axis=1)
     triangles = np.take_along_axis(triangles, (turn[:, None] + np.arange(3)) % 3, axis=1)
-    shape = (len(means),) * 3
-    different = np.unique(np.ravel_multi_index(tuple(triangles.T), shape))
-    return Mesh(means, np.stack(np.unravel_index(different, shape), axis=1))
+    _, different = np.unique(np.ravel_multi_index(tuple(triangles.T), (len(means),) * 3), return_index=True)
+    return Mesh(means, triangles[different])
 
 
 def normals(whole: Mesh) -> np.ndarray:
